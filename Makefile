@@ -1,0 +1,34 @@
+# Every target needs only Python 3.11 or newer, and makes .venv by itself.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# Found by running it: a version manager's python3.11 may be on the path and still refuse to start.
+PYTHON ?= $(shell for python in python3.11 python3; do $$python -c '' 2>/dev/null && echo $$python && break; done)
+FOUND = $(if $(PYTHON),$(shell $(PYTHON) --version 2>/dev/null))
+TOO_OLD = Expected Python 3.11 or newer, but got $(or $(FOUND),none). \
+	Install Python 3.11 with its venv module, or name one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)
+
+.PHONY: help fit test lint
+
+help:
+	@echo 'make fit    train recipes/merge.yaml and print its error table'
+	@echo 'make test   run all tests'
+	@echo 'make lint   check style, formatting and types'
+
+fit: $(STAMP)
+	$(BIN)/python -m lightning_ham.fit recipes/merge.yaml
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -q --durations=10
+
+lint: $(STAMP)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(or $(PYTHON),false) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo '$(TOO_OLD)' >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	touch $@

@@ -1,0 +1,37 @@
+"""Hierarchical Attentive Memory networks for PyTorch Lightning: train, inspect, use and publish them.
+
+Importing the package is light. The public names below import what they need when they are first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lightning_ham.hub import from_pretrained
+    from lightning_ham.memory import HierarchicalAttentiveMemory
+    from lightning_ham.training import HAMModule, TaskDataModule
+
+__version__ = "0.1.0"
+
+__all__ = ["HAMModule", "HierarchicalAttentiveMemory", "TaskDataModule", "__version__", "from_pretrained"]
+
+_HOMES = {
+    "HAMModule": "lightning_ham.training",
+    "HierarchicalAttentiveMemory": "lightning_ham.memory",
+    "TaskDataModule": "lightning_ham.training",
+    "from_pretrained": "lightning_ham.hub",
+}
+
+# Hidden from type checkers, for which a module with `__getattr__` has every name there is.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(_HOMES[name]), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

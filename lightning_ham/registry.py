@@ -1,0 +1,85 @@
+"""Objects by name: the built-in ones, and those that other packages register through entry points."""
+
+import difflib
+import warnings
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Generic, TypeVar, cast
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """A mapping from names to objects that imports an object only when it is asked for by its name.
+
+    >>> shapes = Registry("shape", {"square": "math:pow", "circle": 3.14}, group="geometry.shapes")
+    >>> shapes.get("square")(2, 2)
+    4.0
+    >>> shapes.get("sqaure")
+    Traceback (most recent call last):
+        ...
+    ValueError: Unknown shape 'sqaure'; did you mean 'square'? Known shapes: circle, square
+
+    Args:
+        kind: What the objects are, in the singular, for messages: "task".
+        built_in: The package's own objects by name, each itself or the "module:attribute" to import it from.
+        group: The entry-point group in which other packages register theirs.
+    """
+
+    def __init__(self, kind: str, built_in: Mapping[str, T | str], group: str) -> None:
+        self._kind = kind
+        self._built_in = dict(built_in)
+        self._group = group
+
+    def names(self) -> list[str]:
+        """All known names in alphabetical order; imports none of the objects."""
+        return sorted({*self._built_in, *entry_points(group=self._group).names})
+
+    def get(self, name: str) -> T:
+        """The object called `name`.
+
+        A built-in object wins over an entry point of the same name, with a warning.
+
+        Raises:
+            ValueError: If the name is unknown, or if several entry points claim it.
+            ImportError: If the entry point of that name cannot be loaded.
+        """
+        plugins = {plugin.value: plugin for plugin in entry_points(group=self._group, name=name)}
+        if name in self._built_in:
+            if plugins:
+                warnings.warn(
+                    f"The built-in {self._kind} {name!r} is used; {_listed(plugins)} registers the same name "
+                    f"in the entry-point group {self._group!r} and needs another one to be reached",
+                    stacklevel=2,
+                )
+            return self._load_built_in(name)
+        if not plugins:
+            raise ValueError(self._unknown(name))
+        if len(plugins) > 1:
+            raise ValueError(
+                f"Expected one {self._kind} {name!r} in the entry-point group {self._group!r}, "
+                f"but got {_listed(plugins)}; uninstall all but one of these packages"
+            )
+        (plugin,) = plugins.values()
+        try:
+            return cast(T, plugin.load())
+        except (ImportError, AttributeError) as error:
+            raise ImportError(
+                f"Expected to load the {self._kind} {name!r} from the entry point {plugin.value!r}, but got: {error}"
+            ) from error
+
+    def _load_built_in(self, name: str) -> T:
+        built_in = self._built_in[name]
+        if isinstance(built_in, str):
+            return cast(T, EntryPoint(name=name, value=built_in, group=self._group).load())
+        return built_in
+
+    def _unknown(self, name: str) -> str:
+        names = self.names()
+        closest = difflib.get_close_matches(name, names, n=1)
+        hint = f"; did you mean {closest[0]!r}?" if closest else "."
+        return f"Unknown {self._kind} {name!r}{hint} Known {self._kind}s: {', '.join(names)}"
+
+
+def _listed(plugins: Mapping[str, EntryPoint]) -> str:
+    return " and ".join(repr(value) for value in sorted(plugins))
