@@ -1,0 +1,8 @@
+"""The problems that a memory is trained on: samplers, oracles, and the code between values and bits."""
+
+from lightning_ham.tasks.checks import InstanceError
+from lightning_ham.tasks.episode import Episodes, capacity_for
+from lightning_ham.tasks.registry import get_task, task_names
+from lightning_ham.tasks.task import Task
+
+__all__ = ["Episodes", "InstanceError", "Task", "capacity_for", "get_task", "task_names"]

@@ -1,0 +1,53 @@
+"""Checks of instances that come from outside, with errors that say which element is wrong."""
+
+from collections.abc import Sequence
+
+
+class InstanceError(ValueError):
+    """An instance that its task cannot take; the message says which element is wrong, and how.
+
+    Args:
+        message: What was expected, and what was there.
+        place: The element that is wrong, as the message names it; empty where it is the whole instance.
+    """
+
+    def __init__(self, message: str, place: str = "") -> None:
+        super().__init__(message)
+        self.place = place
+
+
+def mismatch(expected: str, got: object, place: str = "") -> InstanceError:
+    """The error to raise for an element that is not what was expected; elements are counted from 1.
+
+    >>> mismatch("values from 0 to 31", 40, "pair 3")
+    InstanceError('Expected values from 0 to 31, but got 40 (pair 3)')
+    """
+    return InstanceError(f"Expected {expected}, but got {got}" + (f" ({place})" if place else ""), place)
+
+
+def expect_list(candidate: object, elements: str, place: str = "", *, may_be_empty: bool = False) -> Sequence[object]:
+    """The candidate, if it is a list or a tuple."""
+    if not isinstance(candidate, list | tuple):
+        raise mismatch(f"a list of {elements}", type(candidate).__name__, place)
+    if not candidate and not may_be_empty:
+        raise mismatch(f"a list of {elements}", "an empty one", place)
+    return candidate
+
+
+def expect_two(candidate: object, wanted: str, place: str = "") -> Sequence[object]:
+    """The candidate, if it is a tuple of two, or a list, as JSON has no tuples."""
+    if not isinstance(candidate, list | tuple):
+        raise mismatch(wanted, type(candidate).__name__, place)
+    if len(candidate) != 2:
+        raise mismatch(wanted, f"{len(candidate)} elements", place)
+    return candidate
+
+
+def expect_integer(candidate: object, elements: str, place: str, *, limit: int | None = None) -> int:
+    """The candidate, if it is an integer from 0 to below the limit, or from 0 where that is None."""
+    if isinstance(candidate, bool) or not isinstance(candidate, int):
+        raise mismatch(f"{elements} that are integers", type(candidate).__name__, place)
+    if candidate < 0 or (limit is not None and candidate >= limit):
+        allowed = "of at least 0" if limit is None else f"from 0 to {limit - 1}"
+        raise mismatch(f"{elements} {allowed}", candidate, place)
+    return candidate

@@ -1,0 +1,43 @@
+"""Tasks by name: the built-in ones, and those that other packages register."""
+
+from collections.abc import Callable
+from typing import Any
+
+from lightning_ham.registry import Registry
+from lightning_ham.tasks.sequences import Add, Merge, Reverse, Search, Sort
+from lightning_ham.tasks.task import Task
+
+_TASKS: Registry[Callable[[], Task[Any, Any]]] = Registry(
+    "task",
+    {task.name: task for task in (Add, Merge, Reverse, Search, Sort)},
+    group="lightning_ham.tasks",
+)
+
+
+def task_names() -> list[str]:
+    """The names of all tasks, sorted; those of other packages are listed without being imported."""
+    return _TASKS.names()
+
+
+def get_task(name: str) -> Task[Any, Any]:
+    """The task of this name.
+
+    A package adds tasks by entry points of the group ``lightning_ham.tasks``. Each is named as its task is,
+    refers to a `Task` subclass or to a function without arguments that returns a task, and is imported when
+    first asked for::
+
+        [project.entry-points."lightning_ham.tasks"]
+        median = "my_package.tasks:Median"
+
+    Raises:
+        ValueError: If there is no such task, or the one there is has another name.
+        TypeError: If the entry point makes something else than a task.
+    """
+    task = _TASKS.get(name)()
+    if not isinstance(task, Task):
+        raise TypeError(f"Expected a Task from the entry point '{name}', but got {type(task).__name__}")
+    if task.name != name:
+        raise ValueError(
+            f"Expected a task named '{name}', as its entry point is, but got '{task.name}'; rename one of the two"
+        )
+    return task

@@ -1,0 +1,223 @@
+"""What a task is: a specification, a vectorised sampler, an oracle, and the code between values and bits."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, Generic, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
+
+from lightning_ham.tasks.episode import Episodes, capacity_for
+
+Instance = TypeVar("Instance")
+Answer = TypeVar("Answer")
+
+
+class Task(ABC, Generic[Instance, Answer]):
+    """A family of problems: a memory is filled with an instance, and then answers a symbol a timestep.
+
+    A subclass gives a row of specification (the attributes), a check and an oracle in plain Python, the code
+    between Python values and bits (one instance at a time), and `draw`, the sampler (a batch at a time).
+    Padding, blanks, end flags and scoring are done here, in the same way for samples and for encoded
+    instances.
+
+    A *symbol* is what an output carries: all its bits but the end flag. The *length* of an instance is the
+    number of cells that it occupies.
+    """
+
+    name: ClassVar[str]
+    """The name in recipes and on the hub."""
+    input_size: ClassVar[int]
+    """Numbers in a cell (b in the HAM paper)."""
+    output_size: ClassVar[int]
+    """Bits in an output, the end flag included."""
+    min_length: ClassVar[int] = 1
+    """The length of the shortest instance."""
+    length_step: ClassVar[int] = 1
+    """Valid lengths are ``min_length``, ``min_length + length_step``, and so on."""
+    silent_timesteps: ClassVar[int] = 0
+    """Timesteps before the first symbol; nothing is scored in them."""
+    predicts_end: ClassVar[bool] = True
+    """Whether the last output bit is an end flag, set in one more timestep after the last symbol."""
+    has_hard_cases: ClassVar[bool] = False
+    """Whether `draw` can make instances that are harder than uniform ones."""
+
+    @abstractmethod
+    def check(self, instance: object) -> None:
+        """Raise `InstanceError` unless ``instance`` is one of this task's."""
+
+    @abstractmethod
+    def oracle(self, instance: Instance) -> Answer:
+        """The right answer to a valid instance."""
+
+    def num_symbols(self, length: int) -> int:
+        """The number of symbols in the answer to an instance of this length; by default one for each cell."""
+        return length
+
+    @abstractmethod
+    def instance_to_cells(self, instance: Instance) -> Tensor:
+        """A valid instance as cells, float32 of shape [length, input_size]."""
+
+    @abstractmethod
+    def cells_to_instance(self, cells: Tensor) -> Instance:
+        """The instance that these cells, [length, input_size], hold."""
+
+    @abstractmethod
+    def answer_to_symbols(self, answer: Answer, length: int) -> Tensor:
+        """The answer to an instance of this length as symbols, float32 of shape [symbols, symbol bits]."""
+
+    @abstractmethod
+    def symbols_to_answer(self, symbols: Tensor) -> Answer:
+        """The answer that these symbols, [symbols, symbol bits], spell.
+
+        A model that decides on its own end may have put out any number of them.
+        """
+
+    @abstractmethod
+    def draw(self, lengths: Tensor, hard: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """Draw an instance and its answer for each row, without a loop over the rows.
+
+        Args:
+            lengths: The length of each instance, int64 of shape [batch].
+            hard: Whether each is to be a hard case, bool of shape [batch]; all False in a task without hard
+                cases.
+            generator: The source of all randomness; torch's own where None.
+
+        Returns:
+            Cells, float32 of shape [batch, longest length, input_size], and symbols, float32 of shape [batch,
+            most symbols, symbol bits]. What lies beyond a row's own length or number of symbols is ignored.
+        """
+
+    def instance_length(self, instance: Instance) -> int:
+        """The number of cells that a valid instance occupies."""
+        return len(self.instance_to_cells(instance))
+
+    def timesteps_for(self, length: int) -> int:
+        """The number of timesteps in the episode of an instance of this length, its end included."""
+        return self.silent_timesteps + self.num_symbols(length) + self.predicts_end
+
+    def sample(
+        self,
+        batch_size: int,
+        lengths: tuple[int, int],
+        *,
+        capacity: int | None = None,
+        hard_fraction: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> Episodes:
+        """Draw fresh episodes.
+
+        Args:
+            batch_size: The number of episodes.
+            lengths: The shortest and the longest length, inclusive. Each episode's is uniform over the valid
+                lengths in this range; a range that begins below ``min_length`` is taken to begin there.
+            capacity: The number of cells to pad to, a power of two; the smallest that fits the range where
+                None.
+            hard_fraction: The probability that an episode is a hard case.
+            generator: The source of all randomness, on the CPU; torch's own where None.
+        """
+        low, high = lengths
+        if batch_size < 1:
+            raise ValueError(f"Expected a batch size of at least 1, but got {batch_size}")
+        if not 1 <= low <= high:
+            raise ValueError(f"Expected lengths (low, high) with 1 <= low <= high, but got ({low}, {high})")
+        if not 0 <= hard_fraction <= 1:
+            raise ValueError(f"Expected a hard fraction from 0 to 1, but got {hard_fraction}")
+        if hard_fraction > 0 and not self.has_hard_cases:
+            raise ValueError(
+                f"Expected a hard fraction of 0 for task '{self.name}', as it has no hard cases, "
+                f"but got {hard_fraction}"
+            )
+        capacity = _checked_capacity(capacity, high)
+        drawn = self._draw_lengths(batch_size, low, high, generator)
+        hard = torch.rand(batch_size, generator=generator) < hard_fraction
+        cells, symbols = self.draw(drawn, hard, generator)
+        return self._assemble(cells, symbols, drawn, capacity)
+
+    def encode(self, instances: Sequence[Instance], *, capacity: int | None = None) -> Episodes:
+        """Check instances, have the oracle answer them, and make a batch of episodes of them.
+
+        Args:
+            instances: At least one instance.
+            capacity: The number of cells to pad to, a power of two; the smallest that fits all instances
+                where None.
+        """
+        if not instances:
+            raise ValueError("Expected at least one instance, but got none")
+        cells, symbols = [], []
+        for instance in instances:
+            self.check(instance)
+            cells.append(self.instance_to_cells(instance))
+            symbols.append(self.answer_to_symbols(self.oracle(instance), len(cells[-1])))
+        lengths = torch.tensor([len(rows) for rows in cells])
+        capacity = _checked_capacity(capacity, int(lengths.max()))
+        return self._assemble(
+            pad_sequence(cells, batch_first=True), pad_sequence(symbols, batch_first=True), lengths, capacity
+        )
+
+    def decode(self, outputs: Tensor) -> Answer:
+        """Read the answer from the output bits of one episode, [timesteps, output_size], bool or 0 and 1.
+
+        What comes after the first end flag is ignored. Where no end flag is set, every timestep is read.
+        """
+        if outputs.ndim != 2 or outputs.shape[1] != self.output_size:
+            raise ValueError(
+                f"Expected outputs of shape [timesteps, {self.output_size}], but got {list(outputs.shape)}"
+            )
+        if not torch.equal(outputs, outputs.bool().to(outputs.dtype)):
+            raise ValueError("Expected outputs of 0 and 1, but got other numbers; round probabilities first")
+        symbols = outputs[self.silent_timesteps :]
+        if self.predicts_end:
+            before_end = symbols[:, -1].cumsum(0) == 0
+            symbols = symbols[before_end, :-1]
+        return self.symbols_to_answer(symbols)
+
+    def decode_inputs(self, inputs: Tensor, occupied: Tensor) -> Instance:
+        """Read an instance from one episode's inputs, [capacity, input_size], and occupied, [capacity]."""
+        return self.cells_to_instance(inputs[occupied])
+
+    def _draw_lengths(self, batch_size: int, low: int, high: int, generator: torch.Generator | None) -> Tensor:
+        """Lengths, int64 of shape [batch], uniform over the valid ones from ``low`` to ``high``."""
+        valid = torch.arange(low, high + 1)
+        valid = valid[(valid >= self.min_length) & ((valid - self.min_length) % self.length_step == 0)]
+        if not len(valid):
+            first, second = self.min_length, self.min_length + self.length_step
+            raise ValueError(
+                f"Expected lengths (low, high) with a valid length of task '{self.name}' among them "
+                f"(min_length {first}, then {second} and so on), but got ({low}, {high})"
+            )
+        return valid[torch.randint(len(valid), (batch_size,), generator=generator)]
+
+    def _assemble(self, cells: Tensor, symbols: Tensor, lengths: Tensor, capacity: int) -> Episodes:
+        """Pad to the capacity, blank what is beyond each row's length, add end flags, mark what is scored."""
+        distinct, row_to_distinct = torch.unique(lengths, return_inverse=True)
+        timesteps = torch.tensor([self.timesteps_for(length) for length in distinct.tolist()])
+        timesteps = timesteps[row_to_distinct].unsqueeze(1)  # [batch, 1]
+        clock = torch.arange(int(timesteps.max()))
+        is_symbol = (clock >= self.silent_timesteps) & (clock < timesteps - int(self.predicts_end))
+        is_symbol = is_symbol.unsqueeze(-1)  # [batch, timesteps, 1]
+
+        targets = pad(symbols, (0, 0, self.silent_timesteps, int(self.predicts_end))) * is_symbol
+        scored = is_symbol.repeat(1, 1, targets.shape[-1])
+        if self.predicts_end:
+            is_end = (clock == timesteps - 1).unsqueeze(-1)
+            targets = torch.cat([targets, is_end], dim=-1)  # [batch, timesteps, output_size]
+            scored = torch.cat([scored, is_symbol | is_end], dim=-1)
+
+        occupied = torch.arange(capacity) < lengths.unsqueeze(1)
+        inputs = pad(cells, (0, 0, 0, capacity - cells.shape[1])) * occupied.unsqueeze(-1)
+        return Episodes(inputs, occupied, targets, scored, lengths)
+
+
+def _checked_capacity(capacity: int | None, longest: int) -> int:
+    """The capacity asked for, if it is one and holds the longest instance; the least that does where None."""
+    least = capacity_for(longest)
+    if capacity is None:
+        return least
+    if capacity < 1 or capacity & (capacity - 1):
+        raise ValueError(f"Expected a capacity that is a power of two, but got {capacity}")
+    if capacity < least:
+        raise ValueError(f"Expected a capacity of at least {least} for length {longest}, but got {capacity}")
+    return capacity
