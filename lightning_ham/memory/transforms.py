@@ -1,0 +1,147 @@
+"""The four learned transformations of the memory: EMBED, JOIN, SEARCH and WRITE (section 3.1 of the paper)."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+JoinKind = Literal["gated", "mlp"]
+"""How JOIN combines two children: ``gated`` is ours, ``mlp`` the paper's."""
+
+
+class Embed(nn.Module):
+    """EMBED: an input cell becomes a leaf; a cell without input becomes the learned vector of a blank leaf.
+
+    The leaves are not squashed: real inputs that differ by little must stay far enough apart to be compared.
+
+    Args:
+        input_size: Numbers per input cell (b in the paper).
+        leaf_size: Numbers per node of the tree (d in the paper).
+        hidden_size: Units of the hidden layer.
+        real_inputs: How many of the first numbers of a cell are reals in [0, 1] rather than bits. Their weights start
+            larger, and every hidden unit bends at a value of its own, so that close values are told apart early.
+    """
+
+    def __init__(self, input_size: int, leaf_size: int, hidden_size: int, real_inputs: int = 0) -> None:
+        super().__init__()
+        hidden = nn.Linear(input_size, hidden_size)
+        with torch.no_grad():
+            reals = hidden.weight[:, :real_inputs].mul_(10)
+            hidden.bias.sub_((reals * torch.rand_like(reals)).sum(dim=1))
+        self.mlp = nn.Sequential(hidden, nn.ReLU(), nn.Linear(hidden_size, leaf_size))
+        self.blank = nn.Parameter(torch.zeros(leaf_size))
+
+    def forward(self, inputs: Tensor, occupied: Tensor) -> Tensor:
+        """Embed ``inputs`` ``[batch, cells, input_size]``; where ``occupied`` ``[batch, cells]`` is False, blank."""
+        return torch.where(occupied.unsqueeze(-1), self.mlp(inputs), self.blank)
+
+
+class MLPJoin(nn.Module):
+    """JOIN as the paper has it: a multi-layer perceptron of both children.
+
+    Args:
+        leaf_size: Numbers per node (d in the paper).
+        hidden_size: Units of the hidden layer.
+    """
+
+    def __init__(self, leaf_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Linear(2 * leaf_size, hidden_size), nn.ReLU(), nn.Linear(hidden_size, leaf_size), nn.Tanh()
+        )
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        """Return the parents ``[..., leaf_size]`` of ``left`` and ``right``, both ``[..., leaf_size]``."""
+        return self.mlp(torch.cat((left, right), dim=-1))
+
+
+class GatedJoin(nn.Module):
+    """JOIN as a gated choice, so that a value travels up the tree unchanged however deep the tree is.
+
+    In every dimension the parent is a mixture of the left child, the right child and a candidate computed from both:
+    ``side`` chooses between the children, ``new`` between that choice and the candidate. (Not in the paper.)
+
+    Args:
+        leaf_size: Numbers per node (d in the paper).
+        hidden_size: Units of the hidden layer.
+    """
+
+    def __init__(self, leaf_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(2 * leaf_size, hidden_size)
+        self.out = nn.Linear(hidden_size, 3 * leaf_size)
+        with torch.no_grad():
+            self.out.bias[leaf_size : 2 * leaf_size] -= 1.0  # at first a parent mostly copies from its children
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        """Return the parents ``[..., leaf_size]`` of ``left`` and ``right``, both ``[..., leaf_size]``."""
+        size = left.shape[-1]
+        hidden = torch.relu(self.hidden(torch.cat((left, right), dim=-1)))
+        gates, candidate = self.out(hidden).split((2 * size, size), dim=-1)
+        side, new = torch.sigmoid(gates).chunk(2, dim=-1)
+        return torch.lerp(torch.lerp(left, right, side), torch.tanh(candidate), new)
+
+
+def make_join(kind: JoinKind, leaf_size: int, hidden_size: int) -> nn.Module:
+    """Return the JOIN called ``kind``: ``gated`` (:class:`GatedJoin`) or ``mlp`` (:class:`MLPJoin`)."""
+    joins: dict[str, type[GatedJoin] | type[MLPJoin]] = {"gated": GatedJoin, "mlp": MLPJoin}
+    if kind not in joins:
+        raise ValueError(f"Expected argument `join` to be one of {get_args(JoinKind)}, but got {kind!r}.")
+    return joins[kind](leaf_size, hidden_size)
+
+
+class Search(nn.Module):
+    """SEARCH: how much the controller, standing at a node, wants to go right (as a logit).
+
+    Args:
+        leaf_size: Numbers per node (d in the paper).
+        query_size: Numbers in the controller's state (l in the paper).
+        hidden_size: Units of the hidden layer.
+    """
+
+    def __init__(self, leaf_size: int, query_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.node = nn.Linear(leaf_size, hidden_size)
+        self.query = nn.Linear(query_size, hidden_size, bias=False)
+        self.out = nn.Linear(hidden_size, 1)
+
+    def forward(self, nodes: Tensor, query: Tensor) -> Tensor:
+        """Return the logits ``[batch, nodes]`` of going right.
+
+        Args:
+            nodes: The nodes where the descent stands, ``[batch, nodes, leaf_size]``.
+            query: The controller's state, ``[batch, query_size]``.
+        """
+        hidden = torch.relu(self.node(nodes) + self.query(query).unsqueeze(-2))
+        return self.out(hidden).squeeze(-1)
+
+
+class Write(nn.Module):
+    """WRITE: a gate T decides, in every dimension, between the leaf as it is and a new value H.
+
+    ``WRITE(h_a, h) = T(h_a, h) * H(h_a, h) + (1 - T(h_a, h)) * h_a``.
+
+    Args:
+        leaf_size: Numbers per node (d in the paper).
+        query_size: Numbers in the controller's state (l in the paper).
+    """
+
+    def __init__(self, leaf_size: int, query_size: int) -> None:
+        super().__init__()
+        self.leaf = nn.Linear(leaf_size, 2 * leaf_size)
+        self.query = nn.Linear(query_size, 2 * leaf_size, bias=False)
+
+    def forward(self, leaves: Tensor, query: Tensor) -> Tensor:
+        """Return the new leaves, shaped as ``leaves``.
+
+        Args:
+            leaves: ``[batch, leaf_size]``, or ``[batch, leaves, leaf_size]`` where several are written.
+            query: The controller's state, ``[batch, query_size]``.
+        """
+        controlled = self.query(query)
+        if leaves.dim() == 3:
+            controlled = controlled.unsqueeze(1)
+        gate, value = (self.leaf(leaves) + controlled).chunk(2, dim=-1)
+        return torch.lerp(leaves, torch.tanh(value), torch.sigmoid(gate))
