@@ -1,0 +1,50 @@
+"""Controllers by name: the built-in ones and those that other packages register."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from lightning_ham.registry import Registry
+
+_CONTROLLERS: Registry[Callable[..., nn.Module]] = Registry(
+    "controller",
+    group="lightning_ham.controllers",
+    built_in={"lstm_ham": "lightning_ham.controllers.lstm_ham:LSTMHAM"},
+)
+
+
+def controller_names() -> list[str]:
+    """Return the names of all controllers, built-in and registered, sorted."""
+    return _CONTROLLERS.names()
+
+
+def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return every option of the controller ``name``, those not in ``options`` at their defaults.
+
+    Raises:
+        ValueError: If there is no such controller, or it has no such option.
+    """
+    parameters = list(inspect.signature(_CONTROLLERS.get(name)).parameters.values())[2:]
+    known = {parameter.name: parameter.default for parameter in parameters}
+    for option in options:
+        if option not in known:
+            close = difflib.get_close_matches(option, known, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise ValueError(
+                f"Unknown option {option!r} of controller {name!r}; {hint}Known options: {', '.join(known)}."
+            )
+    required = [option for option, default in known.items() if default is inspect.Parameter.empty]
+    missing = [option for option in required if option not in options]
+    if missing:
+        raise ValueError(f"Expected a value for option {missing[0]!r} of controller {name!r}, but got none.")
+    return {option: options.get(option, default) for option, default in known.items()}
+
+
+def make_controller(name: str, input_size: int, output_size: int, options: Mapping[str, Any]) -> nn.Module:
+    """Build the controller ``name`` for cells of ``input_size`` numbers and outputs of ``output_size`` bits."""
+    return _CONTROLLERS.get(name)(input_size, output_size, **complete_options(name, options))

@@ -1,0 +1,5 @@
+"""Controllers joined with tasks, in torch only."""
+
+from lightning_ham.models.task_model import TaskModel, Trace, TraceStep
+
+__all__ = ["TaskModel", "Trace", "TraceStep"]

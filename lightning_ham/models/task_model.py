@@ -1,0 +1,143 @@
+"""A controller joined with the task it was built for: from Python values to Python answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypedDict, cast
+
+import torch
+from torch import Tensor, nn
+
+from lightning_ham.controllers import Controller, Rollout, complete_options, make_controller
+from lightning_ham.memory import AttentionMode
+from lightning_ham.tasks import Episodes, capacity_for, get_task
+
+
+class TraceStep(TypedDict):
+    """One access to the memory."""
+
+    leaf: int
+    """Index of the attended leaf, from 0 on the left."""
+    branch_probabilities: list[float]
+    """Probability of going right at each node of the path, from the root down."""
+    output: list[int]
+    """The output bits of the timestep that this access belongs to."""
+
+
+class Trace(TypedDict):
+    """What a model did with one instance, as plain data."""
+
+    num_leaves: int
+    steps: list[TraceStep]
+    answer: Any
+
+
+class TaskModel(nn.Module):
+    """A controller for one task.
+
+    Args:
+        task: Name of the task.
+        controller: Name of the controller.
+        controller_options: The controller's keyword arguments; those not given keep their defaults.
+    """
+
+    def __init__(
+        self, task: str, controller: str = "lstm_ham", controller_options: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__()
+        self.task_name = task
+        self.task = get_task(task)
+        self.controller_name = controller
+        self.controller_options = complete_options(controller, controller_options or {})
+        self.controller = make_controller(
+            controller, self.task.input_size, self.task.output_size, self.controller_options
+        )
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers were learned."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    @property
+    def controller_size(self) -> int:
+        """Numbers in the controller's state."""
+        return cast(Controller, self.controller).controller_size
+
+    @property
+    def accesses_per_output(self) -> int:
+        """Accesses to the memory before each output symbol."""
+        return cast(Controller, self.controller).accesses_per_output
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    def forward(
+        self,
+        episodes: Episodes,
+        attention: AttentionMode = "argmax",
+        generator: torch.Generator | None = None,
+    ) -> Rollout:
+        """Run ``episodes`` for as many timesteps as their targets have."""
+        rollout: Rollout = self.controller(
+            episodes.inputs, episodes.occupied, episodes.targets.shape[1], attention, generator
+        )
+        return rollout
+
+    def solve(self, instances: Sequence[Any], *, batch_size: int = 256) -> list[Any]:
+        """Answer instances of the task, each in the smallest tree that holds it.
+
+        The forms of instances and answers are those of the task, for example ``[(key, value), ...]`` for ``sort``. An
+        answer is the model's own, right or wrong; it ends where the model says so.
+
+        Args:
+            instances: At least one instance, of any lengths.
+            batch_size: How many are answered at a time.
+
+        Raises:
+            InstanceError: If an instance is not one of the task's; nothing is answered then.
+        """
+        for instance in instances:
+            self.task.check(instance)
+        answers: list[Any] = [None] * len(instances)
+        for positions in self._batches(instances, batch_size):
+            episodes = self.task.encode([instances[i] for i in positions])
+            outputs, _ = self._run(episodes)
+            for position, bits in zip(positions, outputs, strict=True):
+                answers[position] = self.task.decode(bits)
+        return answers
+
+    def trace(self, instance: Any) -> Trace:
+        """Answer one instance and tell, for every access, the leaf attended and the branch probabilities."""
+        self.task.check(instance)
+        episodes = self.task.encode([instance])
+        outputs, rollout = self._run(episodes)
+        bits = outputs[0].long().tolist()
+        per_output = rollout.leaves.shape[1] // len(bits)
+        steps: list[TraceStep] = [
+            {"leaf": leaf, "branch_probabilities": probabilities, "output": bits[access // per_output]}
+            for access, (leaf, probabilities) in enumerate(
+                zip(rollout.leaves[0].tolist(), rollout.branch_probs[0].tolist(), strict=True)
+            )
+        ]
+        return {
+            "num_leaves": episodes.inputs.shape[1],
+            "steps": steps,
+            "answer": self.task.decode(outputs[0]),
+        }
+
+    def _batches(self, instances: Sequence[Any], batch_size: int) -> Iterator[list[int]]:
+        """Positions of instances that share a capacity, so that no answer depends on what stands beside it."""
+        by_capacity: dict[int, list[int]] = {}
+        for position, instance in enumerate(instances):
+            by_capacity.setdefault(capacity_for(self.task.instance_length(instance)), []).append(position)
+        for positions in by_capacity.values():
+            for start in range(0, len(positions), batch_size):
+                yield positions[start : start + batch_size]
+
+    @torch.inference_mode()
+    def _run(self, episodes: Episodes) -> tuple[Tensor, Rollout]:
+        """Run episodes deterministically; return the output bits ``[batch, timesteps, output_size]`` on the CPU."""
+        rollout = self(Episodes(*(tensor.to(self.device) for tensor in episodes)), "argmax")
+        return (rollout.outputs > 0).cpu(), rollout
