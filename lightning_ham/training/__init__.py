@@ -1,0 +1,16 @@
+"""Training with PyTorch Lightning: module, data, callbacks, metrics, losses."""
+
+from lightning_ham.training.callbacks import EpisodeCounter, LengthCurriculum, StopAtErrors
+from lightning_ham.training.datamodule import TaskDataModule
+from lightning_ham.training.metrics import SequenceErrors
+from lightning_ham.training.module import HAMModule, ReinforceOptions
+
+__all__ = [
+    "EpisodeCounter",
+    "HAMModule",
+    "LengthCurriculum",
+    "ReinforceOptions",
+    "SequenceErrors",
+    "StopAtErrors",
+    "TaskDataModule",
+]

@@ -1,0 +1,165 @@
+"""What happens between epochs: longer episodes, an early end, and the speed of training."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from lightning_ham.tasks import Episodes
+from lightning_ham.training.datamodule import TaskDataModule
+
+_LOG = logging.getLogger(__name__)
+
+
+def _datamodule(trainer: Trainer, callback: Callback) -> TaskDataModule:
+    data = getattr(trainer, "datamodule", None)
+    if not isinstance(data, TaskDataModule):
+        raise TypeError(f"Expected {type(callback).__name__} beside a TaskDataModule, but got {type(data).__name__}.")
+    return data
+
+
+def validation_error(trainer: Trainer, name: str) -> float | None:
+    """Return the sequence error last measured on the validation set ``name``, None where there is none yet."""
+    error = trainer.callback_metrics.get(f"val/{name}/sequence_error")
+    return None if error is None else float(error)
+
+
+class LengthCurriculum(Callback):
+    """Doubles the capacity that episodes are drawn for whenever the validation error at it is small enough.
+
+    The error is the one over all processes, so every process decides the same; the capacity reached is part of the
+    checkpoint.
+
+    Args:
+        threshold: Share of wrong sequences at the current capacity under which the next one begins.
+    """
+
+    def __init__(self, threshold: float = 0.1) -> None:
+        if not 0 < threshold <= 1:
+            raise ValueError(f"Expected argument `threshold` to be above 0 and at most 1, but got {threshold}.")
+        self.threshold = threshold
+        self._capacity: int | None = None  # the one reached, so that it is known before a Trainer is there
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on at the capacity that a checkpoint holds."""
+        data = _datamodule(trainer, self)
+        data.capacity = self._capacity or data.capacity
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the capacity of this epoch."""
+        pl_module.log("curriculum/capacity", float(_datamodule(trainer, self).capacity))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Double the capacity if the error at it is under the threshold."""
+        data = _datamodule(trainer, self)
+        error = validation_error(trainer, "current")
+        if not trainer.sanity_checking and error is not None and error < self.threshold:
+            data.capacity = min(2 * data.capacity, data.final_capacity)
+        self._capacity = data.capacity
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the capacity reached."""
+        return {"capacity": self._capacity}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the capacity reached from a checkpoint; training goes on at it."""
+        self._capacity = state_dict["capacity"]
+
+
+class StopAtErrors(Callback):
+    """Ends the training once every validation set that has a bar has met it.
+
+    Args:
+        errors: The highest sequence error, in [0, 1], by the name of the validation set, such as ``{"1-32": 0.001}``;
+            None to train for all epochs.
+        patience: Validations in a row that must meet all bars.
+    """
+
+    def __init__(self, errors: dict[str, float] | None = None, patience: int = 1) -> None:
+        if patience < 1:
+            raise ValueError(f"Expected argument `patience` to be at least 1, but got {patience}.")
+        self.errors = errors or {}
+        self.patience = patience
+        self._met = 0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check that every bar has a validation set."""
+        names = [f"{low}-{high}" for low, high in _datamodule(trainer, self).validation_lengths]
+        for name in self.errors:
+            if name not in names:
+                raise ValueError(
+                    f"Expected argument `errors` to name validation sets ({', '.join(names)}), but got {name!r}."
+                )
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count validations that meet all bars, and stop after ``patience`` of them in a row."""
+        measured = {name: validation_error(trainer, name) for name in self.errors}
+        met = bool(measured) and all(
+            error is not None and error <= self.errors[name] for name, error in measured.items()
+        )
+        self._met = self._met + 1 if met else 0
+        if self._met >= self.patience:
+            trainer.should_stop = True
+            if trainer.is_global_zero:
+                bars = ", ".join(f"{error:.2%} at lengths {name}" for name, error in self.errors.items())
+                _LOG.info("The bar is met (at most %s wrong): training ends.", bars)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how many validations in a row have met all bars."""
+        return {"met": self._met}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the count."""
+        self._met = state_dict["met"]
+
+
+class EpisodeCounter(Callback):
+    """Counts episodes and time, over all processes and all parts of a run that was resumed.
+
+    Logs ``train/episodes_per_second`` (validation not counted) and ``train/episodes``.
+    """
+
+    def __init__(self) -> None:
+        self.episodes = 0
+        """Trained on so far."""
+        self.seconds = 0.0
+        """Trained for so far, validation counted, up to the last whole epoch."""
+        self._started = 0.0
+        self._epoch_episodes = 0
+        self._epoch_seconds = 0.0
+        self._batch_start = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to count, or go on from where a checkpoint was saved."""
+        self._started = time.perf_counter() - self.seconds
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to count the epoch."""
+        self._epoch_episodes, self._epoch_seconds, self._batch_start = 0, 0.0, time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Episodes, batch_idx: int
+    ) -> None:
+        """Count a batch and the time since the last one, the drawing of the episodes included."""
+        now = time.perf_counter()
+        self._epoch_episodes += len(batch.lengths) * trainer.world_size
+        self._epoch_seconds += now - self._batch_start
+        self._batch_start = now
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the epoch."""
+        self.episodes += self._epoch_episodes
+        self.seconds = time.perf_counter() - self._started
+        pl_module.log("train/episodes_per_second", self._epoch_episodes / max(self._epoch_seconds, 1e-9))
+        pl_module.log("train/episodes", float(self.episodes))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the totals, so that a resumed run goes on counting."""
+        return {"episodes": self.episodes, "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the totals."""
+        self.episodes, self.seconds = state_dict["episodes"], state_dict["seconds"]

@@ -1,0 +1,247 @@
+"""Episodes for the Trainer: drawn on the fly for training, fixed for validation and test."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+from pytorch_lightning import LightningDataModule
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from lightning_ham.tasks import Episodes, Task, capacity_for, get_task
+
+Split = Literal["train", "validation", "test"]
+
+
+def stream_seed(*parts: int | str) -> int:
+    """Return a seed that is different for every different sequence of ``parts``, and the same on every machine."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+class BatchKey(NamedTuple):
+    """Everything that determines a batch; drawing the same key again gives the same episodes."""
+
+    seed: int
+    split: Split
+    epoch: int
+    rank: int
+    number: int
+    """Of the batch in its epoch; workers share the numbers out, so every worker's stream is its own."""
+    batch_size: int
+    lengths: tuple[int, int]
+    capacity: int
+    hard_fraction: float
+
+
+class EpisodeDataset(Dataset[Episodes]):
+    """Draws the batch that a key stands for."""
+
+    def __init__(self, task: Task[Any, Any]) -> None:
+        self.task = task
+
+    def __getitem__(self, key: BatchKey) -> Episodes:
+        """Draw the batch for ``key``."""
+        generator = torch.Generator().manual_seed(stream_seed(key.seed, key.split, key.epoch, key.rank, key.number))
+        return self.task.sample(
+            key.batch_size,
+            key.lengths,
+            capacity=key.capacity,
+            hard_fraction=key.hard_fraction,
+            generator=generator,
+        )
+
+
+class _KeySampler(DistributedSampler[Episodes]):
+    """Names batches for one process. A DistributedSampler, so that Lightning leaves it in place on many devices."""
+
+    def __init__(self, datamodule: TaskDataModule) -> None:
+        # Not the base class's own constructor: it counts the items of a dataset, and ours has no end.
+        self.rank, self.num_replicas = datamodule.rank()
+        self.epoch = 0
+        self.datamodule = datamodule
+
+
+class TrainingSampler(_KeySampler):
+    """Names the batches of one training epoch.
+
+    Most batches are drawn at the curriculum's current capacity, some at a smaller one. The lengths within a batch lie
+    close together, so that no timestep is spent on episodes that have ended.
+    """
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
+        return self.datamodule.batches_per_epoch
+
+    def __iter__(self) -> Iterator[BatchKey]:  # type: ignore[override]
+        """Yield the keys of this rank's batches in the current epoch."""
+        data = self.datamodule
+        for index in range(len(self)):
+            # The lengths are the same on all ranks, or the ranks would wait for each other's longer episodes.
+            draw = torch.Generator().manual_seed(stream_seed(data.seed, "lengths", self.epoch, index))
+            lengths, capacity = data.draw_lengths(draw)
+            yield BatchKey(
+                data.seed,
+                "train",
+                self.epoch,
+                self.rank,
+                index,
+                data.batch_size,
+                lengths,
+                capacity,
+                data.hard_fraction,
+            )
+
+
+class FixedSampler(_KeySampler):
+    """Names the batches of a fixed set of episodes, each rank a share of them.
+
+    Args:
+        datamodule: Whose task, sizes and seed the set has.
+        split: ``validation`` or ``test``.
+        lengths: Range of the lengths, inclusive; None for all lengths at the curriculum's current capacity.
+    """
+
+    def __init__(self, datamodule: TaskDataModule, split: Split, lengths: tuple[int, int] | None) -> None:
+        super().__init__(datamodule)
+        self.split = split
+        self.lengths = lengths
+
+    def __len__(self) -> int:
+        """Return the most batches that this rank can get."""
+        return len(
+            range(
+                self.rank,
+                -(-self.datamodule.validation_episodes // self.datamodule.batch_size),
+                self.num_replicas,
+            )
+        )
+
+    def __iter__(self) -> Iterator[BatchKey]:  # type: ignore[override]
+        """Yield this rank's keys, the same at every call."""
+        data = self.datamodule
+        if self.split == "validation" and self.lengths is not None and data.capacity < data.final_capacity:
+            return
+        lengths = self.lengths or (data.task.min_length, data.capacity)
+        capacity = capacity_for(lengths[1])
+        seed = stream_seed(data.seed, *lengths)
+        for index in range(self.rank, -(-data.validation_episodes // data.batch_size), self.num_replicas):
+            size = min(data.batch_size, data.validation_episodes - index * data.batch_size)
+            yield BatchKey(seed, self.split, 0, 0, index, size, lengths, capacity, 0.0)
+
+
+class TaskDataModule(LightningDataModule):
+    """Episodes of one task, with the current length of a curriculum.
+
+    Training batches are named by (seed, split, epoch, rank, number) and drawn when asked for, so that a resumed run
+    continues the very stream, whatever the number of workers. Validation and test sets are fixed by the seed.
+
+    Args:
+        task: Name of the task.
+        batch_size: Episodes per batch and device.
+        batches_per_epoch: Training batches (updates) between two validations.
+        capacity: Leaves of the tree at the end of the curriculum, a power of two.
+        start_capacity: Leaves at its start; ``capacity`` means that there is no curriculum.
+        smaller_fraction: Share of the batches drawn at a capacity below the current one.
+        hard_fraction: Share of the episodes drawn as the task's hard cases.
+        validation_episodes: Episodes in every validation set.
+        validation_lengths: Ranges of lengths, each validated in the smallest tree that holds its longest.
+        num_workers: Processes that draw episodes; 0 draws them in the training process.
+        seed: Seed of every stream.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        batch_size: int = 256,
+        batches_per_epoch: int = 100,
+        capacity: int = 32,
+        start_capacity: int = 2,
+        smaller_fraction: float = 0.2,
+        hard_fraction: float = 0.0,
+        validation_episodes: int = 500,
+        validation_lengths: Sequence[tuple[int, int]] = ((1, 32), (33, 128)),
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.task = get_task(task)
+        for name, value in {
+            "batch_size": batch_size,
+            "batches_per_epoch": batches_per_epoch,
+            "validation_episodes": validation_episodes,
+        }.items():
+            if value < 1:
+                raise ValueError(f"Expected argument `{name}` to be at least 1, but got {value}.")
+        for name, value in {"capacity": capacity, "start_capacity": start_capacity}.items():
+            if value < 1 or value & (value - 1):
+                raise ValueError(f"Expected argument `{name}` to be a power of two, but got {value}.")
+        if capacity < capacity_for(self.task.min_length):
+            raise ValueError(
+                f"Expected argument `capacity` to hold the shortest instance of task '{task}', "
+                f"of {self.task.min_length} cells, but got {capacity}."
+            )
+        if start_capacity > capacity:
+            raise ValueError(
+                f"Expected argument `start_capacity` to be at most `capacity` ({capacity}), but got {start_capacity}."
+            )
+        for name, share in {"smaller_fraction": smaller_fraction, "hard_fraction": hard_fraction}.items():
+            if not 0 <= share <= 1:
+                raise ValueError(f"Expected argument `{name}` to be between 0 and 1, but got {share}.")
+        if hard_fraction > 0 and not self.task.has_hard_cases:
+            raise ValueError(
+                f"Expected argument `hard_fraction` to be 0, as task '{task}' has no hard cases, "
+                f"but got {hard_fraction}."
+            )
+        self.save_hyperparameters()
+        self.dataset = EpisodeDataset(self.task)
+        self.batch_size = batch_size
+        self.batches_per_epoch = batches_per_epoch
+        self.final_capacity = capacity
+        self.min_capacity = capacity_for(self.task.min_length)
+        self.capacity = max(start_capacity, self.min_capacity)
+        """Leaves of the tree that training is at; the curriculum raises it."""
+        self.smaller_fraction = smaller_fraction
+        self.hard_fraction = hard_fraction
+        self.validation_episodes = validation_episodes
+        self.validation_lengths = [(low, high) for low, high in validation_lengths]
+        self.num_workers = num_workers
+        self.seed = seed
+
+    def draw_lengths(self, generator: torch.Generator) -> tuple[tuple[int, int], int]:
+        """Draw a batch's range of lengths (inclusive) and its capacity, at or below the current one."""
+        capacity, smallest = self.capacity, self.min_capacity
+        if capacity > smallest and torch.rand((), generator=generator) < self.smaller_fraction:
+            levels = (capacity // smallest).bit_length() - 1
+            capacity = smallest << int(torch.randint(levels, (), generator=generator))
+        shortest = self.task.min_length
+        high = int(torch.randint(shortest, capacity + 1, (2,), generator=generator).max())  # long ones more often
+        spread = max(capacity // 8, self.task.length_step)
+        return (max(shortest, high - spread), high), capacity
+
+    def train_dataloader(self) -> DataLoader[Episodes]:
+        """Return the training batches of an epoch."""
+        return self._loader(TrainingSampler(self))
+
+    def val_dataloader(self) -> list[DataLoader[Episodes]]:
+        """Return the set at the current capacity first, then one for each of ``validation_lengths``.
+
+        The sets of ``validation_lengths`` are empty until the curriculum has ended: before, they would only cost time.
+        """
+        at_capacity = FixedSampler(self, "validation", None)
+        return [self._loader(at_capacity)] + [
+            self._loader(FixedSampler(self, "validation", lengths)) for lengths in self.validation_lengths
+        ]
+
+    def test_dataloader(self) -> list[DataLoader[Episodes]]:
+        """Return fresh episodes of each of ``validation_lengths``."""
+        return [self._loader(FixedSampler(self, "test", lengths)) for lengths in self.validation_lengths]
+
+    def _loader(self, sampler: TrainingSampler | FixedSampler) -> DataLoader[Episodes]:
+        return DataLoader(self.dataset, batch_size=None, sampler=sampler, num_workers=self.num_workers)
+
+    def rank(self) -> tuple[int, int]:
+        """Return this process's rank and the number of processes; (0, 1) where no Trainer is attached."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

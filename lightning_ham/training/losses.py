@@ -1,0 +1,82 @@
+"""The parts of the training objective as pure functions (section 3.2 of the paper).
+
+Everything is per timestep or per access, ``[batch, time]``; a mask says which entries count.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def log_likelihood(logits: Tensor, targets: Tensor, scored: Tensor) -> Tensor:
+    """Return log p(y_t) of every timestep in nats, ``[batch, timesteps]``: independent bits, only scored ones.
+
+    Args:
+        logits: Of the output bits, ``[batch, timesteps, bits]``.
+        targets: Zeros and ones, shaped as ``logits``.
+        scored: Which bits count, shaped as ``logits``.
+    """
+    nll = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return -(nll * scored).sum(dim=-1)
+
+
+def bit_accuracy(logits: Tensor, targets: Tensor, scored: Tensor) -> Tensor:
+    """Return the share of every timestep's scored bits that are right, ``[batch, timesteps]``; 0 where none is scored.
+
+    The paper's alternative reward. Arguments as in :func:`log_likelihood`.
+    """
+    right = ((logits > 0) == (targets > 0.5)) & scored
+    return right.sum(dim=-1) / scored.sum(dim=-1).clamp(min=1)
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean of ``values`` where ``mask`` is True, both ``[batch, time]``; 0 where none is."""
+    return (values * mask).sum() / mask.sum().clamp(min=1)
+
+
+def spread_over_accesses(rewards: Tensor, accesses_per_output: int) -> Tensor:
+    """Give every timestep's reward to the last of its accesses: ``[batch, timesteps]`` to ``[batch, accesses]``."""
+    earlier = rewards.new_zeros(*rewards.shape, accesses_per_output - 1)
+    return torch.cat((earlier, rewards.unsqueeze(-1)), dim=-1).flatten(1)
+
+
+def discounted_returns(rewards: Tensor, discount: float) -> Tensor:
+    """Return ``sum over i >= t of discount^(i - t) * rewards_i`` for every t, ``[batch, time]``."""
+    returns = torch.empty_like(rewards)
+    total = torch.zeros_like(rewards[:, 0])
+    for t in range(rewards.shape[1] - 1, -1, -1):
+        total = rewards[:, t] + discount * total
+        returns[:, t] = total
+    return returns
+
+
+def leave_one_out_baseline(returns: Tensor, rollouts: int) -> Tensor:
+    """Return, for every rollout, the mean return of the other rollouts of the same episode at the same time.
+
+    Args:
+        returns: ``[episodes * rollouts, time]``; the rollouts of one episode stand together.
+        rollouts: Rollouts per episode, at least 2.
+    """
+    if rollouts < 2:
+        raise ValueError(f"Expected at least 2 rollouts per episode for a leave-one-out baseline, but got {rollouts}.")
+    grouped = returns.unflatten(0, (-1, rollouts))
+    others = (grouped.sum(dim=1, keepdim=True) - grouped) / (rollouts - 1)
+    return others.flatten(0, 1)
+
+
+def policy_gradient_loss(log_probs: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
+    """Return the loss whose gradient is REINFORCE's: minus the mean of ``advantage * grad log p(branches)``.
+
+    Args:
+        log_probs: Log-probability of the branches taken in every access, ``[batch, accesses]``.
+        advantages: Return minus baseline of every access, shaped the same; no gradient flows through it.
+        mask: The accesses that count.
+    """
+    return -masked_mean(advantages.detach() * log_probs, mask)
+
+
+def baseline_loss(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean squared error of the learned baseline ``values``; all arguments are ``[batch, accesses]``."""
+    return masked_mean((values - returns.detach()) ** 2, mask)

@@ -1,0 +1,69 @@
+"""Errors of whole sequences, symbols and bits, as torchmetrics; in total and by the length of the episode."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from lightning_ham.tasks import Episodes
+
+
+class SequenceErrors(Metric):
+    """The shares of sequences, symbols and bits that a model got wrong.
+
+    A bit is wrong if its logit and its target are on different sides; a symbol (all bits of one timestep, the end flag
+    among them) and a sequence are wrong if a single scored bit of theirs is (the paper's protocol).
+
+    ``compute`` returns ``sequence_error``, ``symbol_error`` and ``bit_error`` as scalars in [0, 1], and for every
+    bucket of lengths that was seen ``sequence_error/LOW-HIGH``.
+
+    Args:
+        bucket_edges: Highest length of each bucket, ascending; longer episodes count in the totals only.
+    """
+
+    full_state_update = False
+    higher_is_better = False
+    wrong: Tensor
+    total: Tensor
+    bucket_wrong: Tensor
+    bucket_total: Tensor
+
+    def __init__(self, bucket_edges: Sequence[int] = (2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)) -> None:
+        super().__init__()
+        if list(bucket_edges) != sorted(set(bucket_edges)) or not bucket_edges or bucket_edges[0] < 1:
+            raise ValueError(f"Expected argument `bucket_edges` to be ascending and positive, but got {bucket_edges}.")
+        self.bucket_edges = tuple(bucket_edges)
+        buckets = len(bucket_edges) + 1  # the last one takes what is longer than all edges
+        for name, size in (("wrong", 3), ("total", 3), ("bucket_wrong", buckets), ("bucket_total", buckets)):
+            self.add_state(name, torch.zeros(size, dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, outputs: Tensor, episodes: Episodes) -> None:
+        """Count a batch.
+
+        Args:
+            outputs: Logits ``[batch, timesteps, output_size]``.
+            episodes: The episodes that they answer.
+        """
+        scored = episodes.scored
+        wrong_bits = ((outputs > 0) != (episodes.targets > 0.5)) & scored
+        wrong_symbols = wrong_bits.any(dim=-1)
+        wrong_sequences = wrong_symbols.any(dim=-1)
+        self.wrong += torch.stack((wrong_sequences.sum(), wrong_symbols.sum(), wrong_bits.sum()))
+        self.total += torch.stack((scored.any(-1).any(-1).sum(), scored.any(-1).sum(), scored.sum()))
+        bucket = torch.bucketize(episodes.lengths, torch.tensor(self.bucket_edges, device=scored.device))
+        self.bucket_wrong.index_add_(0, bucket, wrong_sequences.long())
+        self.bucket_total.index_add_(0, bucket, torch.ones_like(bucket))
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return the errors of everything counted since the last reset."""
+        errors = self.wrong / self.total.clamp(min=1)
+        result = dict(zip(("sequence_error", "symbol_error", "bit_error"), errors.unbind(), strict=True))
+        low = 1
+        for index, high in enumerate(self.bucket_edges):
+            if self.bucket_total[index]:
+                result[f"sequence_error/{low}-{high}"] = self.bucket_wrong[index] / self.bucket_total[index]
+            low = high + 1
+        return result

@@ -1,0 +1,279 @@
+"""The LightningModule: a controller, the objective that trains it, and the errors that judge it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+import torch
+from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities import grad_norm
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from lightning_ham.controllers import Rollout
+from lightning_ham.models import TaskModel, Trace
+from lightning_ham.tasks import Episodes
+from lightning_ham.training import losses
+from lightning_ham.training.datamodule import TaskDataModule, stream_seed
+from lightning_ham.training.metrics import SequenceErrors
+
+TrainingAttention = Literal["reinforce", "straight_through", "soft"]
+Reward = Literal["log_likelihood", "bit_accuracy"]
+Baseline = Literal["learned", "leave_one_out", "none"]
+
+
+def _expect_one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"Expected argument `{name}` to be one of {choices}, but got {value!r}.")
+
+
+@dataclasses.dataclass
+class ReinforceOptions:
+    """What the policy gradient of ``reinforce`` is made of (section 3.2 of the paper)."""
+
+    reward: Reward = "log_likelihood"
+    """Of a timestep: the log-likelihood of its bits, or the share of them that is right."""
+    discount: float = 0.9
+    """Factor per access by which later rewards count less in the return of an access (gamma)."""
+    baseline: Baseline = "learned"
+    """What is subtracted from the returns: a learned linear function of the controller's state, the mean of the other
+    rollouts of the same episode, or nothing."""
+    baseline_weight: float = 1.0
+    """Weight of the learned baseline's squared error in the loss."""
+    rollouts: int = 1
+    """Rollouts of every episode in a batch; ``leave_one_out`` needs 2 or more."""
+    normalize: bool = True
+    """Whether advantages are divided by their standard deviation over the batch."""
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        _expect_one_of("reward", self.reward, get_args(Reward))
+        _expect_one_of("baseline", self.baseline, get_args(Baseline))
+        if not 0 <= self.discount <= 1:
+            raise ValueError(f"Expected argument `discount` to be between 0 and 1, but got {self.discount}.")
+        least = 2 if self.baseline == "leave_one_out" else 1
+        if self.rollouts < least:
+            raise ValueError(
+                f"Expected argument `rollouts` to be at least {least} for baseline '{self.baseline}', "
+                f"but got {self.rollouts}."
+            )
+
+
+class HAMModule(LightningModule):
+    """Trains a controller on a task; pair it with :class:`~lightning_ham.training.TaskDataModule` in any Trainer.
+
+    The loss per batch is the negative log-likelihood of the scored bits per timestep, minus the entropy bonus, plus,
+    for ``reinforce``, the policy gradient and the error of the learned baseline. Evaluation is deterministic.
+
+    Args:
+        task: Name of the task.
+        controller: Name of the controller.
+        controller_options: The controller's keyword arguments; those not given keep their defaults.
+        attention: How leaves are chosen in training: ``straight_through``, ``reinforce`` (the paper's) or ``soft`` (the
+            paper's Appendix A).
+        reinforce: Options of ``reinforce``; only for that attention.
+        learning_rate: Of Adam, at the start.
+        final_learning_rate: Fraction of ``learning_rate`` left at the Trainer's last step; exponential decay.
+        entropy_bonus: Weight of the branches' entropy per access, at the start.
+        final_entropy_bonus: Fraction of ``entropy_bonus`` that is left at the Trainer's last step.
+        seed: Seed of the sampled branches; every step and rank has a stream of its own.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        controller: str = "lstm_ham",
+        controller_options: dict[str, Any] | None = None,
+        attention: TrainingAttention = "straight_through",
+        reinforce: ReinforceOptions | None = None,
+        learning_rate: float = 3e-3,
+        final_learning_rate: float = 0.05,
+        entropy_bonus: float = 0.003,
+        final_entropy_bonus: float = 0.1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        _expect_one_of("attention", attention, get_args(TrainingAttention))
+        if reinforce is not None and attention != "reinforce":
+            raise ValueError(
+                f"Expected `reinforce` options only for attention 'reinforce', but got them for {attention!r}."
+            )
+        if isinstance(reinforce, Mapping):  # as it comes back from a checkpoint
+            reinforce = ReinforceOptions(**reinforce)
+        if learning_rate <= 0:
+            raise ValueError(f"Expected argument `learning_rate` to be positive, but got {learning_rate}.")
+        for name, fraction in {
+            "final_learning_rate": final_learning_rate,
+            "final_entropy_bonus": final_entropy_bonus,
+        }.items():
+            if not 0 < fraction <= 1:
+                raise ValueError(f"Expected argument `{name}` to be above 0 and at most 1, but got {fraction}.")
+        self.model = TaskModel(task, controller, controller_options)
+        self.save_hyperparameters(
+            {  # plain values only: checkpoints are loaded with weights_only=True
+                "task": task,
+                "controller": controller,
+                "controller_options": self.model.controller_options,
+                "attention": attention,
+                "reinforce": dataclasses.asdict(reinforce) if reinforce else None,
+                "learning_rate": learning_rate,
+                "final_learning_rate": final_learning_rate,
+                "entropy_bonus": entropy_bonus,
+                "final_entropy_bonus": final_entropy_bonus,
+                "seed": seed,
+            }
+        )
+        self.attention: TrainingAttention = attention
+        self.reinforce = (reinforce or ReinforceOptions()) if attention == "reinforce" else None
+        self.learning_rate = learning_rate
+        self.final_learning_rate = final_learning_rate
+        self.entropy_bonus = entropy_bonus
+        self.final_entropy_bonus = final_entropy_bonus
+        self.seed = seed
+        if self.reinforce and self.reinforce.baseline == "learned":
+            self.baseline = nn.Linear(self.model.controller_size, 1)
+        self.train_errors = SequenceErrors()
+        self.eval_errors: dict[str, SequenceErrors] = {}  # one a set; made when the first batch of it comes
+
+    # What a user calls.
+
+    def forward(self, episodes: Episodes) -> Tensor:
+        """Return the logits of the output bits, ``[batch, timesteps, output_size]``, choosing leaves by ``argmax``."""
+        rollout: Rollout = self.model(episodes)
+        return rollout.outputs
+
+    def solve(self, instances: list[Any]) -> list[Any]:
+        """Answer instances of the task; see :meth:`lightning_ham.models.TaskModel.solve`."""
+        return self.model.solve(instances)
+
+    def trace(self, instance: Any) -> Trace:
+        """Tell what the model attends to in one instance; see :meth:`lightning_ham.models.TaskModel.trace`."""
+        return self.model.trace(instance)
+
+    # What the Trainer calls.
+
+    def training_step(self, batch: Episodes, batch_idx: int) -> Tensor:
+        """Return the loss of one batch."""
+        rollouts = self.reinforce.rollouts if self.reinforce else 1
+        if rollouts > 1:
+            batch = Episodes(*(tensor.repeat_interleave(rollouts, dim=0) for tensor in batch))
+        seed = stream_seed(self.seed, "branches", self.global_rank, self.global_step)
+        rollout = self.model(batch, self.attention, torch.Generator(self.device).manual_seed(seed))
+        parts = self.loss_parts(rollout, batch)
+        bonus = self.entropy_bonus * self.final_entropy_bonus**self.progress
+        loss = parts["nll"] - bonus * parts["entropy"] + parts.get("policy", 0.0) + parts.get("baseline", 0.0)
+        self.train_errors.update(rollout.outputs.detach(), batch)
+        for name, value in {**parts, "loss": loss, "entropy_bonus": bonus}.items():
+            self._log_mean(name, value)
+        return loss
+
+    def loss_parts(self, rollout: Rollout, batch: Episodes) -> dict[str, Tensor]:
+        """Return the unweighted entropy and the other summands of the loss, each a scalar per timestep or access."""
+        likelihood = losses.log_likelihood(rollout.outputs, batch.targets, batch.scored)
+        scored = batch.scored.any(dim=-1)
+        per_output = self.model.accesses_per_output
+        last = scored.flip(1).cumsum(dim=1).flip(1) > 0  # an access counts up to the last scored timestep
+        counts = last.repeat_interleave(per_output, dim=1)
+        parts = {
+            "nll": -losses.masked_mean(likelihood, scored),
+            "entropy": losses.masked_mean(rollout.entropies, counts),
+        }
+        options = self.reinforce
+        if options is None:
+            return parts
+        if options.reward == "log_likelihood":
+            rewards = likelihood.detach()
+        else:
+            rewards = losses.bit_accuracy(rollout.outputs, batch.targets, batch.scored)
+        rewards = losses.spread_over_accesses(rewards, per_output)
+        returns = losses.discounted_returns(rewards, options.discount)
+        advantages = returns
+        if options.baseline == "learned":
+            values = self.baseline(rollout.states.detach()).squeeze(-1)
+            advantages = returns - values.detach()
+            parts["baseline"] = options.baseline_weight * losses.baseline_loss(values, returns, counts)
+        elif options.baseline == "leave_one_out":
+            advantages = returns - losses.leave_one_out_baseline(returns, options.rollouts)
+        if options.normalize:
+            variance = losses.masked_mean(advantages**2, counts) - losses.masked_mean(advantages, counts) ** 2
+            advantages = advantages / (variance + 1e-8).sqrt()
+        parts["policy"] = losses.policy_gradient_loss(rollout.log_probs, advantages, counts)
+        return parts
+
+    def on_train_epoch_end(self) -> None:
+        """Log the errors of the sampled training episodes."""
+        self._log_errors("train", self.train_errors)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Log the gradient's norm before clipping."""
+        self._log_mean("gradient_norm", grad_norm(self.model, norm_type=2)["grad_2.0_norm_total"])
+
+    def validation_step(self, batch: Episodes, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Count the errors of one batch."""
+        self._count_errors(batch, dataloader_idx)
+
+    def test_step(self, batch: Episodes, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Count the errors of one batch."""
+        self._count_errors(batch, dataloader_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the errors of every validation set, and ``val/score``, by which the best checkpoint is chosen.
+
+        The score is the mean sequence error over the sets, plus 1 for every doubling that the curriculum has ahead.
+        """
+        errors = self._log_all_errors("val")
+        data = getattr(self.trainer, "datamodule", None)
+        doublings = math.log2(data.final_capacity / data.capacity) if isinstance(data, TaskDataModule) else 0.0
+        self.log("val/score", sum(errors) / max(len(errors), 1) + doublings)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the errors of every test set."""
+        self._log_all_errors("test")
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Adam, whose learning rate decays exponentially over the Trainer's steps."""
+        optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate)
+        steps = self.trainer.estimated_stepping_batches
+        gamma = self.final_learning_rate ** (1 / steps) if steps != float("inf") else 1.0
+        scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    @property
+    def progress(self) -> float:
+        """Share of the Trainer's steps that are done, in [0, 1]; 0 where their number is not known."""
+        steps = self.trainer.estimated_stepping_batches
+        return min(1.0, self.global_step / steps)
+
+    def _log_mean(self, name: str, value: Tensor | float) -> None:
+        """Log the mean of ``value`` over the epoch and over all processes."""
+        value = value.detach() if isinstance(value, Tensor) else value
+        self.log(f"train/{name}", value, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
+
+    def _count_errors(self, batch: Episodes, dataloader_idx: int) -> None:
+        name = self._set_name(dataloader_idx)
+        if name not in self.eval_errors:
+            self.eval_errors[name] = SequenceErrors().to(self.device)
+        self.eval_errors[name].update(self(batch), batch)
+
+    def _set_name(self, dataloader_idx: int) -> str:
+        """Return the lengths that a set holds if our DataModule made it, else its number."""
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, TaskDataModule):
+            return str(dataloader_idx)
+        names = [f"{low}-{high}" for low, high in data.validation_lengths]
+        return names[dataloader_idx] if self.trainer.testing else ["current", *names][dataloader_idx]
+
+    def _log_all_errors(self, prefix: str) -> list[float]:
+        """Log and reset all sets that were counted; return their sequence errors."""
+        counted = {name: errors for name, errors in self.eval_errors.items() if errors.update_called}
+        return [self._log_errors(f"{prefix}/{name}", errors) for name, errors in counted.items()]
+
+    def _log_errors(self, prefix: str, errors: SequenceErrors) -> float:
+        """Log and reset ``errors``, which are sums over all processes already; return the sequence error."""
+        values = errors.compute()
+        self.log_dict({f"{prefix}/{name}": value for name, value in values.items()})
+        errors.reset()
+        return float(values["sequence_error"])
