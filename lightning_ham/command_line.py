@@ -1,0 +1,64 @@
+"""What the commands share: parsers that complain in one line, and quiet ends."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser that complains in one line, with the nearest option to one that is mistyped.
+
+    Args:
+        command: Name of the command's module in the package.
+        description: What the command does, for its help.
+        epilog: What stands below the options in its help.
+    """
+
+    def __init__(self, command: str, description: str, epilog: str = "") -> None:
+        super().__init__(
+            prog=f"python -m lightning_ham.{command}",
+            description=description,
+            epilog=epilog,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
+        """Parse ``argv``, by default the process's; options and files may come in any order."""
+        arguments, unknown = self.parse_known_intermixed_args(argv)
+        if unknown:
+            word = unknown[0].partition("=")[0]
+            options = [option for action in self._actions for option in action.option_strings]
+            closest = difflib.get_close_matches(word, options, n=1)
+            hint = f"; did you mean {closest[0]}?" if closest else "; see --help."
+            self.error(f"Unknown argument {word!r}{hint}")
+        return arguments
+
+    def error(self, message: str) -> NoReturn:
+        """Print ``message`` in one line and exit with status 2."""
+        self.exit(2, f"error: {' '.join(message.split())}\n")
+
+
+def positive(text: str) -> int:
+    """Return the whole number of at least 1 that an argument is."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"Expected a whole number of at least 1, but got {text!r}")
+    return int(text)
+
+
+def run(main: Callable[[], int]) -> NoReturn:
+    """Run a command as this process, and end without a traceback where its reader or its user ends it."""
+    try:
+        status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    except KeyboardInterrupt:
+        status = 130
+    sys.exit(status)

@@ -1,0 +1,92 @@
+"""Measure how often a model is wrong: ``python -m lightning_ham.evaluate MODEL [--lengths 1:32 33:128]``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import re
+import sys
+from collections.abc import Sequence
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+
+from lightning_ham.command_line import CommandParser, positive, run
+from lightning_ham.hub import from_pretrained
+from lightning_ham.training.evaluation import evaluate, table
+
+
+def make_parser() -> CommandParser:
+    """Return the parser of the command line."""
+    parser = CommandParser(
+        "evaluate",
+        "Measure how often a model is wrong on fresh episodes, by the paper's protocol: a sequence is wrong if a\n"
+        "single bit of it is, and nothing is left to chance.",
+    )
+    parser.add_argument("model", metavar="MODEL", help="a run folder, a checkpoint, a saved model or a name")
+    parser.add_argument(
+        "--lengths",
+        nargs="+",
+        type=_lengths,
+        default=[(1, 32), (33, 128)],
+        metavar="LOW:HIGH",
+        help="ranges of lengths, each in the smallest memory that holds its longest (default: 1:32 33:128)",
+    )
+    parser.add_argument(
+        "--episodes",
+        type=positive,
+        default=2500,
+        metavar="N",
+        help="episodes for each range (default: 2500)",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the episodes (default: 0)")
+    parser.add_argument(
+        "--batch_size",
+        type=positive,
+        default=512,
+        metavar="N",
+        help="most episodes at a time; changes speed and memory only (default: 512)",
+    )
+    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: torch's)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    return parser
+
+
+def _lengths(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([0-9]+):([0-9]+)", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"Expected LOW:HIGH, such as 1:32, but got {text!r}")
+    return int(match[1]), int(match[2])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Evaluate as the command line says; return the exit status."""
+    parser = make_parser()
+    arguments = parser.parse(argv)
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("lightning_ham").setLevel(logging.INFO)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    console = Console(stderr=True)
+    try:
+        model = from_pretrained(arguments.model)
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+            bar = progress.add_task("episodes", total=arguments.episodes * len(arguments.lengths))
+            evaluation = evaluate(
+                model,
+                arguments.lengths,
+                arguments.episodes,
+                arguments.seed,
+                arguments.batch_size,
+                on_progress=lambda episodes: progress.advance(bar, episodes),
+            )
+    except (ImportError, OSError, ValueError) as error:
+        parser.error(str(error))
+    sys.stdout.write((json.dumps(evaluation, indent=2) if arguments.json else table(evaluation)) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,144 @@
+"""Answer your own data with a model: ``python -m lightning_ham.solve MODEL [FILE ...]``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightning_ham.command_line import CommandParser, run
+from lightning_ham.hub import from_pretrained
+from lightning_ham.instance_files import (
+    Format,
+    InputError,
+    ReadInstance,
+    check,
+    format_answers,
+    has_csv_form,
+    read_csv,
+    read_jsonl,
+    read_source,
+)
+
+_FORMS = """\
+CSV, with or without the header; the answers come without one:
+  reverse   value            one instance           -> the values, a line each
+  sort      key,value        one instance           -> the pairs, a line each
+  merge     priority,value   two files, each sorted -> the values, a line each
+  search    key,value        sorted, with --query   -> the value, a line for each query
+  add       a,b              an instance a line     -> the sum, a line each
+
+JSON lines (.jsonl): an instance a line -> its answer, a line each:
+  reverse   [7, 1000, 42]
+  sort      [[9, 4], [2, 7]]
+  merge     [[[0.2, 7], [0.9, 1]], [[0.5, 2]]]
+  search    [[[2, 7], [9, 4]], 9]
+  add       [6, 3]
+
+All input is checked before anything is answered or written. Status 2: FILE:LINE and what is wrong on one line
+of standard error, and no output.
+"""
+
+
+def make_parser() -> CommandParser:
+    """Return the parser of the command line."""
+    parser = CommandParser("solve", "Answer instances of a model's task with the model.", _FORMS)
+    parser.add_argument("model", metavar="MODEL", help="a run folder, a checkpoint, a saved model or a name")
+    parser.add_argument(
+        "files", metavar="FILE", nargs="*", help="what to answer; standard input if none is given, or for -"
+    )
+    parser.add_argument(
+        "--format",
+        choices=("csv", "jsonl"),
+        help="of input and output (default: jsonl for files named .jsonl and for merge from standard input, else csv)",
+    )
+    parser.add_argument(
+        "--query", type=int, action="append", metavar="KEY", help="for search in CSV; may be given repeatedly"
+    )
+    parser.add_argument("--output", metavar="FILE", help="where the answers go instead of standard output")
+    parser.add_argument(
+        "--trace",
+        metavar="FILE",
+        help="where to write how each answer came about, a JSON object a line: for every access to the memory "
+        "the leaf attended, the probability of each branch and the output",
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Answer as the command line says; return the exit status."""
+    sys.set_int_max_str_digits(0)  # numbers to add may be of any size
+    parser = make_parser()
+    arguments = parser.parse(argv)
+    outputs = {name for name in (arguments.output, arguments.trace) if name is not None}
+    try:
+        model = from_pretrained(arguments.model)
+        form: Format = arguments.format or _format(model.task_name, arguments.files)
+        instances = _read(model.task_name, arguments.files, form, arguments.query)
+        check(model.task, instances)
+        for name in outputs:
+            if not Path(name).parent.is_dir() or Path(name).is_dir():
+                raise ValueError(f"Expected a file in a folder that is there, but got {name}")
+        answers = format_answers(model.solve([read.instance for read in instances]), form)
+        if arguments.trace is not None:
+            _write(arguments.trace, "".join(f"{json.dumps(model.trace(read.instance))}\n" for read in instances))
+        if arguments.output is not None:
+            _write(arguments.output, answers)
+    except InputError as error:
+        parser.exit(2, f"{error}\n")
+    except (ImportError, OSError, ValueError) as error:
+        parser.error(str(error))
+    if arguments.output is None:
+        sys.stdout.write(answers)
+    return 0
+
+
+def _format(task_name: str, files: Sequence[str]) -> Format:
+    if any(Path(name).suffix in {".jsonl", ".ndjson"} for name in files):
+        return "jsonl"
+    return "jsonl" if task_name == "merge" and list(files) in ([], ["-"]) else "csv"
+
+
+def _read(task_name: str, files: Sequence[str], form: Format, queries: Sequence[int] | None) -> list[ReadInstance]:
+    """Read the instances in ``files``; complain of a number of files or of options that do not suit."""
+    by_query = task_name == "search" and form == "csv"
+    if by_query and not queries:
+        raise ValueError("Expected --query KEY, what to search for in the CSV file, but got none")
+    if queries and not by_query:
+        raise ValueError(f"Expected --query for search in CSV only, but got it for {task_name} in {form}")
+    if form == "csv" and not has_csv_form(task_name):
+        raise ValueError(f"Expected JSON lines for {task_name}, which has no form in CSV; add --format jsonl")
+    names = list(files) or ["-"]
+    expected = 2 if form == "csv" and task_name == "merge" else 1
+    if len(names) != expected:
+        wanted = "two CSV files" if expected == 2 else f"one {form} file"
+        raise ValueError(f"Expected {wanted} for {task_name}, but got {len(names)}: {' '.join(names)}")
+    if names.count("-") > 1:
+        raise ValueError("Expected standard input (-) for one of the files at most, but got it twice")
+    sources = [read_source(name) for name in names]
+    return read_jsonl(*sources) if form == "jsonl" else read_csv(task_name, sources, queries or ())
+
+
+def _write(name: str, text: str) -> None:
+    """Write a file that appears, or changes, only when it is complete.
+
+    What is no file, such as a pipe, is written to at once, and so is /dev/stderr, whatever it leads to.
+    """
+    path = Path(name)
+    if path.absolute().is_relative_to("/dev") or (path.exists() and not path.is_file()):
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(text)
+        return
+    path = path.resolve()
+    staging = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        staging.write_text(text, encoding="utf-8")
+        staging.replace(path)
+    finally:
+        staging.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,139 @@
+"""Runs in Weights & Biases: online where there is a key, offline without a question where there is none."""
+
+from __future__ import annotations
+
+import logging
+import netrc
+import os
+import uuid
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlparse
+
+import wandb
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.loggers import WandbLogger
+
+from lightning_ham.tasks import Episodes
+from lightning_ham.training import HAMModule
+
+Mode = Literal["auto", "online", "offline", "disabled"]
+
+_LOG = logging.getLogger(__name__)
+
+
+def resolve_mode(mode: Mode) -> Literal["online", "offline", "disabled"]:
+    """Return the mode to run in: the one asked for, else WANDB_MODE, else online only if there is an API key."""
+    if mode != "auto":
+        return mode
+    from_environment = os.environ.get("WANDB_MODE")
+    if from_environment in {"online", "offline", "disabled"}:
+        return from_environment  # type: ignore[return-value]
+    return "online" if _has_key() else "offline"
+
+
+def _has_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+    path = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
+    try:
+        return host is not None and netrc.netrc(path).authenticators(host) is not None
+    except (FileNotFoundError, netrc.NetrcParseError):
+        return False
+
+
+def make_logger(
+    run_dir: Path, config: dict[str, Any], mode: Mode, project: str, entity: str | None, name: str
+) -> WandbLogger | None:
+    """Start (or continue) the W&B run of a run folder; None if it is disabled.
+
+    The run's id is kept in the folder, so that a resumed training continues its run.
+
+    Args:
+        run_dir: The run folder; what W&B writes goes there too.
+        config: The resolved recipe.
+        mode: See :func:`resolve_mode`.
+        project: Project that the run belongs to.
+        entity: Team or user that owns it.
+        name: Name of the run.
+    """
+    resolved = resolve_mode(mode)
+    if resolved == "disabled":
+        return None
+    id_file = run_dir / "wandb_run_id"
+    if not id_file.exists():
+        id_file.write_text(uuid.uuid4().hex[:8] + "\n")
+
+    def start(mode: Literal["online", "offline"]) -> WandbLogger:
+        run = wandb.init(
+            dir=run_dir,
+            id=id_file.read_text().strip(),
+            resume="allow",
+            name=name,
+            project=project,
+            entity=entity,
+            config=config,
+            mode=mode,
+            settings=wandb.Settings(console="off", silent=True),
+        )
+        return WandbLogger(experiment=run)
+
+    try:
+        return start(resolved)
+    except (wandb.errors.CommError, wandb.errors.UsageError) as error:
+        if resolved == "offline":
+            raise
+        _LOG.warning("W&B cannot be reached (%s); logging offline.", str(error).splitlines()[0])
+        return start("offline")
+
+
+def finish(logger: WandbLogger) -> str:
+    """End the run; return the line that tells where to see it."""
+    run = logger.experiment
+    where = f"To see the run in W&B: wandb sync {Path(run.dir).parent}" if run.offline else f"The run in W&B: {run.url}"
+    run.finish()
+    return where
+
+
+class EpisodeTable(Callback):
+    """Logs a W&B table of decoded validation episodes: length, input, expected, got.
+
+    Args:
+        logger: Where to.
+        episodes: Rows of the table.
+        every: Epochs from one table to the next.
+    """
+
+    def __init__(self, logger: WandbLogger, episodes: int = 16, every: int = 5) -> None:
+        self.logger = logger
+        self.episodes = episodes
+        self.every = every
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Episodes,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Log the first episodes of the first set, while the averaged weights are in place."""
+        first = batch_idx == 0 and dataloader_idx == 0
+        if not first or trainer.current_epoch % self.every or not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, HAMModule)
+        task = pl_module.model.task
+        shown = Episodes(*(tensor[: self.episodes] for tensor in batch))
+        bits = (pl_module(shown) > 0).cpu()
+        shown = Episodes(*(tensor.cpu() for tensor in shown))
+        rows = []
+        for inputs, occupied, length, got in zip(
+            shown.inputs, shown.occupied, shown.lengths.tolist(), bits, strict=True
+        ):
+            instance = task.decode_inputs(inputs, occupied)
+            answer = task.decode(got[: task.timesteps_for(length)])
+            expected = task.oracle(instance)
+            rows.append([trainer.current_epoch, length, str(instance), str(expected), str(answer), answer == expected])
+        self.logger.log_table("episodes", columns=["epoch", "length", "input", "expected", "got", "right"], data=rows)
