@@ -81,6 +81,15 @@ def _did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" did you mean {close[0]!r}?" if close else ""
 
 
+_TRAINER_DEFAULTS = {
+    "devices": 1,
+    "max_epochs": 200,
+    "gradient_clip_val": 1.0,
+    "num_sanity_val_steps": 0,
+    "enable_model_summary": False,
+}
+
+
 class RecipeParser(LightningArgumentParser):
     """A parser whose complaint is one line that names the closest valid key."""
 
@@ -113,18 +122,10 @@ class RecipeCLI(LightningCLI):
             TaskDataModule,
             save_config_callback=None,
             seed_everything_default=1,
-            trainer_defaults={
-                "accelerator": "auto",
-                "devices": 1,
-                "max_epochs": 200,
-                "gradient_clip_val": 1.0,
-                "num_sanity_val_steps": 0,
-                "log_every_n_steps": 20,
-                "enable_model_summary": False,
-            },
             parser_class=RecipeParser,
             parser_kwargs={
-                "prog": "python -m lightning_ham.fit RECIPE",
+                "prog": "python -m lightning_ham.fit",
+                "usage": "python -m lightning_ham.fit RECIPE [--dotted.override value ...]",
                 "description": "Train a model from a recipe; every key of it is an option, e.g. --data.batch_size 64.",
             },
             args=[*config, *overrides],
@@ -156,8 +157,8 @@ class RecipeCLI(LightningCLI):
         config["ckpt_path"] = None
         return self.parser.dump(config, skip_none=True)
 
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add what a recipe has beside model, data and trainer."""
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what a recipe can say: what is ours first, the Trainer's many options last."""
         parser.add_argument("--task", type=str, required=True, help="Name of the task, for the model and the data.")
         parser.add_argument("--threads", type=int, default=2, help="CPU threads that torch uses.")
         parser.add_argument("--run_dir", type=str | None, default=None, help="Run folder; a new one in runs/ if null.")
@@ -167,16 +168,20 @@ class RecipeCLI(LightningCLI):
             default=None,
             help="Checkpoint to resume, or 'last': that of this recipe's newest run folder (or of --run_dir).",
         )
-        parser.add_lightning_class_args(LengthCurriculum, "curriculum")
-        parser.add_lightning_class_args(StopAtErrors, "stop")
         parser.add_argument(
             "--weight_average",
             type=float,
             default=0.99,
-            help="Decay per update of the averaged weights that are kept.",
+            help="Decay per update of the averaged weights, which are those that are validated and kept.",
         )
+        parser.add_lightning_class_args(HAMModule, "model")
+        parser.add_lightning_class_args(TaskDataModule, "data")
+        parser.add_lightning_class_args(LengthCurriculum, "curriculum")
+        parser.add_lightning_class_args(StopAtErrors, "stop")
         parser.add_argument("--wandb", type=WandbOptions, default=WandbOptions())
         parser.add_argument("--evaluation", type=EvaluationOptions, default=EvaluationOptions())
+        parser.add_lightning_class_args(Trainer, "trainer")
+        parser.set_defaults({f"trainer.{name}": value for name, value in _TRAINER_DEFAULTS.items()})
         for key in ("model.task", "data.task"):
             parser.link_arguments("task", key)
         for key in ("model.seed", "data.seed"):
