@@ -27,7 +27,7 @@ from lightning_ham.hub.card import TrainingInfo
 from lightning_ham.hub.pretrained import HAMModel
 from lightning_ham.recipe import RecipeCLI, find_recipe, recipe_names
 from lightning_ham.training import EpisodeCounter
-from lightning_ham.training.evaluation import describe_machine, evaluate, table
+from lightning_ham.training.evaluation import check_lengths, describe_machine, evaluate, table
 
 _LOG = logging.getLogger("lightning_ham")
 _LAST = Path("checkpoints", "last.ckpt")
@@ -40,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _quieten()
     try:
         recipe, cli = _parse(arguments)
+        check_lengths(cli.datamodule.task, cli.config.evaluation.lengths)
         run_dir, checkpoint = _run_folder(cli, recipe)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -177,7 +178,8 @@ def _evaluate_and_export(
     cli: RecipeCLI, trainer: Trainer, counter: EpisodeCounter, run_dir: Path, recipe: Path, arguments: Sequence[str]
 ) -> None:
     """Evaluate the best checkpoint, write ``evaluation.json`` and ``model/``, and print the error table."""
-    model = HAMModel.from_checkpoint(run_dir / _LAST.with_name("best.ckpt"))
+    best = run_dir / _LAST.with_name("best.ckpt")  # not there if no epoch was validated
+    model = HAMModel.from_checkpoint(best if best.exists() else run_dir / _LAST)
     options = cli.config.evaluation
     evaluation = evaluate(model, options.lengths, options.episodes, options.seed)
     (run_dir / "evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n")
@@ -189,7 +191,9 @@ def _evaluate_and_export(
         "episodes": counter.episodes,
         "seconds": round(counter.seconds, 1),
         "machine": ", ".join(map(str, describe_machine(model.device).values())),
-        "hyper_parameters": yaml.safe_load(cli.resolved()),
+        "hyper_parameters": {
+            key: value for key, value in yaml.safe_load(cli.resolved()).items() if key not in {"run_dir", "wandb"}
+        },
     }
     (run_dir / "training.json").write_text(json.dumps(training, indent=2) + "\n")
     model.save(run_dir / "model", evaluation=evaluation, training=training)

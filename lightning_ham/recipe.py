@@ -11,17 +11,26 @@ import dataclasses
 import difflib
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+import torch
+import yaml
+from jsonargparse import set_parsing_settings
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import EMAWeightAveraging, ProgressBar
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from lightning_ham.controllers import complete_options
+from lightning_ham.hub.config import make_config
+from lightning_ham.models import TaskModel
 from lightning_ham.progress import make_progress
-from lightning_ham.training import HAMModule, LengthCurriculum, StopAtErrors, TaskDataModule
+from lightning_ham.training import HAMModule, LengthCurriculum, ReinforceOptions, StopAtErrors, TaskDataModule
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the help of the options below
 
 _PACKAGE = Path(__file__).parent
 RECIPES = _PACKAGE / "recipes" if (_PACKAGE / "recipes").is_dir() else _PACKAGE.parent / "recipes"
@@ -88,6 +97,20 @@ _TRAINER_DEFAULTS = {
     "num_sanity_val_steps": 0,
     "enable_model_summary": False,
 }
+_NOT_IN_RECIPES = {  # would change nothing here, or break the run folder or the streams of episodes
+    "barebones",
+    "default_root_dir",
+    "enable_checkpointing",
+    "fast_dev_run",
+    "inference_mode",
+    "limit_predict_batches",
+    "limit_test_batches",
+    "logger",
+    "model_registry",
+    "overfit_batches",
+    "use_distributed_sampler",
+}
+_LINKED = ("model.task", "data.task", "model.seed", "data.seed")
 
 
 class RecipeParser(LightningArgumentParser):
@@ -98,24 +121,97 @@ class RecipeParser(LightningArgumentParser):
         sys.stderr.write(f"error: {self._one_line(message)}\n")
         sys.exit(2)
 
-    def _one_line(self, message: str) -> str:
-        unknown = re.search(r"Key '([^']+)' is not expected|[Uu]nrecognized arguments?: --([\w.]+)", message)
-        if unknown:
-            key = unknown[1] or unknown[2]
-            return f"Unknown key {key!r} in the recipe or on the command line;{self._closest(key)}"
-        lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
-        return "; ".join(lines)
+    def format_help(self) -> str:
+        """Return the help without the markup of docstrings."""
+        return without_markup(super().format_help())
 
-    def _closest(self, key: str) -> str:
-        known = [action.dest for action in self._actions if action.dest not in {"help", "config", "print_config"}]
-        hint = _did_you_mean(key, known) or _did_you_mean(key.rsplit(".", 1)[-1], {k.rsplit(".", 1)[-1] for k in known})
-        return hint or " see --help for those there are."
+    def check_file(self, path: Path) -> None:
+        """Raise a ValueError unless a recipe is a mapping with valid keys.
+
+        The parser itself ignores some keys that it does not know, and names others without their group.
+        """
+        try:
+            recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ValueError(f"Expected {path} to be YAML, but got: {error}") from error
+        if not isinstance(recipe, Mapping):
+            raise ValueError(f"Expected {path} to hold keys and values, but got {recipe!r}.")
+        for key in self._unknown_keys(recipe):
+            raise ValueError(self._unknown(key))
+
+    def _unknown_keys(self, section: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
+        known = self._known_keys()
+        for name, value in section.items():
+            key = f"{prefix}{name}"
+            if any(other.startswith(f"{key}.") for other in known):
+                if isinstance(value, Mapping):
+                    yield from self._unknown_keys(value, f"{key}.")
+                elif value is not None:
+                    raise ValueError(f"Expected key {key!r} to hold keys of its own, but got {value!r}.")
+            elif key not in known:
+                yield key
+
+    def _known_keys(self) -> set[str]:
+        hidden = {"help", "config", "print_config", *_LINKED}
+        known = {action.dest for action in self._actions if not action.dest.endswith(".help")} - hidden
+        known |= {f"model.reinforce.{field.name}" for field in dataclasses.fields(ReinforceOptions)}
+        return {key for key in known if not any(other.startswith(f"{key}.") for other in known)}
+
+    def _one_line(self, message: str) -> str:
+        """Say in one line what jsonargparse says in many."""
+        unknown = re.search(r"(?:[Uu]nrecognized arguments: --|[Oo]ption ')([\w.]+)", message)
+        if unknown:
+            return self._unknown(unknown[1])
+        key = re.search(r'Parser key "([\w.]+)"', message)
+        value = re.search(r"(?:Got value: |Given value: |Unable to load config )(.*)$", message, re.MULTILINE)
+        if key and value:
+            missing = re.search(r"Problem with given class_path '.*':\s*(.*)", message)
+            expected = f"name a class that there is ({missing[1]})" if missing else f"be {_expected(message)}"
+            return f"Expected key {key[1]!r} to {expected}, but got {value[1].strip(repr(''))!r}."
+        return "; ".join(line.strip(" -") for line in message.splitlines() if line.strip(" -"))
+
+    def _unknown(self, key: str) -> str:
+        known = sorted(self._known_keys())
+        groups = {name.partition(".")[0] for name in known}
+        close = difflib.get_close_matches(key, [*known, *groups], n=1)
+        if not close:  # the right name, perhaps in no group or in a wrong one
+            by_name = {name.rpartition(".")[2]: name for name in known}
+            close = [by_name[name] for name in difflib.get_close_matches(key.rpartition(".")[2], by_name, n=1)]
+        hint = f"did you mean {close[0]!r}?" if close else "see --help for those there are."
+        return f"Unknown key {key!r} in the recipe or on the command line; {hint}"
+
+
+def _expected(message: str) -> str:
+    """Say which values of YAML the types in a message stand for."""
+    names = {"int": "an integer", "float": "a number", "str": "a string", "bool": "true or false", "list": "a list"}
+    names |= {"NoneType": "null", "dict": "a mapping"}
+    kinds = []
+    for kind in re.findall(r"Expected an? ([^\n]+?)(?:\. Got value: .*)?$", message, re.MULTILINE):
+        plain = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", kind)
+        choices = re.fullmatch(r"typing\.Literal\[(.*)\]", plain)
+        if choices:
+            kinds.append(f"one of {choices[1]}")
+        elif not plain.startswith(("path ", "dot import path ")):  # other ways to give a mapping
+            kinds.append(names.get(plain, f"a {plain}"))
+    if "Unable to load config" in message or "dot import path" in message:
+        kinds.insert(0, "a mapping")
+    return " or ".join(dict.fromkeys(kinds))
+
+
+def without_markup(text: str) -> str:
+    """Return a docstring's text as a terminal should show it.
+
+    >>> without_markup(":class:`~lightning_ham.training.TaskDataModule` or ``null``")
+    'TaskDataModule or null'
+    """
+    return re.sub(r":\w+:`~?(?:\w+\.)*(\w+)`", r"\1", text).replace("``", "")
 
 
 class RecipeCLI(LightningCLI):
     """Lightning's command line, for recipes: ``RECIPE [--dotted.override value ...]``."""
 
     def __init__(self, recipe: Path | None, overrides: Sequence[str]) -> None:
+        self._recipe = recipe
         config = [] if recipe is None else ["--config", str(recipe)]
         super().__init__(
             HAMModule,
@@ -125,6 +221,7 @@ class RecipeCLI(LightningCLI):
             parser_class=RecipeParser,
             parser_kwargs={
                 "prog": "python -m lightning_ham.fit",
+                "allow_abbrev": False,
                 "usage": "python -m lightning_ham.fit RECIPE [--dotted.override value ...]",
                 "description": "Train a model from a recipe; every key of it is an option, e.g. --data.batch_size 64.",
             },
@@ -133,6 +230,43 @@ class RecipeCLI(LightningCLI):
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
         )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Check the recipe's keys, then parse it and what overrides it."""
+        if self._recipe is not None and isinstance(parser, RecipeParser):
+            parser.check_file(self._recipe)
+        super().parse_arguments(parser, args)
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse a model that could not be built, or not be exported in the end."""
+        model = self.config.model
+        make_config(model.task, model.controller, complete_options(model.controller, model.controller_options or {}))
+        try:
+            with torch.random.fork_rng(devices=[]), torch.device("meta"):  # costs neither memory nor random numbers
+                TaskModel(model.task, model.controller, model.controller_options)
+        except (TypeError, RuntimeError) as error:
+            raise ValueError(
+                f"Expected key 'model.controller_options' to build a controller {model.controller!r}, but got: {error}"
+            ) from error
+
+    def after_instantiate_classes(self) -> None:
+        """Refuse what would fail only when the training begins, or once it has ended."""
+        config = self.config
+        for key, value in {"threads": config.threads, "evaluation.episodes": config.evaluation.episodes}.items():
+            if value < 1:
+                raise ValueError(f"Expected key {key!r} to be at least 1, but got {value}.")
+        if not 0 <= config.weight_average < 1:
+            raise ValueError(
+                f"Expected key 'weight_average' to be at least 0 and below 1, but got {config.weight_average}."
+            )
+        self.config_init["stop"].check(self.datamodule)
+        if not config.evaluation.lengths:
+            raise ValueError("Expected key 'evaluation.lengths' to hold at least one range (low, high), but got none.")
+        for lengths in config.evaluation.lengths:
+            try:
+                self.datamodule.task.sample(1, lengths, generator=torch.Generator())
+            except ValueError as error:
+                raise ValueError(f"Key 'evaluation.lengths': {error}") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer | None:  # type: ignore[override]
         """Leave the Trainer for :meth:`make_trainer`: its loggers need the run folder."""
@@ -148,14 +282,19 @@ class RecipeCLI(LightningCLI):
         arguments["enable_progress_bar"] = isinstance(progress, ProgressBar)
         built = [self.config_init["curriculum"], self.config_init["stop"]]
         average = EMAWeightAveraging(decay=self.config_init["weight_average"])
-        return Trainer(**{**arguments, "logger": logger, "callbacks": [*own, *built, average, *callbacks, progress]})
+        try:
+            return Trainer(
+                **{**arguments, "logger": logger, "callbacks": [*own, *built, average, *callbacks, progress]}
+            )
+        except MisconfigurationException as error:
+            raise ValueError(str(error)) from error
 
     def resolved(self) -> str:
         """Return the recipe with every key and override, as YAML that can be trained again."""
         config = self.config.clone()
         config.pop("config", None)
         config["ckpt_path"] = None
-        return self.parser.dump(config, skip_none=True)
+        return self.parser.dump(config, skip_none=False)
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what a recipe can say: what is ours first, the Trainer's many options last."""
@@ -180,9 +319,12 @@ class RecipeCLI(LightningCLI):
         parser.add_lightning_class_args(StopAtErrors, "stop")
         parser.add_argument("--wandb", type=WandbOptions, default=WandbOptions())
         parser.add_argument("--evaluation", type=EvaluationOptions, default=EvaluationOptions())
-        parser.add_lightning_class_args(Trainer, "trainer")
+        parser.add_class_arguments(
+            Trainer, "trainer", fail_untyped=False, instantiate=False, sub_configs=True, skip=_NOT_IN_RECIPES
+        )
         parser.set_defaults({f"trainer.{name}": value for name, value in _TRAINER_DEFAULTS.items()})
-        for key in ("model.task", "data.task"):
-            parser.link_arguments("task", key)
-        for key in ("model.seed", "data.seed"):
-            parser.link_arguments("seed_everything", key, compute_fn=int)
+        for key in _LINKED:
+            if key.endswith(".task"):
+                parser.link_arguments("task", key)
+            else:
+                parser.link_arguments("seed_everything", key, compute_fn=int)

@@ -47,7 +47,7 @@ def make_parser() -> CommandParser:
     parser = CommandParser("solve", "Answer instances of a model's task with the model.", _FORMS)
     parser.add_argument("model", metavar="MODEL", help="a run folder, a checkpoint, a saved model or a name")
     parser.add_argument(
-        "files", metavar="FILE", nargs="*", help="what to answer; standard input if none is given, or for -"
+        "files", metavar="FILE", nargs="*", default=[], help="what to answer; standard input if none is given, or for -"
     )
     parser.add_argument(
         "--format",
@@ -86,6 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _write(arguments.trace, "".join(f"{json.dumps(model.trace(read.instance))}\n" for read in instances))
         if arguments.output is not None:
             _write(arguments.output, answers)
+    except BrokenPipeError:
+        raise
     except InputError as error:
         parser.exit(2, f"{error}\n")
     except (ImportError, OSError, ValueError) as error:
@@ -124,12 +126,16 @@ def _read(task_name: str, files: Sequence[str], form: Format, queries: Sequence[
 def _write(name: str, text: str) -> None:
     """Write a file that appears, or changes, only when it is complete.
 
-    What is no file, such as a pipe, is written to at once, and so is /dev/stderr, whatever it leads to.
+    What is no file, such as a pipe, is written to at once.
     """
+    stream = {"/dev/stdout": sys.stdout, "/dev/stderr": sys.stderr}.get(name)
+    if stream is not None:  # to open a redirected stream anew would write over what it holds
+        stream.write(text)
+        return
     path = Path(name)
     if path.absolute().is_relative_to("/dev") or (path.exists() and not path.is_file()):
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(text)
+        with path.open("a", encoding="utf-8") as device:
+            device.write(text)
         return
     path = path.resolve()
     staging = path.with_name(f".{path.name}.{os.getpid()}")

@@ -68,9 +68,7 @@ def test_unknown_name_lists_the_known_ones(install, shapes, name, message):
 
 def test_built_in_wins_over_an_entry_point_of_its_name_with_a_warning(install, shapes):
     install("circle=collections:OrderedDict")
-    with pytest.warns(
-        UserWarning, match=r"built-in shape 'circle' is used; 'collections:OrderedDict' registers"
-    ):
+    with pytest.warns(UserWarning, match=r"built-in shape 'circle' is used; 'collections:OrderedDict' registers"):
         assert shapes.get("circle") == 3.14
     assert shapes.names() == ["broken", "circle", "square"]
     with warnings.catch_warnings():
@@ -80,18 +78,14 @@ def test_built_in_wins_over_an_entry_point_of_its_name_with_a_warning(install, s
 
 def test_two_entry_points_of_one_name_are_refused(install, shapes):
     install("plug=json:dumps", "plug=json:loads")
-    with pytest.raises(
-        ValueError, match=r"Expected one shape 'plug' .* but got 'json:dumps' and 'json:loads'"
-    ):
+    with pytest.raises(ValueError, match=r"Expected one shape 'plug' .* but got 'json:dumps' and 'json:loads'"):
         shapes.get("plug")
 
 
 @pytest.mark.parametrize("value", ["no_such_module:Plug", "json:no_such_name"])
 def test_entry_point_that_does_not_load_is_named(install, shapes, value):
     install(f"plug={value}")
-    with pytest.raises(
-        ImportError, match=f"the shape 'plug' from the entry point '{value}', but got: .*no_such"
-    ):
+    with pytest.raises(ImportError, match=f"the shape 'plug' from the entry point '{value}', but got: .*no_such"):
         shapes.get("plug")
 
 

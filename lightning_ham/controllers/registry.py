@@ -30,7 +30,8 @@ def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: If there is no such controller, or it has no such option.
     """
     parameters = list(inspect.signature(_CONTROLLERS.get(name)).parameters.values())[2:]
-    known = {parameter.name: parameter.default for parameter in parameters}
+    unnamed = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    known = {parameter.name: parameter.default for parameter in parameters if parameter.kind not in unnamed}
     for option in options:
         if option not in known:
             close = difflib.get_close_matches(option, known, n=1)

@@ -35,7 +35,9 @@ class Embed(nn.Module):
 
     def forward(self, inputs: Tensor, occupied: Tensor) -> Tensor:
         """Embed ``inputs`` ``[batch, cells, input_size]``; where ``occupied`` ``[batch, cells]`` is False, blank."""
-        return torch.where(occupied.unsqueeze(-1), self.mlp(inputs), self.blank)
+        occupied = occupied.unsqueeze(-1)
+        inputs = inputs.masked_fill(~occupied, 0.0)  # or a NaN in a blank cell would reach the gradients
+        return torch.where(occupied, self.mlp(inputs), self.blank)
 
 
 class MLPJoin(nn.Module):

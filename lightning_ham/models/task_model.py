@@ -89,7 +89,8 @@ class TaskModel(nn.Module):
         """Answer instances of the task, each in the smallest tree that holds it.
 
         The forms of instances and answers are those of the task, for example ``[(key, value), ...]`` for ``sort``. An
-        answer is the model's own, right or wrong; it ends where the model says so.
+        answer is the model's own, right or wrong; it ends where the model says so, or with the timesteps of the right
+        answer.
 
         Args:
             instances: At least one instance, of any lengths.
@@ -104,8 +105,9 @@ class TaskModel(nn.Module):
         for positions in self._batches(instances, batch_size):
             episodes = self.task.encode([instances[i] for i in positions])
             outputs, _ = self._run(episodes)
-            for position, bits in zip(positions, outputs, strict=True):
-                answers[position] = self.task.decode(bits)
+            for position, length, bits in zip(positions, episodes.lengths.tolist(), outputs, strict=True):
+                # Longer neighbours have given it more timesteps than its own.
+                answers[position] = self.task.decode(bits[: self.task.timesteps_for(length)])
         return answers
 
     def trace(self, instance: Any) -> Trace:

@@ -24,7 +24,8 @@ def _datamodule(trainer: Trainer, callback: Callback) -> TaskDataModule:
 def validation_error(trainer: Trainer, name: str) -> float | None:
     """Return the sequence error last measured on the validation set ``name``, None where there is none yet."""
     error = trainer.callback_metrics.get(f"val/{name}/sequence_error")
-    return None if error is None else float(error)
+    # A metric has 32 bits, in which 1 of 1,000 is a little more than a bar of 0.001.
+    return None if error is None else round(float(error), 7)
 
 
 class LengthCurriculum(Callback):
@@ -46,7 +47,7 @@ class LengthCurriculum(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go on at the capacity that a checkpoint holds."""
         data = _datamodule(trainer, self)
-        data.capacity = self._capacity or data.capacity
+        data.capacity = min(self._capacity or data.capacity, data.final_capacity)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the capacity of this epoch."""
@@ -87,7 +88,11 @@ class StopAtErrors(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check that every bar has a validation set."""
-        names = [f"{low}-{high}" for low, high in _datamodule(trainer, self).validation_lengths]
+        self.check(_datamodule(trainer, self))
+
+    def check(self, data: TaskDataModule) -> None:
+        """Raise a ValueError unless every bar has a validation set in ``data``."""
+        names = [f"{low}-{high}" for low, high in data.validation_lengths]
         for name in self.errors:
             if name not in names:
                 raise ValueError(
@@ -96,6 +101,8 @@ class StopAtErrors(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count validations that meet all bars, and stop after ``patience`` of them in a row."""
+        if trainer.sanity_checking:
+            return
         measured = {name: validation_error(trainer, name) for name in self.errors}
         met = bool(measured) and all(
             error is not None and error <= self.errors[name] for name, error in measured.items()

@@ -109,15 +109,18 @@ class FixedSampler(_KeySampler):
         self.split = split
         self.lengths = lengths
 
+    @property
+    def num_batches(self) -> int:
+        """Batches in the whole set."""
+        return -(-self.datamodule.validation_episodes // self.datamodule.batch_size)
+
     def __len__(self) -> int:
-        """Return the most batches that this rank can get."""
-        return len(
-            range(
-                self.rank,
-                -(-self.datamodule.validation_episodes // self.datamodule.batch_size),
-                self.num_replicas,
-            )
-        )
+        """Return the most batches that any rank gets.
+
+        A rank that has fewer runs out of them. The Trainer skips the validation of a rank whose number is 0, and the
+        other ranks would wait for it forever.
+        """
+        return -(-self.num_batches // self.num_replicas)
 
     def __iter__(self) -> Iterator[BatchKey]:  # type: ignore[override]
         """Yield this rank's keys, the same at every call."""
@@ -127,7 +130,7 @@ class FixedSampler(_KeySampler):
         lengths = self.lengths or (data.task.min_length, data.capacity)
         capacity = capacity_for(lengths[1])
         seed = stream_seed(data.seed, *lengths)
-        for index in range(self.rank, -(-data.validation_episodes // data.batch_size), self.num_replicas):
+        for index in range(self.rank, self.num_batches, self.num_replicas):
             size = min(data.batch_size, data.validation_episodes - index * data.batch_size)
             yield BatchKey(seed, self.split, 0, 0, index, size, lengths, capacity, 0.0)
 
@@ -175,6 +178,8 @@ class TaskDataModule(LightningDataModule):
         }.items():
             if value < 1:
                 raise ValueError(f"Expected argument `{name}` to be at least 1, but got {value}.")
+        if num_workers < 0:
+            raise ValueError(f"Expected argument `num_workers` to be at least 0, but got {num_workers}.")
         for name, value in {"capacity": capacity, "start_capacity": start_capacity}.items():
             if value < 1 or value & (value - 1):
                 raise ValueError(f"Expected argument `{name}` to be a power of two, but got {value}.")
@@ -195,7 +200,10 @@ class TaskDataModule(LightningDataModule):
                 f"Expected argument `hard_fraction` to be 0, as task '{task}' has no hard cases, "
                 f"but got {hard_fraction}."
             )
-        self.save_hyperparameters()
+        self._check_ranges(validation_lengths)
+        # Not logged: Lightning refuses to log a module and data that have arguments of one name, such as `seed`, with
+        # different values.
+        self.save_hyperparameters(logger=False)
         self.dataset = EpisodeDataset(self.task)
         self.batch_size = batch_size
         self.batches_per_epoch = batches_per_epoch
@@ -209,6 +217,20 @@ class TaskDataModule(LightningDataModule):
         self.validation_lengths = [(low, high) for low, high in validation_lengths]
         self.num_workers = num_workers
         self.seed = seed
+
+    def _check_ranges(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Raise a ValueError now rather than at the end of the curriculum, when these lengths are first drawn."""
+        names = [f"{low}-{high}" for low, high in ranges]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(
+                    f"Expected argument `validation_lengths` to hold every range once, but got {name} twice."
+                )
+        for lengths in ranges:
+            try:
+                self.task.sample(1, lengths, generator=torch.Generator())
+            except ValueError as error:
+                raise ValueError(f"Argument `validation_lengths`: {error}") from error
 
     def draw_lengths(self, generator: torch.Generator) -> tuple[tuple[int, int], int]:
         """Draw a batch's range of lengths (inclusive) and its capacity, at or below the current one."""

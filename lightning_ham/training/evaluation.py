@@ -8,13 +8,13 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import torch
 
 from lightning_ham import __version__
 from lightning_ham.models import TaskModel
-from lightning_ham.tasks import Episodes, capacity_for
+from lightning_ham.tasks import Episodes, Task, capacity_for
 from lightning_ham.training.datamodule import stream_seed
 from lightning_ham.training.metrics import SequenceErrors
 
@@ -76,10 +76,7 @@ def wilson_interval(wrong: int, total: int) -> tuple[float, float]:
     z2 = 1.959963984540054**2  # the normal distribution's 97.5 % quantile
     center = (wrong + z2 / 2) / (total + z2)
     half_width = math.sqrt(z2 * (wrong * (total - wrong) / total + z2 / 4)) / (total + z2)
-    # At either end the two terms are equal, and only rounding keeps them apart.
-    low = 0.0 if wrong == 0 else center - half_width
-    high = 1.0 if wrong == total else center + half_width
-    return low, high
+    return center - half_width, 1.0 if wrong == total else center + half_width  # which rounding could miss
 
 
 def evaluate(
@@ -112,16 +109,10 @@ def evaluate(
         ValueError: If a range holds no length of the task, or a number is not positive; nothing is evaluated
             then.
     """
-    if not lengths:
-        raise ValueError("Expected argument `lengths` to hold at least one range (low, high), but got none.")
+    check_lengths(model.task, lengths)
     for name, value in {"episodes": episodes, "batch_size": batch_size}.items():
         if value < 1:
             raise ValueError(f"Expected argument `{name}` to be at least 1, but got {value}.")
-    for low, high in lengths:
-        if high > CELLS_PER_DRAW:
-            raise ValueError(f"Expected lengths of at most {CELLS_PER_DRAW}, but got ({low}, {high}).")
-        # The task itself says which lengths it cannot draw.
-        model.task.sample(1, (low, high), generator=torch.Generator())
     was_training = model.training
     model.eval()
     try:
@@ -142,6 +133,16 @@ def evaluate(
         },
         "results": results,
     }
+
+
+def check_lengths(task: Task[Any, Any], lengths: Sequence[tuple[int, int]]) -> None:
+    """Raise a ValueError unless ``lengths`` are ranges that ``task`` can be evaluated on."""
+    if not lengths:
+        raise ValueError("Expected argument `lengths` to hold at least one range (low, high), but got none.")
+    for low, high in lengths:
+        if high > CELLS_PER_DRAW:
+            raise ValueError(f"Expected lengths of at most {CELLS_PER_DRAW:,}, but got ({low}, {high}).")
+        task.sample(1, (low, high), generator=torch.Generator())  # the task itself says what it cannot draw
 
 
 @torch.inference_mode()

@@ -54,6 +54,8 @@ class ReinforceOptions:
         _expect_one_of("baseline", self.baseline, get_args(Baseline))
         if not 0 <= self.discount <= 1:
             raise ValueError(f"Expected argument `discount` to be between 0 and 1, but got {self.discount}.")
+        if self.baseline_weight <= 0:
+            raise ValueError(f"Expected argument `baseline_weight` to be positive, but got {self.baseline_weight}.")
         least = 2 if self.baseline == "leave_one_out" else 1
         if self.rollouts < least:
             raise ValueError(
@@ -79,7 +81,7 @@ class HAMModule(LightningModule):
         final_learning_rate: Fraction of ``learning_rate`` left at the Trainer's last step; exponential decay.
         entropy_bonus: Weight of the branches' entropy per access, at the start.
         final_entropy_bonus: Fraction of ``entropy_bonus`` that is left at the Trainer's last step.
-        seed: Seed of the sampled branches; every step and rank has a stream of its own.
+        seed: Seed of the sampled branches; every batch and rank has a stream of its own.
     """
 
     def __init__(
@@ -105,6 +107,8 @@ class HAMModule(LightningModule):
             reinforce = ReinforceOptions(**reinforce)
         if learning_rate <= 0:
             raise ValueError(f"Expected argument `learning_rate` to be positive, but got {learning_rate}.")
+        if entropy_bonus < 0:
+            raise ValueError(f"Expected argument `entropy_bonus` to be at least 0, but got {entropy_bonus}.")
         for name, fraction in {
             "final_learning_rate": final_learning_rate,
             "final_entropy_bonus": final_entropy_bonus,
@@ -136,7 +140,7 @@ class HAMModule(LightningModule):
         if self.reinforce and self.reinforce.baseline == "learned":
             self.baseline = nn.Linear(self.model.controller_size, 1)
         self.train_errors = SequenceErrors()
-        self.eval_errors: dict[str, SequenceErrors] = {}  # one a set; made when the first batch of it comes
+        self.eval_errors: dict[str, SequenceErrors] = {}  # one a set
 
     # What a user calls.
 
@@ -155,16 +159,29 @@ class HAMModule(LightningModule):
 
     # What the Trainer calls.
 
+    def setup(self, stage: str) -> None:
+        """Refuse data of another task: their sizes may agree, and then nothing else would tell."""
+        data = self._data
+        if data and data.task.name != self.model.task_name:
+            raise ValueError(
+                f"Expected data of task '{self.model.task_name}', for which the module was made, "
+                f"but got data of task '{data.task.name}'."
+            )
+
     def training_step(self, batch: Episodes, batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
         rollouts = self.reinforce.rollouts if self.reinforce else 1
         if rollouts > 1:
             batch = Episodes(*(tensor.repeat_interleave(rollouts, dim=0) for tensor in batch))
-        seed = stream_seed(self.seed, "branches", self.global_rank, self.global_step)
+        # Not the number of the step, which batches share where their gradients are accumulated.
+        seed = stream_seed(self.seed, "branches", self.global_rank, self.current_epoch, batch_idx)
         rollout = self.model(batch, self.attention, torch.Generator(self.device).manual_seed(seed))
         parts = self.loss_parts(rollout, batch)
         bonus = self.entropy_bonus * self.final_entropy_bonus**self.progress
         loss = parts["nll"] - bonus * parts["entropy"] + parts.get("policy", 0.0) + parts.get("baseline", 0.0)
+        if self.trainer.world_size > 1:
+            # A tree of one leaf has nothing to search or to join, but DDP waits for a gradient of every parameter.
+            loss = loss + 0.0 * sum(parameter.sum() for parameter in self.parameters())
         self.train_errors.update(rollout.outputs.detach(), batch)
         for name, value in {**parts, "loss": loss, "entropy_bonus": bonus}.items():
             self._log_mean(name, value)
@@ -206,10 +223,19 @@ class HAMModule(LightningModule):
     def on_train_epoch_end(self) -> None:
         """Log the errors of the sampled training episodes."""
         self._log_errors("train", self.train_errors)
+        self.train_errors.reset()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Log the gradient's norm before clipping."""
         self._log_mean("gradient_norm", grad_norm(self.model, norm_type=2)["grad_2.0_norm_total"])
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin to count."""
+        self._reset_eval_errors()
+
+    def on_test_epoch_start(self) -> None:
+        """Begin to count."""
+        self._reset_eval_errors()
 
     def validation_step(self, batch: Episodes, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Count the errors of one batch."""
@@ -225,8 +251,8 @@ class HAMModule(LightningModule):
         The score is the mean sequence error over the sets, plus 1 for every doubling that the curriculum has ahead.
         """
         errors = self._log_all_errors("val")
-        data = getattr(self.trainer, "datamodule", None)
-        doublings = math.log2(data.final_capacity / data.capacity) if isinstance(data, TaskDataModule) else 0.0
+        data = self._data
+        doublings = math.log2(data.final_capacity / data.capacity) if data else 0.0
         self.log("val/score", sum(errors) / max(len(errors), 1) + doublings)
 
     def on_test_epoch_end(self) -> None:
@@ -247,33 +273,45 @@ class HAMModule(LightningModule):
         steps = self.trainer.estimated_stepping_batches
         return min(1.0, self.global_step / steps)
 
+    @property
+    def _data(self) -> TaskDataModule | None:
+        """The Trainer's data, where they are ours."""
+        data = getattr(self.trainer, "datamodule", None)
+        return data if isinstance(data, TaskDataModule) else None
+
     def _log_mean(self, name: str, value: Tensor | float) -> None:
         """Log the mean of ``value`` over the epoch and over all processes."""
         value = value.detach() if isinstance(value, Tensor) else value
         self.log(f"train/{name}", value, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
 
     def _count_errors(self, batch: Episodes, dataloader_idx: int) -> None:
-        name = self._set_name(dataloader_idx)
-        if name not in self.eval_errors:
-            self.eval_errors[name] = SequenceErrors().to(self.device)
-        self.eval_errors[name].update(self(batch), batch)
+        self.eval_errors[self._set_names()[dataloader_idx]].update(self(batch), batch)
 
-    def _set_name(self, dataloader_idx: int) -> str:
-        """Return the lengths that a set holds if our DataModule made it, else its number."""
-        data = getattr(self.trainer, "datamodule", None)
-        if not isinstance(data, TaskDataModule):
-            return str(dataloader_idx)
+    def _reset_eval_errors(self) -> None:
+        # New ones: a state that a validation under `inference_mode` leaves behind cannot be updated in `fit`.
+        self.eval_errors = {name: SequenceErrors().to(self.device) for name in self._set_names()}
+
+    def _set_names(self) -> list[str]:
+        """Return, for every set, the lengths that it holds if our DataModule made it, else its number."""
+        trainer, data = self.trainer, self._data
+        if data is None:
+            return [
+                str(index)
+                for index, _ in enumerate(trainer.num_test_batches if trainer.testing else trainer.num_val_batches)
+            ]
         names = [f"{low}-{high}" for low, high in data.validation_lengths]
-        return names[dataloader_idx] if self.trainer.testing else ["current", *names][dataloader_idx]
+        return names if trainer.testing else ["current", *names]
 
     def _log_all_errors(self, prefix: str) -> list[float]:
-        """Log and reset all sets that were counted; return their sequence errors."""
-        counted = {name: errors for name, errors in self.eval_errors.items() if errors.update_called}
+        """Log all sets that any process counted; return their sequence errors."""
+        anywhere = self.trainer.strategy.reduce_boolean_decision  # a process may have had no batch of a small set
+        counted = {
+            name: errors for name, errors in self.eval_errors.items() if anywhere(errors.update_called, all=False)
+        }
         return [self._log_errors(f"{prefix}/{name}", errors) for name, errors in counted.items()]
 
     def _log_errors(self, prefix: str, errors: SequenceErrors) -> float:
-        """Log and reset ``errors``, which are sums over all processes already; return the sequence error."""
+        """Log ``errors``, which are sums over all processes already; return the sequence error."""
         values = errors.compute()
         self.log_dict({f"{prefix}/{name}": value for name, value in values.items()})
-        errors.reset()
         return float(values["sequence_error"])

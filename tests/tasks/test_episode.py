@@ -24,7 +24,5 @@ def test_capacity_for_nothing_is_an_error() -> None:
 @given(st.lists(st.integers(0, 1023), min_size=1))
 def test_bits_are_those_of_pythons_binary_format(integers: list[int]) -> None:
     bits = to_bits(torch.tensor(integers), 10)
-    assert ["".join(str(int(bit)) for bit in row) for row in bits] == [
-        f"{integer:010b}" for integer in integers
-    ]
+    assert ["".join(str(int(bit)) for bit in row) for row in bits] == [f"{integer:010b}" for integer in integers]
     assert from_bits(bits).tolist() == integers

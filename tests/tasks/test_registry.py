@@ -89,18 +89,14 @@ def test_a_plugin_may_be_the_one_that_was_meant(install: Install) -> None:
 
 def test_a_plugin_may_not_take_a_built_in_name(install: Install) -> None:
     install("ham_plugin", "sort = ham_plugin:LastFirst", LAST_FIRST)
-    with pytest.warns(
-        UserWarning, match="built-in task 'sort' is used; 'ham_plugin:LastFirst' registers the same"
-    ):
+    with pytest.warns(UserWarning, match="built-in task 'sort' is used; 'ham_plugin:LastFirst' registers the same"):
         assert type(get_task("sort")) is Sort
 
 
 def test_two_plugins_may_not_take_one_name(install: Install) -> None:
     install("ham_plugin", "last_first = ham_plugin:LastFirst", LAST_FIRST)
     install("ham_rival", "last_first = ham_rival:LastFirst", LAST_FIRST)
-    with pytest.raises(
-        ValueError, match="but got 'ham_plugin:LastFirst' and 'ham_rival:LastFirst'; uninstall"
-    ):
+    with pytest.raises(ValueError, match="but got 'ham_plugin:LastFirst' and 'ham_rival:LastFirst'; uninstall"):
         get_task("last_first")
 
 

@@ -104,9 +104,7 @@ def bits(*rows: str) -> list[list[float]]:
 def test_reverse_to_the_bit() -> None:
     episodes = Reverse().encode([[7, 1000, 42]])
     assert episodes.inputs[0].tolist() == bits("0000000111", "1111101000", "0000101010", "0000000000")
-    assert episodes.targets[0].tolist() == bits(
-        "0000101010 0", "1111101000 0", "0000000111 0", "0000000000 1"
-    )
+    assert episodes.targets[0].tolist() == bits("0000101010 0", "1111101000 0", "0000000111 0", "0000000000 1")
 
 
 def test_search_to_the_bit() -> None:

@@ -64,9 +64,7 @@ def test_encoding_a_decoded_sample_gives_it_back(task: Task[Any, Any], data: st.
     encoded = task.encode(kept, capacity=episodes.inputs.shape[1])
     timesteps = encoded.targets.shape[1]
     drawn = Episodes(*(field[whole] for field in episodes))
-    assert same(
-        encoded, drawn._replace(targets=drawn.targets[:, :timesteps], scored=drawn.scored[:, :timesteps])
-    )
+    assert same(encoded, drawn._replace(targets=drawn.targets[:, :timesteps], scored=drawn.scored[:, :timesteps]))
 
 
 @every_task
@@ -132,9 +130,7 @@ def test_a_seed_decides_the_sample(task: Task[Any, Any]) -> None:
 def test_lengths_are_uniform_over_the_valid_ones(task: Task[Any, Any]) -> None:
     lengths = task.sample(4_000, (1, 11), generator=seeded(0)).lengths
     values, counts = torch.unique(lengths, return_counts=True)
-    assert values.tolist() == [
-        n for n in range(1, 12) if n >= task.min_length and (task.name != "add" or n % 2 == 0)
-    ]
+    assert values.tolist() == [n for n in range(1, 12) if n >= task.min_length and (task.name != "add" or n % 2 == 0)]
     expected = 4_000 / len(values)
     assert ((counts - expected).abs() < 5 * expected**0.5).all()
 
@@ -223,9 +219,7 @@ def test_decode_rejects_what_is_not_bits_of_one_episode() -> None:
     task = Reverse()
     with pytest.raises(ValueError, match=r"Expected outputs of shape \[timesteps, 11\], but got \[4, 10\]"):
         task.decode(torch.zeros(4, 10))
-    with pytest.raises(
-        ValueError, match=r"Expected outputs of shape \[timesteps, 11\], but got \[2, 4, 11\]"
-    ):
+    with pytest.raises(ValueError, match=r"Expected outputs of shape \[timesteps, 11\], but got \[2, 4, 11\]"):
         task.decode(torch.zeros(2, 4, 11))
     with pytest.raises(ValueError, match="round probabilities first"):
         task.decode(torch.full((4, 11), 0.7))

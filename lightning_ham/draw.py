@@ -1,0 +1,412 @@
+"""Draw what a model attends to: ``python -m lightning_ham.draw MODEL [--instance JSON] [-o FILE.svg]``.
+
+The picture is SVG, written here without a plotting library: one small tree a timestep, with the path to the attended
+leaf, the probability of going right at every node of it, and the symbol that was put out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from xml.sax.saxutils import escape
+
+import torch
+
+from lightning_ham.command_line import CommandParser, positive, run
+from lightning_ham.hub import from_pretrained
+from lightning_ham.models import TaskModel, Trace, TraceStep
+from lightning_ham.tasks import Task
+
+MAX_LEAVES = 64
+"""Most leaves of a tree that is drawn: the labels of more could not be read."""
+
+_PITCH, _LEAF_WIDTH, _LEAF_HEIGHT, _LEVEL, _RADIUS = 40.0, 34.0, 38.0, 47.0, 13.0
+_MARGIN, _GUTTER, _PANEL_TOP = 28.0, 36.0, 44.0
+_LEAST_WIDTH, _MOST_WIDTH = 500.0, 1150.0
+_LABEL_LENGTH = 5  # characters that fit in a leaf
+_CONTENTS = {
+    "merge": "priority above, value below",
+    "search": "key above, value below; query",
+    "sort": "key above, value below",
+    "add": "digit or sign",
+}
+
+_STYLE = """\
+text { font-family: ui-sans-serif, system-ui, -apple-system, "Segoe UI", Inter, Helvetica, Arial, sans-serif; \
+font-size: 11px; fill: #1c2430; text-anchor: middle; font-variant-numeric: tabular-nums }
+.heading { font-size: 17px; font-weight: 600; text-anchor: start }
+.note { font-size: 12px; fill: #5b6675; text-anchor: start }
+.time { font-size: 13px; font-weight: 600; text-anchor: start }
+.group { font-size: 10px; fill: #5b6675 }
+.edge { stroke: #d5dbe2; stroke-width: 1.5; fill: none }
+.edge.taken { stroke: #0b6e69; stroke-width: 2.5 }
+.node circle { fill: #c3cbd5 }
+.node.taken circle { fill: #0b6e69 }
+.node.taken text { fill: #ffffff; font-size: 9.5px; font-weight: 600 }
+.leaf rect { fill: #ffffff; stroke: #b9c2cd; stroke-width: 1 }
+.leaf text { font-size: 10.5px }
+.leaf .first { font-weight: 600 }
+.leaf .second { fill: #5b6675 }
+.leaf.blank rect { fill: none; stroke-dasharray: 3 3 }
+.leaf.blank text { fill: #6b7685; font-size: 9.5px; font-weight: 400 }
+.leaf.rewritten rect { fill: #d9ece9; stroke: #8fc1bb }
+.leaf.attended rect { fill: #0b6e69; stroke: #0b6e69; stroke-dasharray: none }
+.leaf.attended text { fill: #ffffff }
+.output line { stroke: #0b6e69; stroke-width: 1.5 }
+.output rect { fill: #fdf0dc; stroke: #c77d11; stroke-width: 1 }
+.output text { font-size: 12.5px; font-weight: 600; fill: #7a4a04 }"""
+
+
+class _Cell(NamedTuple):
+    """What a leaf began with."""
+
+    value: object
+    group: str = ""
+    """The part of the instance that the cell belongs to, if it has parts."""
+
+
+def attention_svg(model: TaskModel, instance: Any, steps: Sequence[int] | None = None) -> str:
+    """Draw what a model attends to while it answers an instance.
+
+    Args:
+        model: A trained model.
+        instance: An instance of its task.
+        steps: Which accesses to the memory to draw, counted from 0 as in :meth:`~lightning_ham.models.TaskModel.trace`;
+            all if not given.
+
+    Returns:
+        The text of an SVG file with a background of its own.
+
+    Raises:
+        InstanceError: If the instance is not one of the task's.
+        ValueError: If it is too long to draw, or a step is not one of the trace's.
+    """
+    task = model.task
+    task.check(instance)
+    length = task.instance_length(instance)
+    if length > MAX_LEAVES:
+        raise ValueError(f"Expected an instance of at most {MAX_LEAVES} cells to draw, but got {length}.")
+    trace = model.trace(instance)
+    last = len(trace["steps"]) - 1
+    shown = range(last + 1) if steps is None else steps
+    if not shown:
+        raise ValueError("Expected at least one step to draw, but got none.")
+    for step in shown:
+        if not 0 <= step <= last:
+            raise ValueError(f"Expected steps from 0 to {last}, but got {step}.")
+    return _Picture(model, instance, trace, shown).render()
+
+
+class _Picture:
+    """Small trees in a grid, a heading above them, and below them what the marks mean."""
+
+    def __init__(self, model: TaskModel, instance: Any, trace: Trace, shown: Sequence[int]) -> None:
+        self.task = task = model.task
+        self.trace = trace
+        self.shown = shown
+        self.cells = _cells(task, instance)
+        self.symbols = _symbols(model, trace)
+        self.expected = task.oracle(instance)
+        self.clock = "t =" if model.accesses_per_output == 1 else "access"
+        self.depth = trace["num_leaves"].bit_length() - 1
+        self.grouped = any(cell.group for cell in self.cells)
+        self.panel_width = trace["num_leaves"] * _PITCH
+        self.leaf_top = _PANEL_TOP + self.depth * _LEVEL
+        self.output_top = self.leaf_top + _LEAF_HEIGHT + 9
+        self.panel_height = self.output_top + 22 + (24 if self.grouped else 0)
+
+    def render(self) -> str:
+        most = max(1, int((_MOST_WIDTH - 2 * _MARGIN + _GUTTER) // (self.panel_width + _GUTTER)))
+        rows = math.ceil(len(self.shown) / most)
+        columns = math.ceil(len(self.shown) / rows)
+        content = columns * (self.panel_width + _GUTTER) - _GUTTER
+        width = max(_LEAST_WIDTH, content + 2 * _MARGIN)
+        left = (width - content) / 2
+        top = 84.0
+        panels = []
+        for position, step in enumerate(self.shown):
+            x = left + position % columns * (self.panel_width + _GUTTER)
+            y = top + position // columns * (self.panel_height + _GUTTER)
+            panels += [f'<g class="step" data-step="{step}" transform="translate({x:g} {y:g})">']
+            panels += [*self._panel(step), "</g>"]
+        legend_top = top + rows * (self.panel_height + _GUTTER)
+        legend, height = self._legend(width, legend_top)
+        return "\n".join(
+            [
+                f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" '
+                f'height="{height:g}" role="img" aria-labelledby="ham-title ham-description">',
+                f'<title id="ham-title">{_text(self._heading())}</title>',
+                f'<desc id="ham-description">{_text(self._description())}</desc>',
+                f"<style>\n{_STYLE}\n</style>",
+                f'<rect x="0.5" y="0.5" width="{width - 1:g}" height="{height - 1:g}" rx="10" fill="#fbfbf9" '
+                'stroke="#dfe3e8"/>',
+                f'<text class="heading" x="{_MARGIN:g}" y="38">{_text(self._heading())}</text>',
+                f'<text class="note" x="{_MARGIN:g}" y="58">{_text(self._verdict())}</text>',
+                *panels,
+                *legend,
+                "</svg>\n",
+            ]
+        )
+
+    def _heading(self) -> str:
+        return f"One episode of {self.task.name}: the path of attention"
+
+    def _verdict(self) -> str:
+        answer, expected = (_abbreviated(str(value), 80) for value in (self.trace["answer"], self.expected))
+        if self.trace["answer"] == self.expected:
+            return f"The model's answer, which is right: {answer}"
+        return f"The model's answer, which is wrong: {answer} instead of {expected}"
+
+    def _description(self) -> str:
+        sentences = [f"A binary tree over {self.trace['num_leaves']} leaves, drawn for {len(self.shown)} accesses."]
+        for step in self.shown:
+            attended = self.trace["steps"][step]
+            sentences.append(
+                f"Access {step} reads leaf {attended['leaf']}; put out: {self.symbols[step] or 'nothing yet'}."
+            )
+        return " ".join([*sentences, f"{self._verdict()}."])
+
+    def _panel(self, step: int) -> Iterator[str]:
+        access = self.trace["steps"][step]
+        yield f'<text class="time" x="3" y="12">{self.clock} {step}</text>'
+        yield from self._edges(access)
+        yield from self._nodes(access)
+        if self.grouped:
+            yield from self._groups()
+        if self.symbols[step]:
+            yield from self._output(access, self.symbols[step])
+        rewritten = {earlier["leaf"] for earlier in self.trace["steps"][:step]}
+        for leaf in range(self.trace["num_leaves"]):
+            yield from self._leaf(leaf, leaf == access["leaf"], leaf in rewritten)
+
+    def _place(self, level: int, index: int) -> tuple[float, float]:
+        """Return the centre of a node, or where the edge to a leaf ends."""
+        span = self.panel_width / (1 << level)
+        return (index + 0.5) * span, _PANEL_TOP + level * _LEVEL - (_RADIUS if level < self.depth else 0)
+
+    def _edges(self, access: TraceStep) -> Iterator[str]:
+        taken = []
+        for level in range(self.depth):
+            for child in range(2 << level):
+                (x, y), (child_x, child_y) = self._place(level, child >> 1), self._place(level + 1, child)
+                line = f'd="M{x:g} {y:g}L{child_x:g} {child_y:g}"/>'
+                if access["leaf"] >> (self.depth - level - 1) == child:
+                    taken.append(f'<path class="edge taken" {line}')
+                else:
+                    yield f'<path class="edge" {line}'
+        yield from taken  # above the others
+
+    def _nodes(self, access: TraceStep) -> Iterator[str]:
+        for level in range(self.depth):
+            for index in range(1 << level):
+                x, y = self._place(level, index)
+                if access["leaf"] >> (self.depth - level) == index:
+                    probability = _probability(access["branch_probabilities"][level])
+                    yield f'<g class="node taken"><circle cx="{x:g}" cy="{y:g}" r="{_RADIUS:g}"/>'
+                    yield f'<text x="{x:g}" y="{y + 3.4:g}">{probability}</text></g>'
+                else:
+                    yield f'<g class="node"><circle cx="{x:g}" cy="{y:g}" r="3"/></g>'
+
+    def _leaf(self, leaf: int, attended: bool, rewritten: bool) -> Iterator[str]:
+        x, y = (leaf + 0.5) * _PITCH, self.leaf_top
+        blank = leaf >= len(self.cells)
+        states = {"blank": blank, "rewritten": rewritten, "attended": attended}
+        classes = " ".join(["leaf", *(state for state, holds in states.items() if holds)])
+        lines = ["blank"] if blank else _lines(self.cells[leaf].value)
+        full = "blank" if blank else str(self.cells[leaf].value)
+        yield f'<g class="{classes}" data-leaf="{leaf}"><title>{_text(f"leaf {leaf}: {full}")}</title>'
+        yield f'<rect x="{x - _LEAF_WIDTH / 2:g}" y="{y:g}" width="{_LEAF_WIDTH:g}" height="{_LEAF_HEIGHT:g}" rx="5"/>'
+        places = [("first", 15), ("second", 30)] if len(lines) == 2 else [("first", 23)]
+        for line, (ordinal, down) in zip(lines, places, strict=True):
+            yield f'<text class="{ordinal}" x="{x:g}" y="{y + down:g}">{_text(line)}</text>'
+        yield "</g>"
+
+    def _groups(self) -> Iterator[str]:
+        y = self.output_top + 31
+        names = list(dict.fromkeys(cell.group for cell in self.cells))
+        for name in names:
+            members = [leaf for leaf, cell in enumerate(self.cells) if cell.group == name]
+            left, right = members[0] * _PITCH + 4, (members[-1] + 1) * _PITCH - 4
+            yield f'<path class="edge" d="M{left:g} {y:g}H{right:g}"/>'
+            yield f'<text class="group" x="{(left + right) / 2:g}" y="{y + 13:g}">{_text(name)}</text>'
+
+    def _output(self, access: TraceStep, symbol: str) -> Iterator[str]:
+        symbol = _abbreviated(symbol, 9)
+        width = max(_LEAF_WIDTH, 7.2 * len(symbol) + 14)
+        leaf_x = (access["leaf"] + 0.5) * _PITCH
+        x = min(max(leaf_x, width / 2), max(self.panel_width - width / 2, width / 2))
+        leaf_y, y = self.leaf_top + _LEAF_HEIGHT, self.output_top
+        yield f'<g class="output"><line x1="{leaf_x:g}" y1="{leaf_y:g}" x2="{leaf_x:g}" y2="{y:g}"/>'
+        yield f'<rect x="{x - width / 2:g}" y="{y:g}" width="{width:g}" height="22" rx="11"/>'
+        yield f'<text x="{x:g}" y="{y + 15.5:g}">{_text(symbol)}</text></g>'
+
+    def _legend(self, width: float, top: float) -> tuple[list[str], float]:
+        """Return the marks and what they mean, and the height of the picture that ends with them."""
+        entries = [
+            (self.depth > 0, "node taken", "probability of going right; taken above 1/2"),
+            (self.task.name in _CONTENTS, "leaf", _CONTENTS.get(self.task.name, "")),
+            (True, "leaf attended", "leaf read, then rewritten"),
+            (max(self.shown) > 0, "leaf rewritten", "rewritten earlier; label as at the start"),
+            (len(self.cells) < self.trace["num_leaves"], "leaf blank", "no input"),
+            (any(self.symbols[step] for step in self.shown), "output", "put out"),
+        ]
+        x, y, parts = _MARGIN, top, []
+        for mark, meaning in (entry for occurs, *entry in entries if occurs):
+            advance = 26 + 5.7 * len(meaning) + 18
+            if x > _MARGIN and x + advance - 18 > width - _MARGIN:
+                x, y = _MARGIN, y + 22
+            shape = f'<circle cx="{x + 9:g}" cy="{y:g}" r="9"/><text x="{x + 9:g}" y="{y + 3:g}">p</text>'
+            if mark != "node taken":
+                shape = f'<rect x="{x:g}" y="{y - 7:g}" width="18" height="14" rx="{7 if mark == "output" else 3}"/>'
+            parts.append(
+                f'<g class="{mark}">{shape}</g><text class="note" x="{x + 26:g}" y="{y + 4:g}">{meaning}</text>'
+            )
+            x += advance
+        return parts, y + 7 + _MARGIN
+
+
+def _cells(task: Task[Any, Any], instance: Any) -> list[_Cell]:
+    """Return what the leaves begin with, as the elements of the instance where they can be told apart."""
+    rows = task.instance_to_cells(instance)
+    if task.name == "merge":
+        names = ("first", "second")
+        return [_Cell(pair, name) for name, pairs in zip(names, instance, strict=True) for pair in pairs]
+    if task.name == "search":
+        pairs, query = instance
+        return [*(_Cell(pair, "pairs") for pair in pairs), _Cell(query, "query")]
+    if task.name == "add":
+        half = len(rows) // 2
+        signs = {half - 1: "+", len(rows) - 1: "="}
+        return [_Cell(signs.get(place, int(row[0]))) for place, row in enumerate(rows.tolist())]
+    if isinstance(instance, list | tuple) and len(instance) == len(rows):
+        return [_Cell(element) for element in instance]
+    return [_Cell(" ".join(f"{number:g}" for number in row)) for row in rows.tolist()]
+
+
+def _symbols(model: TaskModel, trace: Trace) -> list[str]:
+    """Return what was put out at each access, in words or numbers; nothing before the last access of a timestep."""
+    task = model.task
+    symbols, ended = [], False
+    for access, step in enumerate(trace["steps"]):
+        timestep, rest = divmod(access + 1, model.accesses_per_output)
+        bits = torch.tensor(step["output"])
+        if rest:
+            symbols.append("")
+        elif ended:
+            symbols.append("after end")
+        elif timestep <= task.silent_timesteps:
+            symbols.append("unscored")
+        elif task.predicts_end and bits[-1]:
+            symbols.append("end")
+            ended = True
+        else:
+            symbols.append(_in_words(task.symbols_to_answer(bits[: len(bits) - task.predicts_end].unsqueeze(0))))
+    return symbols
+
+
+def _in_words(answer: object) -> str:
+    """Return the answer that a single symbol spells, without the brackets around it."""
+    if isinstance(answer, list) and len(answer) == 1:
+        (answer,) = answer
+    return ", ".join(map(_short, answer)) if isinstance(answer, tuple) else _short(answer)
+
+
+def _lines(value: object) -> list[str]:
+    """Return the one or two lines of a leaf's label."""
+    parts = value if isinstance(value, list | tuple) and len(value) == 2 else [value]
+    return [_abbreviated(_short(part), _LABEL_LENGTH) for part in parts]
+
+
+def _short(value: object) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    rounded = f"{value:.3f}".rstrip("0").rstrip(".")
+    return rounded if float(rounded) or not value else f"{value:.0e}"
+
+
+def _probability(value: float) -> str:
+    """Return a probability in two digits, or in as many as it takes to be seen on its side of 1/2."""
+    digits = next((digits for digits in (2, 3) if round(value, digits) != 0.5), 4)
+    return f"{value:.{digits}f}"
+
+
+def _abbreviated(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def _text(text: str) -> str:
+    """Return text as XML may hold it."""
+    return escape("".join(character if character.isprintable() else "�" for character in text))
+
+
+def make_parser() -> CommandParser:
+    """Return the parser of the command line."""
+    parser = CommandParser(
+        "draw",
+        "Draw what a model attends to in one instance, as SVG: a tree a timestep, with the path to the leaf that is\n"
+        "read, the probability of going right at every node of it, and the symbol put out.",
+    )
+    parser.add_argument("model", metavar="MODEL", help="a run folder, a checkpoint, a saved model or a name")
+    parser.add_argument("--instance", metavar="JSON", help="the instance, in the form that solve takes in JSON lines")
+    parser.add_argument(
+        "--length",
+        type=positive,
+        metavar="N",
+        help="cells of an instance that is drawn at random instead (default: 8)",
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="seed of that instance (default: 0)")
+    parser.add_argument(
+        "--steps",
+        type=_steps,
+        metavar="N,N,...",
+        help="which accesses to the memory to draw, from 0 (default: all)",
+    )
+    parser.add_argument("-o", "--output", metavar="FILE", help="where the picture goes instead of standard output")
+    return parser
+
+
+def _steps(text: str) -> list[int]:
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"Expected numbers such as 0,1,2, but got {text!r}") from None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Draw as the command line says; return the exit status."""
+    parser = make_parser()
+    arguments = parser.parse(argv)
+    try:
+        model = from_pretrained(arguments.model)
+        picture = attention_svg(model, _instance(model.task, arguments), arguments.steps)
+        if arguments.output is not None:
+            Path(arguments.output).write_text(picture, encoding="utf-8")
+    except (ImportError, OSError, ValueError) as error:
+        parser.error(str(error))
+    if arguments.output is None:
+        sys.stdout.write(picture)
+    return 0
+
+
+def _instance(task: Task[Any, Any], arguments: argparse.Namespace) -> Any:
+    """Return the instance that the command line gives, or asks to be drawn at random."""
+    if arguments.instance is None:
+        length = 8 if arguments.length is None else arguments.length
+        generator = torch.Generator().manual_seed(arguments.seed or 0)
+        episodes = task.sample(1, (length, length), generator=generator)
+        return task.decode_inputs(episodes.inputs[0], episodes.occupied[0])
+    if arguments.length is not None or arguments.seed is not None:
+        raise ValueError("Expected either --instance, or --length and --seed, but got both.")
+    try:
+        return json.loads(arguments.instance)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"Expected --instance to be JSON, but got {arguments.instance!r}.") from error
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,191 @@
+"""What ``config.json`` may say: a typed schema, checked in full before anything is built from it."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import reprlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypedDict, cast
+
+from lightning_ham import __version__
+from lightning_ham.controllers import complete_options, controller_names
+from lightning_ham.tasks import get_task
+
+FORMAT_VERSION = 1
+"""Goes up when a folder written by this version could not be read by the one before."""
+
+MAX_SIZE = 1 << 14
+"""Largest whole number that an option of a controller may be; sizes of real models are far below."""
+
+MAX_BYTES = 1 << 20
+"""Longest ``config.json`` that is read at all; real ones have a few hundred bytes."""
+
+
+class ModelConfig(TypedDict):
+    """The contents of ``config.json``: everything that builds a model but its weights."""
+
+    format_version: int
+    lightning_ham_version: str
+    """Of the package that saved the model."""
+    task: str
+    controller: str
+    controller_options: dict[str, Any]
+    """Every option of the controller, those at their defaults too."""
+
+
+_KINDS = {int: "an integer", float: "a number", str: "a string", bool: "true or false", dict: "an object"}
+_SCHEMA: dict[str, type] = {
+    "format_version": int,
+    "lightning_ham_version": str,
+    "task": str,
+    "controller": str,
+    "controller_options": dict,
+}
+
+
+def make_config(task: str, controller: str, controller_options: dict[str, Any]) -> ModelConfig:
+    """Return the checked configuration of a model.
+
+    Raises:
+        ValueError: If there is no such task, controller or option, or a value cannot be one of a model.
+    """
+    return parse_config(
+        {
+            "format_version": FORMAT_VERSION,
+            "lightning_ham_version": __version__,
+            "task": task,
+            "controller": controller,
+            "controller_options": controller_options,
+        }
+    )
+
+
+def read_config(path: Path) -> ModelConfig:
+    """Read and check a ``config.json``.
+
+    Raises:
+        ValueError: If the file is not JSON, or not of the schema; the message names the file and the key.
+    """
+    with path.open("rb") as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"{path}: Expected at most {MAX_BYTES:,} bytes, but got a larger file.")
+    try:
+        data = json.loads(content, object_pairs_hook=_object, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError(f"{path}: Expected JSON of a few levels, but got far deeper nesting.") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: Expected JSON in UTF-8, but got: {error}") from error
+    try:
+        return parse_config(data)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def parse_config(data: object) -> ModelConfig:
+    """Return ``data`` as a configuration if it is of the schema.
+
+    Raises:
+        ValueError: If it is not; the message names the key and says what to do.
+    """
+    if not isinstance(data, dict):
+        raise ValueError(f"Expected an object with the keys {_listed(_SCHEMA)}, but got {reprlib.repr(data)}.")
+    version = data.get("format_version", FORMAT_VERSION)
+    if type(version) is int and version > FORMAT_VERSION:  # first, as a newer format may have other keys
+        raise ValueError(
+            f"Expected key 'format_version' to be {FORMAT_VERSION}, but got {version}: a newer lightning_ham "
+            f"({data.get('lightning_ham_version')}; this is {__version__}) saved the model. Upgrade with "
+            "`pip install --upgrade lightning-ham`."
+        )
+    for key in data:
+        if key not in _SCHEMA:
+            raise ValueError(f"Unknown key {key!r};{_hint(key, _SCHEMA)} Known keys: {_listed(_SCHEMA)}.")
+    for key, kind in _SCHEMA.items():
+        if key not in data:
+            raise ValueError(f"Expected the keys {_listed(_SCHEMA)}, but {key!r} is missing; save the model again.")
+        _expect_kind(key, data[key], kind)
+    if version != FORMAT_VERSION:
+        raise ValueError(f"Expected key 'format_version' to be {FORMAT_VERSION}, but got {version}.")
+    _check_names(data["task"], data["controller"])
+    _check_options(data["controller"], data["controller_options"])
+    return cast(ModelConfig, data)
+
+
+def _check_names(task: str, controller: str) -> None:
+    try:
+        get_task(task)
+    except ValueError as error:
+        raise ValueError(f"key 'task': {error}") from error
+    known = controller_names()
+    if controller not in known:
+        raise ValueError(
+            f"key 'controller': Unknown controller {controller!r};{_hint(controller, known)} "
+            f"Known controllers: {_listed(known)}."
+        )
+
+
+def _check_options(controller: str, options: Mapping[str, Any]) -> None:
+    """Check that every option is there, of the kind of its default, and no absurd number."""
+    try:
+        complete = complete_options(controller, options)
+    except ValueError as error:
+        raise ValueError(f"key 'controller_options': {error}") from error
+    for name in complete:
+        key = f"controller_options.{name}"
+        if name not in options:
+            raise ValueError(f"Expected key {key!r}, but it is missing; save the model again.")
+        _expect_plain(key, options[name])
+        default = _default(controller, options, name)
+        if type(default) in _KINDS:
+            _expect_kind(key, options[name], type(default))
+
+
+def _default(controller: str, options: Mapping[str, Any], name: str) -> object:
+    """Return the default of an option, None where it has none."""
+    others = {other: options[other] for other in options if other != name}
+    try:
+        return complete_options(controller, others)[name]
+    except ValueError:
+        return None
+
+
+def _expect_plain(key: str, value: object) -> None:
+    """Check that a value is of JSON's kinds, and that its numbers are of this world."""
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            _expect_plain(f"{key}[{index}]", item)
+    elif value is not None and type(value) not in (bool, int, float, str):
+        raise ValueError(f"Expected key {key!r} to be a plain value or a list of such, but got {reprlib.repr(value)}.")
+    elif type(value) is int and abs(value) > MAX_SIZE:
+        raise ValueError(f"Expected key {key!r} to be at most {MAX_SIZE:,}, but got {reprlib.repr(value)}.")
+    elif type(value) is float and not math.isfinite(value):
+        raise ValueError(f"Expected key {key!r} to be a finite number, but got {value}.")
+
+
+def _expect_kind(key: str, value: object, kind: type) -> None:
+    """Check the type strictly: true is no integer, but an integer is a number."""
+    if type(value) is not kind and not (kind is float and type(value) is int):
+        raise ValueError(f"Expected key {key!r} to be {_KINDS[kind]}, but got {reprlib.repr(value)}.")
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        raise ValueError("a key twice in one object")
+    return result
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name}, which is not JSON")
+
+
+def _hint(word: str, known: Iterable[str]) -> str:
+    closest = difflib.get_close_matches(word, list(known), n=1)
+    return f" did you mean {closest[0]!r}?" if closest else ""
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names)

@@ -1,0 +1,249 @@
+"""Descents against walks down a heap and against the leaves' probabilities; reads against their formulas."""
+
+import math
+import re
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightning_ham.memory import attention
+from lightning_ham.memory.attention import (
+    check_mode,
+    descend,
+    leaf_probabilities,
+    logistic_noise,
+    straight_through_read,
+)
+from lightning_ham.memory.transforms import Search
+from lightning_ham.memory.tree import Tree
+
+LEAF_SIZE, QUERY_SIZE = 3, 2
+SAMPLED = ["reinforce", "straight_through"]
+
+
+def random_memory(batch, depth, *, seed=0, scale=3.0):
+    """A tree of random nodes, a query for each episode, and a SEARCH with opinions."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        search = Search(LEAF_SIZE, QUERY_SIZE, 8).double()
+    with torch.no_grad():
+        search.out.weight *= scale
+    nodes = torch.randn(batch, 2 ** (depth + 1), LEAF_SIZE, dtype=torch.float64, generator=generator)
+    query = torch.randn(batch, QUERY_SIZE, dtype=torch.float64, generator=generator)
+    return Tree(nodes), query, search
+
+
+@torch.no_grad()
+def plain_logits(tree, query, search):
+    """SEARCH at each inner node of each episode, one node at a time: a list of dictionaries by heap row."""
+    return [
+        {
+            row: search(tree.nodes[episode, row].view(1, 1, -1), query[episode : episode + 1]).squeeze()
+            for row in range(1, tree.num_leaves)
+        }
+        for episode in range(len(query))
+    ]
+
+
+def probabilities_below(logits, row, num_leaves):
+    """The probabilities of the leaves below `row`, from left to right, given that the descent is there."""
+    if row >= num_leaves:
+        return [1.0]
+    right = 1 / (1 + math.exp(-float(logits[row])))
+    left_leaves = probabilities_below(logits, 2 * row, num_leaves)
+    right_leaves = probabilities_below(logits, 2 * row + 1, num_leaves)
+    return [(1 - right) * p for p in left_leaves] + [right * p for p in right_leaves]
+
+
+@settings(max_examples=40, deadline=None)
+@given(batch=st.integers(1, 3), depth=st.integers(0, 6), seed=st.integers(0, 2**32))
+def test_leaf_probabilities_are_the_products_along_each_path(batch, depth, seed):
+    tree, query, search = random_memory(batch, depth, seed=seed)
+    probabilities, node_logits = leaf_probabilities(tree, query, search)
+    assert probabilities.shape == node_logits.shape == (batch, 2**depth)
+    torch.testing.assert_close(probabilities.sum(1), torch.ones(batch, dtype=torch.float64))
+    for episode, logits in enumerate(plain_logits(tree, query, search)):
+        expected = probabilities_below(logits, 1, tree.num_leaves)
+        assert probabilities[episode].tolist() == pytest.approx(expected, rel=1e-12, abs=1e-15)
+        for row, logit in logits.items():
+            assert node_logits[episode, row].item() == pytest.approx(logit.item(), rel=1e-12, abs=1e-14)
+
+
+@settings(max_examples=40, deadline=None)
+@given(batch=st.integers(1, 4), depth=st.integers(0, 6), seed=st.integers(0, 2**32))
+def test_argmax_goes_right_iff_the_probability_is_above_one_half(batch, depth, seed):
+    tree, query, search = random_memory(batch, depth, seed=seed)
+    descent = descend(tree, query, search, "argmax")
+    assert descent.counterfactual_rows.shape == (batch, 0)
+    assert torch.equal(descent.noise, torch.zeros(batch, depth, dtype=torch.float64))
+    for episode, logits in enumerate(plain_logits(tree, query, search)):
+        row = 1
+        while row < tree.num_leaves:
+            row = 2 * row + int(torch.sigmoid(logits[row]) > 0.5)
+        assert descent.leaf_rows[episode] == row
+
+
+def test_argmax_at_exactly_one_half_goes_left():
+    tree, query, search = random_memory(5, 3)
+    torch.nn.init.zeros_(search.out.weight)
+    torch.nn.init.zeros_(search.out.bias)
+    assert descend(tree, query, search, "argmax").leaf_rows.tolist() == [8] * 5
+
+
+def recorded_descent(monkeypatch, tree, query, search, mode):
+    """A descent, and the noise `[batch, nodes]` of each of its rounds."""
+    noises = []
+
+    def record(*args):
+        noises.append(logistic_noise(*args))
+        return noises[-1]
+
+    monkeypatch.setattr(attention, "logistic_noise", record)
+    descent = descend(tree, query, search, mode, torch.Generator().manual_seed(1))
+    monkeypatch.undo()
+    return descent, noises
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2, 5])
+@pytest.mark.parametrize("mode", SAMPLED)
+def test_sampled_descent_follows_the_signs_of_logit_plus_noise(monkeypatch, mode, depth):
+    batch = 50
+    tree, query, search = random_memory(batch, depth)
+    descent, noises = recorded_descent(monkeypatch, tree, query, search, mode)
+    assert descent.noise.shape == (batch, depth)
+    for episode, logits in enumerate(plain_logits(tree, query, search)):
+        row = 1
+        for level in range(depth):
+            noise = noises[level][episode, 0]
+            assert descent.noise[episode, level] == noise
+            row = 2 * row + int(logits[row] + noise > 0)
+        assert descent.leaf_rows[episode] == row
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2, 5])
+def test_counterfactual_descents_begin_at_each_sibling_not_taken(monkeypatch, depth):
+    batch = 50
+    tree, query, search = random_memory(batch, depth)
+    descent, noises = recorded_descent(monkeypatch, tree, query, search, "straight_through")
+    assert descent.counterfactual_rows.shape == (batch, depth)
+    for episode, logits in enumerate(plain_logits(tree, query, search)):
+        for level in range(depth):
+            row = (int(descent.leaf_rows[episode]) >> (depth - level - 1)) ^ 1
+            for below in range(level + 1, depth):
+                row = 2 * row + int(logits[row] + noises[below][episode, level + 1] > 0)
+            assert descent.counterfactual_rows[episode, level] == row
+
+
+def test_straight_through_costs_depth_rounds_and_reinforce_one_node_a_round(monkeypatch):
+    depth = 6
+    tree, query, search = random_memory(4, depth)
+    _, straight_through = recorded_descent(monkeypatch, tree, query, search, "straight_through")
+    _, reinforce = recorded_descent(monkeypatch, tree, query, search, "reinforce")
+    assert [noise.shape[1] for noise in straight_through] == [1, 2, 3, 4, 5, 6]
+    assert [noise.shape[1] for noise in reinforce] == [1] * depth
+
+
+def assert_frequencies(rows, probabilities):
+    """Each of the leaves is among `rows` as often as its probability says, within 4.5 standard errors."""
+    counts = torch.bincount(rows, minlength=len(probabilities))
+    assert len(counts) == len(probabilities)
+    for count, p in zip(counts.tolist(), probabilities, strict=True):
+        assert abs(count - len(rows) * p) < 4.5 * math.sqrt(len(rows) * p * (1 - p)) + 1e-9
+
+
+@pytest.mark.parametrize("mode", SAMPLED)
+def test_sampled_descents_follow_the_probabilities_of_the_leaves(mode):
+    batch, depth = 20_000, 3
+    tree, query, search = random_memory(1, depth)
+    (logits,) = plain_logits(tree, query, search)
+    expected = probabilities_below(logits, 1, 2**depth)
+    assert max(expected) > 4 * min(expected), "nearly uniform probabilities would prove little"
+    many = Tree(tree.nodes.expand(batch, -1, -1))
+    descent = descend(many, query.expand(batch, -1), search, mode, torch.Generator().manual_seed(2))
+    assert_frequencies(descent.leaf_rows - 2**depth, expected)
+
+
+def test_counterfactual_descents_follow_the_probabilities_below_their_sibling():
+    batch, depth = 20_000, 3
+    tree, query, search = random_memory(1, depth)
+    (logits,) = plain_logits(tree, query, search)
+    many = Tree(tree.nodes.expand(batch, -1, -1))
+    generator = torch.Generator().manual_seed(3)
+    descent = descend(many, query.expand(batch, -1), search, "straight_through", generator)
+    for level in range(depth):
+        siblings = (descent.leaf_rows >> (depth - level - 1)) ^ 1
+        for sibling in siblings.unique().tolist():
+            leaves_below = 2 ** (depth - level - 1)
+            reached = descent.counterfactual_rows[siblings == sibling, level] - sibling * leaves_below
+            assert_frequencies(reached, probabilities_below(logits, sibling, 2**depth))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_logistic_noise_has_the_logistic_distribution_and_is_finite(dtype):
+    like = torch.zeros((), dtype=dtype)
+    noise = logistic_noise((200_000,), like, torch.Generator().manual_seed(4))
+    assert noise.dtype == dtype
+    assert noise.isfinite().all()
+    for quantile in (-8.0, -4.0, -1.0, 0.0, 0.5, 3.0, 8.0):
+        p = 1 / (1 + math.exp(-quantile))
+        share = (noise <= quantile).double().mean().item()
+        assert abs(share - p) < 4.5 * math.sqrt(p * (1 - p) / len(noise))
+
+
+def test_logistic_noise_of_a_uniform_zero_is_finite(monkeypatch):
+    monkeypatch.setattr(torch, "rand", lambda shape, **options: torch.zeros(shape))
+    assert logistic_noise((3,), torch.zeros(()), None).isfinite().all()
+
+
+def straight_through_case():
+    generator = torch.Generator().manual_seed(5)
+
+    def randn(*shape):
+        return torch.randn(*shape, dtype=torch.float64, generator=generator, requires_grad=True)
+
+    return randn(4, LEAF_SIZE), randn(4, 3, LEAF_SIZE), randn(4, 3), randn(4, 3)
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5])
+def test_straight_through_read_is_the_leaf_with_the_gradient_of_its_formula(temperature):
+    leaf, counterfactuals, logits, noise = straight_through_case()
+    read = straight_through_read(leaf, counterfactuals, logits, noise, temperature)
+    assert torch.equal(read, leaf)
+
+    upstream = torch.randn(4, LEAF_SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
+    to_leaf, to_counterfactuals, to_logits = torch.autograd.grad(
+        (read * upstream).sum(), (leaf, counterfactuals, logits), materialize_grads=True
+    )
+    assert torch.equal(to_leaf, upstream)
+    assert not to_counterfactuals.any()
+    for episode in range(4):
+        for level in range(3):
+            z = (logits + noise)[episode, level].item()
+            p = 1 / (1 + math.exp(-z / temperature))
+            taken, other = leaf[episode].tolist(), counterfactuals[episode, level].tolist()
+            right, left = (taken, other) if z > 0 else (other, taken)
+            along = sum(u * (r - le) for u, r, le in zip(upstream[episode].tolist(), right, left, strict=True))
+            expected = along * p * (1 - p) / temperature
+            assert to_logits[episode, level].item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_straight_through_read_is_the_leaf_exactly_in_float32_too():
+    leaf, counterfactuals, logits, noise = (1e3 * tensor.float() for tensor in straight_through_case())
+    assert torch.equal(straight_through_read(leaf, counterfactuals, logits, noise, 1.0), leaf)
+
+
+@pytest.mark.parametrize("mode", ["reinforce", "straight_through", "soft", "argmax"])
+def test_known_modes_pass(mode):
+    check_mode(mode)
+
+
+def test_unknown_mode_names_the_known_ones():
+    message = (
+        "Expected argument `attention` to be one of ('reinforce', 'straight_through', 'soft', 'argmax'), "
+        "but got 'hard'."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        check_mode("hard")

@@ -1,0 +1,276 @@
+"""The picture of a model's attention: what it shows is what the trace says, and its errors are one line."""
+
+import json
+import re
+from xml.etree import ElementTree
+
+import pytest
+import torch
+
+from lightning_ham import draw
+from lightning_ham.hub import HAMModel
+
+SVG = "{http://www.w3.org/2000/svg}"
+INSTANCES = {
+    "reverse": [7, 1000, 42, 5, 6],
+    "search": ([(2, 7), (9, 4), (9, 1), (30, 7)], 9),
+    "merge": ([(0.125, 7), (0.5, 21), (0.75, 3)], [(0.25, 30)]),
+    "sort": [(9, 4), (2, 7), (9, 1)],
+    "add": (6, 3),
+}
+SMALL = {"controller_size": 4, "leaf_size": 4}
+
+
+def make_model(task, **options):
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        return HAMModel(task, controller_options={**SMALL, **options}).eval()
+
+
+def parse(svg):
+    return ElementTree.fromstring(svg)
+
+
+def steps_of(root):
+    return [group for group in root.iter(f"{SVG}g") if group.get("class") == "step"]
+
+
+def with_class(element, *wanted):
+    return [child for child in element.iter() if {*wanted} <= set((child.get("class") or "").split())]
+
+
+def texts(element):
+    return ["".join(text.itertext()) for text in element.iter(f"{SVG}text")]
+
+
+class Planted:
+    """A model that did what the test says it did."""
+
+    def __init__(self, task, leaves, outputs, answer, accesses_per_output=1):
+        self.task = make_model(task).task
+        self.accesses_per_output = accesses_per_output
+        self.steps = [
+            {"leaf": leaf, "branch_probabilities": [0.75 * (leaf >> 1 & 1), 0.996 * (leaf & 1)], "output": output}
+            for leaf, output in zip(leaves, outputs, strict=True)
+        ]
+        self.answer = answer
+
+    def trace(self, instance):
+        return {"num_leaves": 4, "steps": self.steps, "answer": self.answer}
+
+
+def merged(*leaves, answer=(7, 30, 21, 3), outputs=None, **options):
+    values = outputs or [7, 30, 21, 3]
+    bits = [[*(value >> place & 1 for place in (4, 3, 2, 1, 0)), 0] for value in values]
+    return Planted("merge", leaves, [*bits, [0, 0, 0, 0, 0, 1]], list(answer), **options)
+
+
+@pytest.mark.parametrize(("task", "instance"), INSTANCES.items())
+def test_every_step_shows_what_the_trace_says(task, instance):
+    model = make_model(task)
+    trace = model.trace(instance)
+    root = parse(draw.attention_svg(model, instance))
+    drawn = steps_of(root)
+    assert [int(group.get("data-step")) for group in drawn] == list(range(len(trace["steps"])))
+    for group, step in zip(drawn, trace["steps"], strict=True):
+        (attended,) = with_class(group, "leaf", "attended")
+        assert int(attended.get("data-leaf")) == step["leaf"]
+        probabilities = [float(text) for node in with_class(group, "node", "taken") for text in texts(node)]
+        assert probabilities == pytest.approx(step["branch_probabilities"], abs=0.005)
+        assert len(with_class(group, "leaf")) == trace["num_leaves"]
+
+
+@pytest.mark.parametrize("leaf", range(4))
+def test_highlighted_path_leads_from_the_root_to_the_attended_leaf(leaf):
+    root = parse(draw.attention_svg(merged(leaf, leaf, leaf, leaf, leaf), INSTANCES["merge"], [0]))
+    (group,) = steps_of(root)
+    edges = [tuple(map(float, re.findall(r"[\d.]+", path.get("d")))) for path in with_class(group, "edge", "taken")]
+    nodes = [circle for node in with_class(group, "node", "taken") for circle in node.iter(f"{SVG}circle")]
+    (attended,) = with_class(group, "attended")
+    (rectangle,) = attended.iter(f"{SVG}rect")
+    leaf_x = float(rectangle.get("x")) + float(rectangle.get("width")) / 2
+    assert len(edges) == len(nodes) == 2
+    assert [edge[:2] for edge in edges] == [(float(node.get("cx")), float(node.get("cy"))) for node in nodes]
+    assert edges[0][2:] == edges[1][:2]
+    assert edges[1][2:] == (leaf_x, float(rectangle.get("y")))
+    assert edges[0][0] == 80, "the root stands above the middle of its four leaves"
+
+
+def test_leaves_show_their_cells_and_what_happened_to_them():
+    root = parse(draw.attention_svg(merged(0, 3, 1, 2, 0), ([(0.125, 7), (0.5, 21)], [(0.25, 30)]), [2]))
+    (group,) = steps_of(root)
+    leaves = sorted(with_class(group, "leaf"), key=lambda leaf: int(leaf.get("data-leaf")))
+    assert [texts(leaf) for leaf in leaves] == [["0.125", "7"], ["0.5", "21"], ["0.25", "30"], ["blank"]]
+    assert [leaf.get("class") for leaf in leaves] == [
+        "leaf rewritten",
+        "leaf attended",
+        "leaf",
+        "leaf blank rewritten",
+    ]
+    assert [text for text in texts(group) if text in {"first", "second"}] == ["first", "second"]
+
+
+@pytest.mark.parametrize(
+    ("task", "labels"),
+    [
+        ("reverse", [["7"], ["1000"], ["42"], ["5"], ["6"]]),
+        ("search", [["2", "7"], ["9", "4"], ["9", "1"], ["30", "7"], ["9"]]),
+        ("sort", [["9", "4"], ["2", "7"], ["9", "1"]]),
+        ("add", [["0"], ["1"], ["1"], ["+"], ["1"], ["1"], ["0"], ["="]]),
+    ],
+)
+def test_labels(task, labels):
+    root = parse(draw.attention_svg(make_model(task), INSTANCES[task], [0]))
+    leaves = sorted(with_class(root, "leaf"), key=lambda leaf: int(leaf.get("data-leaf", 99)))
+    assert [texts(leaf) for leaf in leaves[: len(labels)]] == labels
+
+
+def test_long_labels_are_abbreviated_and_whole_values_kept_beside_them():
+    instance = ([(0.0001, 7), (1 / 3, 21), (1.0, 3)], [])
+    root = parse(draw.attention_svg(merged(0, 1, 2, 3, 0), instance, [0]))
+    leaves = [leaf for leaf in with_class(root, "leaf") if leaf.get("data-leaf")]
+    assert {leaf.get("data-leaf"): texts(leaf)[0] for leaf in leaves} == {
+        "0": "1e-04",
+        "1": "0.333",
+        "2": "1",
+        "3": "blank",
+    }
+    titles = ["".join(title.itertext()) for leaf in leaves for title in leaf.iter(f"{SVG}title")]
+    assert f"leaf 1: ({1 / 3}, 21)" in titles
+
+
+def test_outputs_are_symbols_until_the_end():
+    model = merged(0, 3, 1, 2, 0)
+    model.steps[3]["output"] = [0, 0, 0, 0, 0, 1]
+    root = parse(draw.attention_svg(model, INSTANCES["merge"]))
+    outputs = [texts(output) for group in steps_of(root) for output in with_class(group, "output")]
+    assert outputs == [["7"], ["30"], ["21"], ["end"], ["after end"]]
+
+
+def test_silent_timesteps_put_nothing_out_that_counts():
+    root = parse(draw.attention_svg(make_model("search"), INSTANCES["search"]))
+    first, second = (texts(output)[0] for group in steps_of(root) for output in with_class(group, "output"))
+    assert first == "unscored"
+    assert second == str(make_model("search").solve([INSTANCES["search"]])[0])
+
+
+def test_output_stands_at_the_last_access_before_it():
+    model = make_model("sort", accesses_per_output=2)
+    root = parse(draw.attention_svg(model, INSTANCES["sort"]))
+    assert [len(with_class(group, "output")) for group in steps_of(root)] == [0, 1] * 4
+    assert "access 1" in texts(root)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ([7, 30, 21, 3], "The model's answer, which is right: [7, 30, 21, 3]"),
+        ([7, 30], "The model's answer, which is wrong: [7, 30] instead of [7, 30, 21, 3]"),
+    ],
+)
+def test_heading_says_whether_the_answer_is_right(answer, expected):
+    root = parse(draw.attention_svg(merged(0, 3, 1, 2, 0, answer=answer), INSTANCES["merge"]))
+    assert expected in texts(root)
+    assert expected in root.find(f"{SVG}desc").text
+
+
+def test_picture_is_described_and_has_its_own_background():
+    root = parse(draw.attention_svg(merged(0, 3, 1, 2, 0), INSTANCES["merge"], [1]))
+    assert root.get("role") == "img"
+    assert root.get("aria-labelledby").split() == [root.find(f"{SVG}{tag}").get("id") for tag in ("title", "desc")]
+    assert root.find(f"{SVG}title").text == "One episode of merge: the path of attention"
+    assert "Access 1 reads leaf 3; put out: 30." in root.find(f"{SVG}desc").text
+    background = root.find(f"{SVG}rect")
+    assert float(background.get("width")) == float(root.get("width")) - 1
+    assert float(background.get("height")) == float(root.get("height")) - 1
+    assert background.get("fill") != "none"
+
+
+@pytest.mark.parametrize(("task", "length"), [("reverse", 1), ("merge", 2), ("sort", 17), ("merge", 64)])
+def test_everything_stands_inside_the_picture(task, length):
+    model = make_model(task)
+    episodes = model.task.sample(1, (length, length), generator=torch.Generator().manual_seed(0))
+    instance = model.task.decode_inputs(episodes.inputs[0], episodes.occupied[0])
+    root = parse(draw.attention_svg(model, instance, [0, 1, 1, 0]))
+    width, height = float(root.get("width")), float(root.get("height"))
+    for group in steps_of(root):
+        x, y = map(float, re.findall(r"[\d.]+", group.get("transform")))
+        for rectangle in group.iter(f"{SVG}rect"):
+            assert x + float(rectangle.get("x")) >= 0
+            assert x + float(rectangle.get("x")) + float(rectangle.get("width")) <= width
+            assert y + float(rectangle.get("y")) + float(rectangle.get("height")) <= height
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0, "0.00"), (0.996, "1.00"), (0.504, "0.504"), (0.5, "0.5000"), (0.4961, "0.496")]
+)
+def test_probability_is_seen_on_its_side_of_one_half(value, text):
+    assert draw._probability(value) == text
+
+
+def test_text_is_safe_in_xml():
+    assert draw._text("a<b&\x00") == "a&lt;b&amp;�"
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "sort"
+    make_model("sort").save(folder)
+    return str(folder)
+
+
+def test_command_writes_a_file_or_to_standard_output(saved, tmp_path, capsys):
+    target = tmp_path / "picture.svg"
+    arguments = [saved, "--instance", json.dumps(INSTANCES["sort"]), "--steps", "0,2"]
+    assert draw.main([*arguments, "-o", str(target)]) == 0
+    assert capsys.readouterr().out == ""
+    assert draw.main(arguments) == 0
+    assert capsys.readouterr().out == target.read_text(encoding="utf-8")
+    assert [group.get("data-step") for group in steps_of(parse(target.read_text(encoding="utf-8")))] == ["0", "2"]
+
+
+def test_command_draws_an_instance_by_its_seed_and_length(saved, capsys):
+    pictures = {}
+    for options in ((), ("--seed", "0"), ("--seed", "1"), ("--length", "3")):
+        assert draw.main([saved, *options]) == 0
+        pictures[options] = capsys.readouterr().out
+    assert pictures[()] == pictures["--seed", "0"] != pictures["--seed", "1"]
+    assert len(steps_of(parse(pictures["--length", "3"]))) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--instance", "[[9, 4"], "Expected --instance to be JSON, but got '[[9, 4'"),
+        (["--instance", "[[9, 40]]"], "Expected values from 0 to 31, but got 40 (pair 1)"),
+        (["--instance", "[[9, 4]]", "--seed", "1"], "Expected either --instance, or --length and --seed"),
+        (["--steps", "0,99"], "Expected steps from 0 to 8, but got 99"),
+        (["--steps=-1"], "Expected steps from 0 to 8, but got -1"),
+        (["--steps", "one"], "Expected numbers such as 0,1,2, but got 'one'"),
+        (["--length", "65"], "Expected an instance of at most 64 cells to draw, but got 65"),
+        (["--length", "0"], "Expected a whole number of at least 1, but got '0'"),
+        (["-o", "no/such/folder.svg"], "no/such/folder.svg"),
+        (["--stepts", "0"], "did you mean --steps?"),
+    ],
+)
+def test_mistakes_are_one_line(saved, capsys, arguments, message):
+    with pytest.raises(SystemExit) as exit_:
+        draw.main([saved, *arguments])
+    captured = capsys.readouterr()
+    assert exit_.value.code == 2
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+def test_unknown_model_is_one_line(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        draw.main(["ham-sorted"])
+    assert exit_.value.code == 2
+    assert "ham-sort" in (error := capsys.readouterr().err)
+    assert error.count("\n") == 1
+
+
+def test_no_step_to_draw_is_an_error():
+    with pytest.raises(ValueError, match="at least one step"):
+        draw.attention_svg(make_model("sort"), INSTANCES["sort"], [])

@@ -1,0 +1,37 @@
+"""What the wheel holds, read from a wheel that is built."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DATA = {".jinja", ".json", ".md", ".safetensors", ".typed"}
+
+
+@pytest.fixture(scope="module")
+def contents(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT]
+    subprocess.run(command, check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    return set(zipfile.ZipFile(wheel).namelist())
+
+
+def test_wheel_has_every_recipe(contents):
+    recipes = {f"lightning_ham/{path.relative_to(ROOT).as_posix()}" for path in ROOT.glob("recipes/**/*.yaml")}
+    assert recipes
+    assert recipes == {name for name in contents if name.startswith("lightning_ham/recipes/")}
+
+
+def test_wheel_has_bundled_weights_templates_and_type_marker(contents):
+    data = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("lightning_ham/**/*") if path.suffix in DATA}
+    assert "lightning_ham/py.typed" in data
+    assert any(name.endswith("model.safetensors") for name in data)
+    assert data <= contents
+
+
+def test_wheel_has_nothing_beside_the_package(contents):
+    assert {name.partition("/")[0].partition("-")[0] for name in contents} == {"lightning_ham"}
