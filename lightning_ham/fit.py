@@ -11,44 +11,69 @@ import json
 import logging
 import os
 import shlex
+import shutil
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
-from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
-from pytorch_lightning.loggers import CSVLogger, Logger
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint, LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger, WandbLogger
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.utilities import rank_zero_only
 
 from lightning_ham import tracking
+from lightning_ham.command_line import run
 from lightning_ham.hub.card import TrainingInfo
 from lightning_ham.hub.pretrained import HAMModel
-from lightning_ham.recipe import RecipeCLI, find_recipe, recipe_names
-from lightning_ham.training import EpisodeCounter
-from lightning_ham.training.evaluation import check_lengths, describe_machine, evaluate, table
+from lightning_ham.recipe import RecipeCLI, find_recipe, recipe_names, without_markup
+from lightning_ham.training import EpisodeCounter, HAMModule
+from lightning_ham.training.evaluation import describe_machine, evaluate, table
 
 _LOG = logging.getLogger("lightning_ham")
 _LAST = Path("checkpoints", "last.ckpt")
+_TRAINING = "training.json"
 _RUN_DIR_VARIABLE = "LIGHTNING_HAM_RUN_DIR"  # tells the processes that DDP starts which folder the first one chose
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Train, evaluate and export; see the module's docstring."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train, evaluate and export; return the exit status. See the module's docstring."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     _quieten()
     try:
         recipe, cli = _parse(arguments)
-        check_lengths(cli.datamodule.task, cli.config.evaluation.lengths)
         run_dir, checkpoint = _run_folder(cli, recipe)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    torch.set_num_threads(cli.config.threads)
-    trainer, counter = _train(cli, run_dir, checkpoint)
-    if trainer.is_global_zero:
-        _evaluate_and_export(cli, trainer, counter, run_dir, recipe, arguments)
+        if checkpoint:
+            _check_checkpoint(cli, checkpoint)
+        torch.set_num_threads(cli.config.threads)
+        counter = EpisodeCounter()
+        trainer = _make_trainer(cli, run_dir, counter)
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except (ImportError, OSError, ValueError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    os.environ[_RUN_DIR_VARIABLE] = str(run_dir)
+    try:
+        _train(cli, trainer, _start(cli, run_dir, recipe, arguments, checkpoint), checkpoint)
+        if trainer.is_global_zero:
+            _evaluate_and_export(cli, trainer, counter, run_dir)
+    except (KeyboardInterrupt, SystemExit):  # the latter is how Lightning ends on Ctrl-C
+        if (run_dir / _LAST).exists() and trainer.is_global_zero:
+            resume = [_python(), "-m", "lightning_ham.fit", str(run_dir / "recipe.yaml"), "--ckpt_path", "last"]
+            _LOG.info("Interrupted. Resume with: %s", shlex.join(resume))
+        return 130
+    finally:
+        del os.environ[_RUN_DIR_VARIABLE]
+    return 0
+
+
+def _python() -> str:
+    """Return how to call this Python from a shell; the one of an environment may not be on the path."""
+    return "python" if shutil.which("python") == sys.executable else sys.executable
 
 
 def _quieten() -> None:
@@ -70,7 +95,7 @@ def _quieten() -> None:
 def _parse(arguments: Sequence[str]) -> tuple[Path, RecipeCLI]:
     """Return the recipe's file and the command line built from it and the overrides."""
     if not arguments or arguments[0] in {"-h", "--help"}:
-        print(__doc__)
+        print(without_markup(__doc__))
         print(f"Shipped recipes: {', '.join(recipe_names())}\n", flush=True)
         RecipeCLI(None, ["--help"])
     if arguments[0].startswith("-"):
@@ -80,27 +105,29 @@ def _parse(arguments: Sequence[str]) -> tuple[Path, RecipeCLI]:
 
 
 def _run_folder(cli: RecipeCLI, recipe: Path) -> tuple[Path, Path | None]:
-    """Return the run folder, new or to be resumed, and the checkpoint to resume from.
+    """Return the run folder, new or to be resumed, and the checkpoint to resume from; nothing is written yet.
 
     Raises:
         FileNotFoundError: If there is nothing to resume.
-        FileExistsError: If a run stands where a new one was asked for.
+        FileExistsError: If something stands where a new run was asked for.
     """
     config = cli.config
-    if _RUN_DIR_VARIABLE in os.environ:
-        run_dir, checkpoint = Path(os.environ[_RUN_DIR_VARIABLE]), config.ckpt_path and Path(config.ckpt_path)
-        return run_dir, run_dir / _LAST if config.ckpt_path == "last" else checkpoint
+    asked_for = Path(config.run_dir) if config.run_dir else None
     stem = Path("runs", recipe.stem)
-    if config.ckpt_path is None:
-        run_dir = Path(config.run_dir) if config.run_dir else _first_free(stem)
+    checkpoint = None
+    if _RUN_DIR_VARIABLE in os.environ:
+        run_dir = Path(os.environ[_RUN_DIR_VARIABLE])
+        if config.ckpt_path:
+            checkpoint = run_dir / _LAST if config.ckpt_path == "last" else Path(config.ckpt_path)
+    elif config.ckpt_path is None:
+        run_dir = asked_for or _first_free(stem)
         if (run_dir / _LAST).exists():
             raise FileExistsError(
                 f"Expected a new run folder, but {run_dir} holds a run; resume it with --ckpt_path last, "
                 "or choose another --run_dir."
             )
-        checkpoint = None
     elif config.ckpt_path == "last":
-        candidates = [Path(config.run_dir)] if config.run_dir else [stem, *stem.parent.glob(f"{stem.name}-*")]
+        candidates = [asked_for] if asked_for else [stem, *stem.parent.glob(f"{stem.name}-*")]
         runs = [folder for folder in candidates if (folder / _LAST).exists()]
         if not runs:
             raise FileNotFoundError(f"Expected a run to resume, but {candidates[0] / _LAST} does not exist.")
@@ -110,11 +137,25 @@ def _run_folder(cli: RecipeCLI, recipe: Path) -> tuple[Path, Path | None]:
         checkpoint = Path(config.ckpt_path)
         if not checkpoint.is_file():
             raise FileNotFoundError(f"Expected a checkpoint or 'last' for --ckpt_path, but got {checkpoint}.")
-        run_dir = Path(config.run_dir) if config.run_dir else checkpoint.parent.parent
-    run_dir.mkdir(parents=True, exist_ok=True)
+        of_a_run = checkpoint.parent.name == _LAST.parent.name
+        run_dir = asked_for or (checkpoint.parent.parent if of_a_run else _first_free(stem))
+    if run_dir.exists() and not run_dir.is_dir():
+        raise FileExistsError(f"Expected a folder for --run_dir, but {run_dir} is a file.")
     config.run_dir = str(run_dir)
-    os.environ[_RUN_DIR_VARIABLE] = str(run_dir)
     return run_dir, checkpoint
+
+
+def _check_checkpoint(cli: RecipeCLI, checkpoint: Path) -> None:
+    """Raise a ValueError unless a checkpoint is whole, plain data and of the recipe's model."""
+    HAMModel.from_checkpoint(checkpoint)
+    saved = HAMModule.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
+    ours = cli.model
+    shapes, expected = ({name: value.shape for name, value in m.state_dict().items()} for m in (saved, ours))
+    if saved.hparams["task"] != ours.hparams["task"] or shapes != expected:
+        raise ValueError(
+            f"Expected a checkpoint of the recipe's model, but {checkpoint} holds another one; "
+            f"resume it with the recipe.yaml of its run."
+        )
 
 
 def _first_free(stem: Path) -> Path:
@@ -126,80 +167,109 @@ def _first_free(stem: Path) -> Path:
     return folder
 
 
-class _SaveAtStart(Callback):
-    """Makes a run resumable from its very first step."""
+class _KeepLast(Checkpoint):
+    """Makes a run resumable from its very first step, and from every epoch.
+
+    Not ModelCheckpoint's ``save_last``, which saves only where the best checkpoint is saved as well.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self.path.exists():
+        if not trainer.strategy.broadcast(self.path.exists()):
             trainer.save_checkpoint(self.path)
 
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.save_checkpoint(self.path)
 
-def _train(cli: RecipeCLI, run_dir: Path, checkpoint: Path | None) -> tuple[Trainer, EpisodeCounter]:
-    """Train to the end; on Ctrl-C say how to resume, and exit with status 130."""
-    resolved = cli.resolved()
-    (run_dir / "recipe.yaml").write_text(resolved)
-    wandb = cli.config.wandb
-    wandb_logger = tracking.make_logger(
-        run_dir, yaml.safe_load(resolved), wandb.mode, wandb.project, wandb.entity, run_dir.name
-    )
-    loggers: list[Logger] = [CSVLogger(run_dir, name="metrics")]
-    counter = EpisodeCounter()
-    callbacks: list[Callback] = [counter, LearningRateMonitor()]
-    if wandb_logger:
-        loggers.append(wandb_logger)
-        callbacks.append(tracking.EpisodeTable(wandb_logger))
+
+class _AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside the one that it replaces: a run that is killed meanwhile keeps that one.
+
+    Lightning itself writes to the system's folder for temporary files, which may be on another disk.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        partial = f"{path}.partial"
+        super().save_checkpoint(checkpoint, partial, storage_options)
+        Path(partial).replace(path)
+
+
+def _make_trainer(cli: RecipeCLI, run_dir: Path, counter: EpisodeCounter) -> Trainer:
+    """Return the Trainer, which writes nothing before its training begins."""
     best = ModelCheckpoint(
         run_dir / _LAST.parent,
         "best",
         monitor="val/score",
-        save_last=True,
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
-    trainer = cli.make_trainer(loggers, [*callbacks, _SaveAtStart(run_dir / _LAST), best])
+    callbacks = [counter, LearningRateMonitor(), tracking.EpisodeTable(), best, _KeepLast(run_dir / _LAST)]
+    return cli.make_trainer([CSVLogger(run_dir, name="metrics")], callbacks, [_AtomicCheckpointIO()])
+
+
+@rank_zero_only
+def _start(
+    cli: RecipeCLI, run_dir: Path, recipe: Path, arguments: Sequence[str], checkpoint: Path | None
+) -> WandbLogger | None:
+    """Write what is known of the run before it begins, and start (or continue) it in W&B."""
+    resolved = cli.resolved()
+    (run_dir / "recipe.yaml").write_text(resolved)
+    training = run_dir / _TRAINING
+    name, command = recipe.stem, shlex.join(["python", "-m", "lightning_ham.fit", *arguments])
+    if checkpoint and training.is_file():  # a resumed run has the commands of all its parts
+        earlier = json.loads(training.read_text())
+        name, command = earlier["recipe"], f"{earlier['command']} && {command}"
+    training.write_text(json.dumps({"recipe": name, "command": command}, indent=2) + "\n")
     verb = "Resuming" if checkpoint else "Training"
     _LOG.info("%s %s, %d parameters, in %s", verb, cli.config.task, cli.model.model.num_parameters, run_dir)
+    wandb = cli.config.wandb
+    return tracking.make_logger(
+        run_dir, yaml.safe_load(resolved), wandb.mode, wandb.project, wandb.entity, run_dir.name
+    )
+
+
+def _train(cli: RecipeCLI, trainer: Trainer, wandb_logger: WandbLogger | None, checkpoint: Path | None) -> None:
+    """Train to the end, and end the run in W&B."""
+    if wandb_logger:
+        trainer.loggers = [*trainer.loggers, wandb_logger]
     try:
         trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
-    except SystemExit:  # how Lightning ends on Ctrl-C
-        resume = ["python", "-m", "lightning_ham.fit", str(run_dir / "recipe.yaml"), "--ckpt_path", "last"]
-        _LOG.info("Interrupted. Resume with: %s", shlex.join(resume))
-        raise SystemExit(130) from None
     finally:
-        if wandb_logger and trainer.is_global_zero:
+        if wandb_logger:
             _LOG.info("%s", tracking.finish(wandb_logger))
-    return trainer, counter
 
 
-def _evaluate_and_export(
-    cli: RecipeCLI, trainer: Trainer, counter: EpisodeCounter, run_dir: Path, recipe: Path, arguments: Sequence[str]
-) -> None:
+def _evaluate_and_export(cli: RecipeCLI, trainer: Trainer, counter: EpisodeCounter, run_dir: Path) -> None:
     """Evaluate the best checkpoint, write ``evaluation.json`` and ``model/``, and print the error table."""
-    best = run_dir / _LAST.with_name("best.ckpt")  # not there if no epoch was validated
-    model = HAMModel.from_checkpoint(best if best.exists() else run_dir / _LAST)
+    best, last = run_dir / _LAST.with_name("best.ckpt"), run_dir / _LAST
+    model = HAMModel.from_checkpoint(best if best.exists() else last)  # there is no best one without validation
     options = cli.config.evaluation
     evaluation = evaluate(model, options.lengths, options.episodes, options.seed)
     (run_dir / "evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n")
+    started = json.loads((run_dir / _TRAINING).read_text())
     training: TrainingInfo = {
-        "recipe": recipe.stem,
-        "command": shlex.join(["python", "-m", "lightning_ham.fit", *arguments]),
+        "recipe": started["recipe"],
+        "command": started["command"],
         "seed": cli.config.seed_everything,
         "updates": trainer.global_step,
         "episodes": counter.episodes,
         "seconds": round(counter.seconds, 1),
-        "machine": ", ".join(map(str, describe_machine(model.device).values())),
-        "hyper_parameters": {
-            key: value for key, value in yaml.safe_load(cli.resolved()).items() if key not in {"run_dir", "wandb"}
-        },
+        "machine": _machine(model.device),
+        "hyper_parameters": yaml.safe_load(cli.resolved()),
     }
-    (run_dir / "training.json").write_text(json.dumps(training, indent=2) + "\n")
+    (run_dir / _TRAINING).write_text(json.dumps(training, indent=2) + "\n")
     model.save(run_dir / "model", evaluation=evaluation, training=training)
     print(table(evaluation))
     _LOG.info("Trained in %.0f s. The model is in %s", training["seconds"], run_dir / "model")
 
 
+def _machine(device: torch.device) -> str:
+    machine = describe_machine(device)
+    threads = f"{torch.get_num_threads()} of {machine['cores']} cores" if device.type == "cpu" else machine["device"]
+    return f"{machine['processor']}, {threads}, {machine['platform']}"
+
+
 if __name__ == "__main__":
-    main()
+    run(main)

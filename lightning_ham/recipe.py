@@ -7,6 +7,7 @@ only those you trust.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import difflib
 import re
@@ -19,16 +20,25 @@ import torch
 import yaml
 from jsonargparse import set_parsing_settings
 from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.callbacks import EMAWeightAveraging, ProgressBar
+from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.plugins.io import CheckpointIO
+from pytorch_lightning.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 
 from lightning_ham.controllers import complete_options
 from lightning_ham.hub.config import make_config
 from lightning_ham.models import TaskModel
 from lightning_ham.progress import make_progress
-from lightning_ham.training import HAMModule, LengthCurriculum, ReinforceOptions, StopAtErrors, TaskDataModule
+from lightning_ham.training import (
+    HAMModule,
+    LengthCurriculum,
+    MovingAverage,
+    ReinforceOptions,
+    StopAtErrors,
+    TaskDataModule,
+)
+from lightning_ham.training.evaluation import check_lengths
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the help of the options below
 
@@ -121,9 +131,9 @@ class RecipeParser(LightningArgumentParser):
         sys.stderr.write(f"error: {self._one_line(message)}\n")
         sys.exit(2)
 
-    def format_help(self) -> str:
+    def format_help(self, formatter: argparse.HelpFormatter | None = None) -> str:
         """Return the help without the markup of docstrings."""
-        return without_markup(super().format_help())
+        return without_markup(super().format_help(formatter))
 
     def check_file(self, path: Path) -> None:
         """Raise a ValueError unless a recipe is a mapping with valid keys.
@@ -173,10 +183,11 @@ class RecipeParser(LightningArgumentParser):
     def _unknown(self, key: str) -> str:
         known = sorted(self._known_keys())
         groups = {name.partition(".")[0] for name in known}
-        close = difflib.get_close_matches(key, [*known, *groups], n=1)
-        if not close:  # the right name, perhaps in no group or in a wrong one
-            by_name = {name.rpartition(".")[2]: name for name in known}
-            close = [by_name[name] for name in difflib.get_close_matches(key.rpartition(".")[2], by_name, n=1)]
+        by_name = {name.rpartition(".")[2]: name for name in known}
+        name = key.rpartition(".")[2]
+        close = [by_name[name]] if name in by_name else difflib.get_close_matches(key, [*known, *groups], n=1)
+        if not close:  # a mistyped name, in no group or in a wrong one
+            close = [by_name[match] for match in difflib.get_close_matches(name, by_name, n=1)]
         hint = f"did you mean {close[0]!r}?" if close else "see --help for those there are."
         return f"Unknown key {key!r} in the recipe or on the command line; {hint}"
 
@@ -205,6 +216,13 @@ def without_markup(text: str) -> str:
     'TaskDataModule or null'
     """
     return re.sub(r":\w+:`~?(?:\w+\.)*(\w+)`", r"\1", text).replace("``", "")
+
+
+def _as_list(value: Any) -> list[Any]:
+    """Return what a recipe may give as nothing, one or many."""
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
 
 
 class RecipeCLI(LightningCLI):
@@ -260,31 +278,31 @@ class RecipeCLI(LightningCLI):
                 f"Expected key 'weight_average' to be at least 0 and below 1, but got {config.weight_average}."
             )
         self.config_init["stop"].check(self.datamodule)
-        if not config.evaluation.lengths:
-            raise ValueError("Expected key 'evaluation.lengths' to hold at least one range (low, high), but got none.")
-        for lengths in config.evaluation.lengths:
-            try:
-                self.datamodule.task.sample(1, lengths, generator=torch.Generator())
-            except ValueError as error:
-                raise ValueError(f"Key 'evaluation.lengths': {error}") from error
+        try:
+            check_lengths(self.datamodule.task, config.evaluation.lengths)
+        except ValueError as error:
+            raise ValueError(f"Key 'evaluation.lengths': {error}") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer | None:  # type: ignore[override]
         """Leave the Trainer for :meth:`make_trainer`: its loggers need the run folder."""
         return None
 
-    def make_trainer(self, logger: list[Logger], callbacks: list[Callback]) -> Trainer:
-        """Return the recipe's Trainer with ``logger``, and with ``callbacks`` beside the recipe's own."""
+    def make_trainer(self, logger: list[Logger], callbacks: list[Callback], plugins: list[CheckpointIO]) -> Trainer:
+        """Return the Trainer with ``logger``, and with ``callbacks`` and ``plugins`` beside the recipe's own."""
         arguments = dict(self.config_init["trainer"])
-        own = arguments.pop("callbacks") or []
-        own = own if isinstance(own, list) else [own]
+        own = _as_list(arguments.pop("callbacks"))
+        own_plugins = _as_list(arguments.pop("plugins"))
         bar = arguments["enable_progress_bar"]
         progress = make_progress(sys.stdout.isatty() if bar is None else bar)
         arguments["enable_progress_bar"] = isinstance(progress, ProgressBar)
         built = [self.config_init["curriculum"], self.config_init["stop"]]
-        average = EMAWeightAveraging(decay=self.config_init["weight_average"])
+        average = MovingAverage(self.config_init["weight_average"])
         try:
             return Trainer(
-                **{**arguments, "logger": logger, "callbacks": [*own, *built, average, *callbacks, progress]}
+                **arguments,
+                logger=logger,
+                callbacks=[*own, *built, average, *callbacks, progress],
+                plugins=[*own_plugins, *plugins],
             )
         except MisconfigurationException as error:
             raise ValueError(str(error)) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import netrc
 import os
+import shlex
 import uuid
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,13 @@ from lightning_ham.training import HAMModule
 
 Mode = Literal["auto", "online", "offline", "disabled"]
 
+_MODES: dict[str, Literal["online", "offline", "disabled"]] = {
+    "online": "online",
+    "offline": "offline",
+    "disabled": "disabled",
+    "run": "online",  # W&B's older names
+    "dryrun": "offline",
+}
 _LOG = logging.getLogger(__name__)
 
 
@@ -26,9 +34,9 @@ def resolve_mode(mode: Mode) -> Literal["online", "offline", "disabled"]:
     """Return the mode to run in: the one asked for, else WANDB_MODE, else online only if there is an API key."""
     if mode != "auto":
         return mode
-    from_environment = os.environ.get("WANDB_MODE")
-    if from_environment in {"online", "offline", "disabled"}:
-        return from_environment  # type: ignore[return-value]
+    from_environment = os.environ.get("WANDB_MODE", "")
+    if from_environment in _MODES:
+        return _MODES[from_environment]
     return "online" if _has_key() else "offline"
 
 
@@ -91,22 +99,25 @@ def make_logger(
 def finish(logger: WandbLogger) -> str:
     """End the run; return the line that tells where to see it."""
     run = logger.experiment
-    where = f"To see the run in W&B: wandb sync {Path(run.dir).parent}" if run.offline else f"The run in W&B: {run.url}"
+    folder = Path(run.dir).parent
     run.finish()
-    return where
+    if not run.offline:
+        return f"The run in W&B: {run.url}"
+    parts = sorted(folder.parent.glob(f"offline-run-*-{run.id}"))  # more than one if the training was resumed
+    return f"To see the run in W&B: {shlex.join(['wandb', 'sync', *map(str, parts)])}"
 
 
 class EpisodeTable(Callback):
     """Logs a W&B table of decoded validation episodes: length, input, expected, got.
 
+    Where the Trainer has no W&B logger it does nothing.
+
     Args:
-        logger: Where to.
         episodes: Rows of the table.
         every: Epochs from one table to the next.
     """
 
-    def __init__(self, logger: WandbLogger, episodes: int = 16, every: int = 5) -> None:
-        self.logger = logger
+    def __init__(self, episodes: int = 16, every: int = 5) -> None:
         self.episodes = episodes
         self.every = every
 
@@ -120,8 +131,9 @@ class EpisodeTable(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Log the first episodes of the first set, while the averaged weights are in place."""
+        loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
         first = batch_idx == 0 and dataloader_idx == 0
-        if not first or trainer.current_epoch % self.every or not trainer.is_global_zero:
+        if not loggers or not first or trainer.current_epoch % self.every or not trainer.is_global_zero:
             return
         assert isinstance(pl_module, HAMModule)
         task = pl_module.model.task
@@ -136,4 +148,6 @@ class EpisodeTable(Callback):
             answer = task.decode(got[: task.timesteps_for(length)])
             expected = task.oracle(instance)
             rows.append([trainer.current_epoch, length, str(instance), str(expected), str(answer), answer == expected])
-        self.logger.log_table("episodes", columns=["epoch", "length", "input", "expected", "got", "right"], data=rows)
+        columns = ["epoch", "length", "input", "expected", "got", "right"]
+        for logger in loggers:
+            logger.log_table("episodes", columns=columns, data=rows)

@@ -78,23 +78,24 @@ class LSTMHAM(nn.Module):
         tree = self.memory.init(inputs, occupied)
         in_place = not torch.is_grad_enabled()
         hidden = cell = tree.nodes.new_zeros(len(inputs), self.controller_size)
-        accesses, states, outputs = [], [], []
+        states, logits, leaves, log_probs, entropies, outputs = [], [], [], [], [], []
         for _ in range(timesteps):
             for _ in range(self.accesses_per_output):
                 access = self.memory.attend(tree, hidden, attention, generator)
                 states.append(hidden)
-                accesses.append(access)
+                logits.append(access.logits)
+                leaves.append(access.leaf)
+                log_probs.append(access.log_prob)
+                entropies.append(access.entropy)
                 seen = torch.cat((access.read, tree.root), dim=1) if self.read_root else access.read
                 hidden, cell = self.lstm(seen, (hidden, cell))
                 tree = self.memory.write(tree, access, hidden, in_place=in_place)
             outputs.append(torch.cat((hidden, access.read), dim=1))
-        logits = torch.stack([access.logits for access in accesses], dim=1)  # [batch, accesses, depth]
-        leaves = torch.stack([access.leaf for access in accesses], dim=1)
         return Rollout(
             outputs=self.head(torch.stack(outputs, dim=1)),
             states=torch.stack(states, dim=1),
-            log_probs=torch.stack([access.log_prob for access in accesses], dim=1),
-            entropies=torch.stack([access.entropy for access in accesses], dim=1),
-            leaves=leaves,
-            branch_probs=torch.sigmoid(logits),
+            log_probs=torch.stack(log_probs, dim=1),
+            entropies=torch.stack(entropies, dim=1),
+            leaves=torch.stack(leaves, dim=1),
+            branch_probs=torch.sigmoid(torch.stack(logits, dim=1)),
         )

@@ -45,9 +45,9 @@ class Descent(NamedTuple):
 
 def logistic_noise(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
     """Draw standard logistic noise: ``1[logit + noise > 0]`` is then a Bernoulli(sigmoid(logit)) sample."""
-    tiny = torch.finfo(like.dtype).tiny
-    uniform = torch.rand(shape, dtype=like.dtype, device=like.device, generator=generator)
-    return torch.logit(uniform, eps=max(tiny, torch.finfo(like.dtype).eps))
+    dtype = torch.promote_types(like.dtype, torch.float32)  # half precision knows too few probabilities
+    uniform = torch.rand(shape, dtype=dtype, device=like.device, generator=generator)
+    return torch.logit(uniform, eps=torch.finfo(dtype).eps)
 
 
 @torch.no_grad()
@@ -108,6 +108,7 @@ def leaf_probabilities(tree: Tree, query: Tensor, search: Search) -> tuple[Tenso
     level = 1
     while level < num_leaves:
         p = right[:, level : 2 * level]
-        probabilities = torch.stack((probabilities * (1 - p), probabilities * p), dim=-1).view(batch, -1)
+        left = torch.sigmoid(-logits[:, level : 2 * level])  # more exact than 1 - p
+        probabilities = torch.stack((probabilities * left, probabilities * p), dim=-1).view(batch, -1)
         level *= 2
     return probabilities, logits

@@ -48,9 +48,14 @@ class Access(NamedTuple):
 
     @property
     def entropy(self) -> Tensor:
-        """Entropy of the branches on the path, in nats, summed over its levels, ``[batch]``."""
-        p = torch.sigmoid(self.logits)
-        return (F.softplus(self.logits) - p * self.logits).sum(dim=1)
+        """Entropy in nats, ``[batch]``: of the branches on the path, summed over its levels.
+
+        Over sampled paths its mean is the entropy of the choice of a leaf, which is what it is for ``soft``.
+        """
+        if self.weights.shape[1]:
+            return torch.special.entr(self.weights).sum(dim=1)
+        size = self.logits.abs()
+        return (F.softplus(-size) + size * torch.sigmoid(-size)).sum(dim=1)
 
 
 class HierarchicalAttentiveMemory(nn.Module):
@@ -95,7 +100,7 @@ class HierarchicalAttentiveMemory(nn.Module):
                 f"Expected argument `real_inputs` to be between 0 and `input_size` ({input_size}), "
                 f"but got {real_inputs}."
             )
-        if temperature <= 0:
+        if not temperature > 0:
             raise ValueError(f"Expected argument `temperature` to be positive, but got {temperature}.")
         hidden = hidden_size or leaf_size
         self.leaf_size = leaf_size

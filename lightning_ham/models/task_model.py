@@ -103,9 +103,8 @@ class TaskModel(nn.Module):
             self.task.check(instance)
         answers: list[Any] = [None] * len(instances)
         for positions in self._batches(instances, batch_size):
-            episodes = self.task.encode([instances[i] for i in positions])
-            outputs, _ = self._run(episodes)
-            for position, length, bits in zip(positions, episodes.lengths.tolist(), outputs, strict=True):
+            outputs, _, lengths = self._run([instances[i] for i in positions])
+            for position, length, bits in zip(positions, lengths, outputs, strict=True):
                 # Longer neighbours have given it more timesteps than its own.
                 answers[position] = self.task.decode(bits[: self.task.timesteps_for(length)])
         return answers
@@ -113,8 +112,7 @@ class TaskModel(nn.Module):
     def trace(self, instance: Any) -> Trace:
         """Answer one instance and tell, for every access, the leaf attended and the branch probabilities."""
         self.task.check(instance)
-        episodes = self.task.encode([instance])
-        outputs, rollout = self._run(episodes)
+        outputs, rollout, (length,) = self._run([instance])
         bits = outputs[0].long().tolist()
         per_output = rollout.leaves.shape[1] // len(bits)
         steps: list[TraceStep] = [
@@ -124,7 +122,7 @@ class TaskModel(nn.Module):
             )
         ]
         return {
-            "num_leaves": episodes.inputs.shape[1],
+            "num_leaves": capacity_for(length),
             "steps": steps,
             "answer": self.task.decode(outputs[0]),
         }
@@ -139,7 +137,18 @@ class TaskModel(nn.Module):
                 yield positions[start : start + batch_size]
 
     @torch.inference_mode()
-    def _run(self, episodes: Episodes) -> tuple[Tensor, Rollout]:
-        """Run episodes deterministically; return the output bits ``[batch, timesteps, output_size]`` on the CPU."""
-        rollout = self(Episodes(*(tensor.to(self.device) for tensor in episodes)), "argmax")
-        return (rollout.outputs > 0).cpu(), rollout
+    def _run(self, instances: Sequence[Any]) -> tuple[Tensor, Rollout, list[int]]:
+        """Run instances deterministically, without their right answers.
+
+        Returns:
+            The output bits ``[batch, timesteps, output_size]`` on the CPU, what the controller did, and the lengths.
+        """
+        inputs, occupied, lengths = self.task.encode_inputs(instances)
+        timesteps = max(map(self.task.timesteps_for, lengths.tolist()))
+        was_training = self.training
+        self.eval()
+        try:
+            rollout: Rollout = self.controller(inputs.to(self.device), occupied.to(self.device), timesteps, "argmax")
+        finally:
+            self.train(was_training)
+        return (rollout.outputs > 0).cpu(), rollout, lengths.tolist()

@@ -144,18 +144,33 @@ class Task(ABC, Generic[Instance, Answer]):
             capacity: The number of cells to pad to, a power of two; the smallest that fits all instances
                 where None.
         """
+        cells, lengths = self._cells(instances)
+        symbols = [
+            self.answer_to_symbols(self.oracle(instance), length)
+            for instance, length in zip(instances, lengths.tolist(), strict=True)
+        ]
+        capacity = _checked_capacity(capacity, int(lengths.max()))
+        return self._assemble(cells, pad_sequence(symbols, batch_first=True), lengths, capacity)
+
+    def encode_inputs(
+        self, instances: Sequence[Instance], *, capacity: int | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Check instances and encode them without answering them.
+
+        Returns:
+            ``inputs``, ``occupied`` and ``lengths``, as those of `Episodes`.
+        """
+        cells, lengths = self._cells(instances)
+        return *_padded(cells, lengths, _checked_capacity(capacity, int(lengths.max()))), lengths
+
+    def _cells(self, instances: Sequence[Instance]) -> tuple[Tensor, Tensor]:
+        """Check instances; return their cells, [batch, longest length, input_size], and their lengths, [batch]."""
         if not instances:
             raise ValueError("Expected at least one instance, but got none")
-        cells, symbols = [], []
         for instance in instances:
             self.check(instance)
-            cells.append(self.instance_to_cells(instance))
-            symbols.append(self.answer_to_symbols(self.oracle(instance), len(cells[-1])))
-        lengths = torch.tensor([len(rows) for rows in cells])
-        capacity = _checked_capacity(capacity, int(lengths.max()))
-        return self._assemble(
-            pad_sequence(cells, batch_first=True), pad_sequence(symbols, batch_first=True), lengths, capacity
-        )
+        cells = [self.instance_to_cells(instance) for instance in instances]
+        return pad_sequence(cells, batch_first=True), torch.tensor([len(rows) for rows in cells])
 
     def decode(self, outputs: Tensor) -> Answer:
         """Read the answer from the output bits of one episode, [timesteps, output_size], bool or 0 and 1.
@@ -206,9 +221,13 @@ class Task(ABC, Generic[Instance, Answer]):
             targets = torch.cat([targets, is_end], dim=-1)  # [batch, timesteps, output_size]
             scored = torch.cat([scored, is_symbol | is_end], dim=-1)
 
-        occupied = torch.arange(capacity) < lengths.unsqueeze(1)
-        inputs = pad(cells, (0, 0, 0, capacity - cells.shape[1])) * occupied.unsqueeze(-1)
-        return Episodes(inputs, occupied, targets, scored, lengths)
+        return Episodes(*_padded(cells, lengths, capacity), targets, scored, lengths)
+
+
+def _padded(cells: Tensor, lengths: Tensor, capacity: int) -> tuple[Tensor, Tensor]:
+    """Cells padded to the capacity with what is beyond each row's length blanked, and which of them are occupied."""
+    occupied = torch.arange(capacity) < lengths.unsqueeze(1)
+    return pad(cells, (0, 0, 0, capacity - cells.shape[1])) * occupied.unsqueeze(-1), occupied
 
 
 def _checked_capacity(capacity: int | None, longest: int) -> int:

@@ -1,6 +1,6 @@
 """Training with PyTorch Lightning: module, data, callbacks, metrics, losses."""
 
-from lightning_ham.training.callbacks import EpisodeCounter, LengthCurriculum, StopAtErrors
+from lightning_ham.training.callbacks import EpisodeCounter, LengthCurriculum, MovingAverage, StopAtErrors
 from lightning_ham.training.datamodule import TaskDataModule
 from lightning_ham.training.metrics import SequenceErrors
 from lightning_ham.training.module import HAMModule, ReinforceOptions
@@ -9,6 +9,7 @@ __all__ = [
     "EpisodeCounter",
     "HAMModule",
     "LengthCurriculum",
+    "MovingAverage",
     "ReinforceOptions",
     "SequenceErrors",
     "StopAtErrors",

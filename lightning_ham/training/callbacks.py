@@ -6,7 +6,10 @@ import logging
 import time
 from typing import Any
 
+import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import WeightAveraging
+from torch import Tensor
 
 from lightning_ham.tasks import Episodes
 from lightning_ham.training.datamodule import TaskDataModule
@@ -121,6 +124,26 @@ class StopAtErrors(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the count."""
         self._met = state_dict["met"]
+
+
+class MovingAverage(WeightAveraging):
+    """Keeps an exponential moving average of the weights: validated, put into checkpoints, and left in the end.
+
+    The n-th update has the decay ``min(decay, (1 + n) / (10 + n))``, so that at first the average does not lag
+    behind the curriculum.
+
+    Args:
+        decay: Share of the average that stays at an update.
+    """
+
+    def __init__(self, decay: float = 0.99) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"Expected argument `decay` to be at least 0 and below 1, but got {decay}.")
+
+        def average(averaged: Tensor, current: Tensor, updates: Tensor) -> Tensor:
+            return torch.lerp(current, averaged, ((1 + updates) / (10 + updates)).clamp(max=decay).to(averaged.dtype))
+
+        super().__init__(use_buffers=False, avg_fn=average)  # the buffers are constants
 
 
 class EpisodeCounter(Callback):

@@ -33,7 +33,7 @@ def bit_accuracy(logits: Tensor, targets: Tensor, scored: Tensor) -> Tensor:
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Return the mean of ``values`` where ``mask`` is True, both ``[batch, time]``; 0 where none is."""
-    return (values * mask).sum() / mask.sum().clamp(min=1)
+    return torch.where(mask, values, 0.0).sum() / mask.sum().clamp(min=1)
 
 
 def spread_over_accesses(rewards: Tensor, accesses_per_output: int) -> Tensor:

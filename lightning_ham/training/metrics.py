@@ -30,12 +30,14 @@ class SequenceErrors(Metric):
     total: Tensor
     bucket_wrong: Tensor
     bucket_total: Tensor
+    _edges: Tensor
 
     def __init__(self, bucket_edges: Sequence[int] = (2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)) -> None:
         super().__init__()
         if list(bucket_edges) != sorted(set(bucket_edges)) or not bucket_edges or bucket_edges[0] < 1:
             raise ValueError(f"Expected argument `bucket_edges` to be ascending and positive, but got {bucket_edges}.")
         self.bucket_edges = tuple(bucket_edges)
+        self.register_buffer("_edges", torch.tensor(self.bucket_edges), persistent=False)
         buckets = len(bucket_edges) + 1  # the last one takes what is longer than all edges
         for name, size in (("wrong", 3), ("total", 3), ("bucket_wrong", buckets), ("bucket_total", buckets)):
             self.add_state(name, torch.zeros(size, dtype=torch.long), dist_reduce_fx="sum")
@@ -53,7 +55,7 @@ class SequenceErrors(Metric):
         wrong_sequences = wrong_symbols.any(dim=-1)
         self.wrong += torch.stack((wrong_sequences.sum(), wrong_symbols.sum(), wrong_bits.sum()))
         self.total += torch.stack((scored.any(-1).any(-1).sum(), scored.any(-1).sum(), scored.sum()))
-        bucket = torch.bucketize(episodes.lengths, torch.tensor(self.bucket_edges, device=scored.device))
+        bucket = torch.bucketize(episodes.lengths, self._edges)
         self.bucket_wrong.index_add_(0, bucket, wrong_sequences.long())
         self.bucket_total.index_add_(0, bucket, torch.ones_like(bucket))
 

@@ -215,9 +215,11 @@ class HAMModule(LightningModule):
         elif options.baseline == "leave_one_out":
             advantages = returns - losses.leave_one_out_baseline(returns, options.rollouts)
         if options.normalize:
-            variance = losses.masked_mean(advantages**2, counts) - losses.masked_mean(advantages, counts) ** 2
-            advantages = advantages / (variance + 1e-8).sqrt()
-        parts["policy"] = losses.policy_gradient_loss(rollout.log_probs, advantages, counts)
+            deviations = advantages - losses.masked_mean(advantages, counts)
+            advantages = advantages / (losses.masked_mean(deviations**2, counts) + 1e-8).sqrt()
+        # Per scored timestep, as the likelihood is: together they are then the gradient of one objective.
+        accesses_per_timestep = counts.sum() / scored.sum().clamp(min=1)
+        parts["policy"] = accesses_per_timestep * losses.policy_gradient_loss(rollout.log_probs, advantages, counts)
         return parts
 
     def on_train_epoch_end(self) -> None:

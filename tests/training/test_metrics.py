@@ -92,8 +92,8 @@ def test_bits_that_are_not_scored_do_not_count():
 
 
 def test_a_logit_of_zero_is_a_zero():
-    episodes = make_episodes(torch.tensor([[[0.0, 1.0]]]), torch.ones(1, 1, 2).bool(), [1])
-    assert counted(torch.zeros(1, 1, 2), episodes)["bit_error"] == 0.5
+    episodes = make_episodes(torch.tensor([[[0.0, 0.0, 1.0]]]), torch.ones(1, 1, 3).bool(), [1])
+    assert counted(torch.zeros(1, 1, 3), episodes)["bit_error"] == pytest.approx(1 / 3)
 
 
 def test_buckets_are_closed_above_and_longer_episodes_count_in_the_totals_only():

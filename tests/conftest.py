@@ -1,0 +1,131 @@
+"""How tests run ``python -m lightning_ham.fit``: as a process of its own, in a folder of its own."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import pytest
+import yaml
+
+# Imports once what takes seconds to import, and forks for every run: each is a process like any other, with its own
+# folder, environment, output and exit status, but starts at once. Not for runs that log to W&B, which makes a folder
+# for its files when it is imported, and removes it at the end of the process.
+SERVER = """
+import json, os, sys
+from lightning_ham import command_line, fit
+
+for line in sys.stdin:
+    job = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        os.chdir(job["folder"])
+        os.environ.clear()
+        os.environ.update(job["environment"])
+        for number, name in enumerate((os.devnull, job["stdout"], job["stderr"])):
+            os.dup2(os.open(name, os.O_RDWR | os.O_CREAT), number)
+        sys.argv = ["fit", *job["arguments"]]
+        command_line.run(fit.main)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+TINY = {
+    "seed_everything": 3,
+    "task": "search",
+    "model": {"controller_options": {"controller_size": 8, "leaf_size": 8}, "learning_rate": 0.03},
+    "data": {
+        "batch_size": 16,
+        "batches_per_epoch": 4,
+        "capacity": 8,
+        "validation_episodes": 100,
+        "validation_lengths": [[2, 8], [9, 16]],
+    },
+    # Goes on as soon as not everything is wrong: in Search that is at once.
+    "curriculum": {"threshold": 1.0},
+    "trainer": {"max_epochs": 3, "accelerator": "cpu", "log_every_n_steps": 1},
+    "evaluation": {"lengths": [[2, 8], [9, 16]], "episodes": 50},
+}
+
+
+@dataclasses.dataclass
+class Finished:
+    """How a run ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+class Fit:
+    """Runs ``fit`` in forks of a server."""
+
+    def __init__(self, server: subprocess.Popen[str], environment: dict[str, str], logs: Path) -> None:
+        self.server = server
+        self.environment = environment
+        self.logs = logs
+        self.number = 0
+
+    def start(self, folder: Path, *arguments: str, **environment: str) -> int:
+        """Start a run in ``folder``; return the process's id. It must be waited for before the next one is started."""
+        self.number += 1
+        job = {
+            "folder": str(folder),
+            "arguments": [str(argument) for argument in arguments],
+            "environment": self.environment | environment,
+            "stdout": str(self.output("stdout")),
+            "stderr": str(self.output("stderr")),
+        }
+        print(json.dumps(job), file=_stream(self.server.stdin), flush=True)
+        return int(_stream(self.server.stdout).readline())
+
+    def output(self, name: str) -> Path:
+        return self.logs / f"{self.number}.{name}"
+
+    def wait(self) -> Finished:
+        """Wait for the run that was started last."""
+        returncode = int(_stream(self.server.stdout).readline())
+        return Finished(returncode, *(self.output(name).read_text() for name in ("stdout", "stderr")))
+
+    def __call__(self, folder: Path, *arguments: str, **environment: str) -> Finished:
+        """Run to the end."""
+        self.start(folder, *arguments, **environment)
+        return self.wait()
+
+
+def _stream(stream: IO[str] | None) -> IO[str]:
+    assert stream is not None
+    return stream
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment without W&B account or settings, in which nothing is logged."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "PL_", "NETRC"))}
+    home = str(tmp_path_factory.mktemp("home"))
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    mine = {"HOME": home, "PATH": path, "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return kept | mine
+
+
+@pytest.fixture(scope="session")
+def fit(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fit]:
+    """Runs ``fit`` with arguments in a folder."""
+    command = [sys.executable, "-c", SERVER]
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as server:
+        yield Fit(server, environment, tmp_path_factory.mktemp("output"))
+        _stream(server.stdin).close()
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe that trains in a second."""
+    path = tmp_path_factory.mktemp("recipes") / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY, sort_keys=False))
+    return path
