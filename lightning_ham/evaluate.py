@@ -49,7 +49,7 @@ def make_parser() -> CommandParser:
         metavar="N",
         help="most episodes at a time; changes speed and memory only (default: 512)",
     )
-    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: torch's)")
+    parser.add_argument("--threads", type=positive, default=1, metavar="N", help="CPU threads (default: 1)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     return parser
 
@@ -67,8 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse(argv)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("lightning_ham").setLevel(logging.INFO)
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    torch.set_num_threads(arguments.threads)
     console = Console(stderr=True)
     try:
         model = from_pretrained(arguments.model)

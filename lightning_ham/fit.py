@@ -25,6 +25,7 @@ from pytorch_lightning.callbacks import Checkpoint, LearningRateMonitor, ModelCh
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities import rank_zero_only
+from torch import Tensor
 
 from lightning_ham import tracking
 from lightning_ham.command_line import run
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _train(cli, trainer, _start(cli, run_dir, recipe, arguments, checkpoint), checkpoint)
         if trainer.is_global_zero:
-            _evaluate_and_export(cli, trainer, counter, run_dir)
+            _evaluate_and_export(cli, trainer, counter, run_dir, checkpoint)
     except (KeyboardInterrupt, SystemExit):  # the latter is how Lightning ends on Ctrl-C
         if (run_dir / _LAST).exists() and trainer.is_global_zero:
             resume = [_python(), "-m", "lightning_ham.fit", str(run_dir / "recipe.yaml"), "--ckpt_path", "last"]
@@ -88,6 +89,7 @@ def _quieten() -> None:
         ".*treespec, LeafSpec.*",
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*lr scheduler.*",
+        ".*when logging on epoch level in distributed setting.*",  # our errors are those of all processes already
     ):
         warnings.filterwarnings("ignore", message)
 
@@ -167,6 +169,14 @@ def _first_free(stem: Path) -> Path:
     return folder
 
 
+class _LatestBest(ModelCheckpoint):
+    """Keeps the checkpoint with the lowest error; of those without any, the one that has been trained longest."""
+
+    def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
+        equal = current is not None and self.best_model_score is not None and bool(current == self.best_model_score)
+        return equal or super().check_monitor_top_k(trainer, current)
+
+
 class _KeepLast(Checkpoint):
     """Makes a run resumable from its very first step, and from every epoch.
 
@@ -198,7 +208,7 @@ class _AtomicCheckpointIO(TorchCheckpointIO):
 
 def _make_trainer(cli: RecipeCLI, run_dir: Path, counter: EpisodeCounter) -> Trainer:
     """Return the Trainer, which writes nothing before its training begins."""
-    best = ModelCheckpoint(
+    best = _LatestBest(
         run_dir / _LAST.parent,
         "best",
         monitor="val/score",
@@ -241,10 +251,13 @@ def _train(cli: RecipeCLI, trainer: Trainer, wandb_logger: WandbLogger | None, c
             _LOG.info("%s", tracking.finish(wandb_logger))
 
 
-def _evaluate_and_export(cli: RecipeCLI, trainer: Trainer, counter: EpisodeCounter, run_dir: Path) -> None:
+def _evaluate_and_export(
+    cli: RecipeCLI, trainer: Trainer, counter: EpisodeCounter, run_dir: Path, checkpoint: Path | None
+) -> None:
     """Evaluate the best checkpoint, write ``evaluation.json`` and ``model/``, and print the error table."""
-    best, last = run_dir / _LAST.with_name("best.ckpt"), run_dir / _LAST
-    model = HAMModel.from_checkpoint(best if best.exists() else last)  # there is no best one without validation
+    # There is no best one without validation, and none at all if ``checkpoint`` had no epoch left to train.
+    candidates = (run_dir / _LAST.with_name("best.ckpt"), run_dir / _LAST, checkpoint)
+    model = HAMModel.from_checkpoint(next(path for path in candidates if path and path.exists()))
     options = cli.config.evaluation
     evaluation = evaluate(model, options.lengths, options.episodes, options.seed)
     (run_dir / "evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n")

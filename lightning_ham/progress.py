@@ -14,7 +14,10 @@ _SHOWN = {
 
 
 def summary(trainer: Trainer) -> dict[str, str]:
-    """Return the numbers that matter, by short name: leaves, loss, wrong sequences, speed."""
+    """Return the numbers that matter, by short name: leaves, loss, wrong sequences, speed.
+
+    To be called by all processes, as some numbers are means over them.
+    """
     metrics = trainer.callback_metrics
     shown = {short: form.format(float(metrics[key])) for key, (short, form) in _SHOWN.items() if key in metrics}
     for key, value in metrics.items():
@@ -25,13 +28,22 @@ def summary(trainer: Trainer) -> dict[str, str]:
 
 
 class TrainingBar(RichProgressBar):
-    """Lightning's rich progress bar with the numbers of :func:`summary`."""
+    """Lightning's rich progress bar with the numbers of :func:`summary`, those of the last whole epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._numbers: dict[str, str] = {}
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the epoch's numbers: here, as the bar itself asks for them in one process only."""
+        self._numbers = summary(trainer)
+        super().on_train_epoch_end(trainer, pl_module)
 
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
         """Return what stands beside the bar."""
-        return dict(summary(trainer))
+        return dict(self._numbers)
 
 
 class TrainingLines(Callback):
@@ -39,8 +51,8 @@ class TrainingLines(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the epoch's numbers."""
+        numbers = "  ".join(f"{name} {value}" for name, value in summary(trainer).items())
         if trainer.is_global_zero:
-            numbers = "  ".join(f"{name} {value}" for name, value in summary(trainer).items())
             print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {numbers}", flush=True)
 
 

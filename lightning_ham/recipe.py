@@ -40,8 +40,6 @@ from lightning_ham.training import (
 )
 from lightning_ham.training.evaluation import check_lengths
 
-set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the help of the options below
-
 _PACKAGE = Path(__file__).parent
 RECIPES = _PACKAGE / "recipes" if (_PACKAGE / "recipes").is_dir() else _PACKAGE.parent / "recipes"
 """The shipped recipes: inside the package when installed from a wheel, beside it in a checkout."""
@@ -215,7 +213,8 @@ def without_markup(text: str) -> str:
     >>> without_markup(":class:`~lightning_ham.training.TaskDataModule` or ``null``")
     'TaskDataModule or null'
     """
-    return re.sub(r":\w+:`~?(?:\w+\.)*(\w+)`", r"\1", text).replace("``", "")
+    names = re.sub(r":\w+:`([^`]*)`", lambda match: "".join(match[1].split()).rpartition(".")[2], text)
+    return names.replace("``", "")
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -230,6 +229,9 @@ class RecipeCLI(LightningCLI):
 
     def __init__(self, recipe: Path | None, overrides: Sequence[str]) -> None:
         self._recipe = recipe
+        # To find the docstrings of attributes takes time, and only the help shows them.
+        wants_help = any(override == "-h" or override.endswith("help") for override in overrides)
+        set_parsing_settings(docstring_parse_attribute_docstrings=wants_help)
         config = [] if recipe is None else ["--config", str(recipe)]
         super().__init__(
             HAMModule,

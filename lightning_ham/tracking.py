@@ -73,6 +73,11 @@ def make_logger(
     if not id_file.exists():
         id_file.write_text(uuid.uuid4().hex[:8] + "\n")
 
+    settings = wandb.Settings(console="off", silent=True)
+    if "WANDB_INIT_TIMEOUT" not in os.environ:
+        settings.init_timeout = 20  # W&B's own 90 seconds are long where there is no network
+    wandb.setup(wandb.Settings(silent=True))
+
     def start(mode: Literal["online", "offline"]) -> WandbLogger:
         run = wandb.init(
             dir=run_dir,
@@ -83,7 +88,7 @@ def make_logger(
             entity=entity,
             config=config,
             mode=mode,
-            settings=wandb.Settings(console="off", silent=True),
+            settings=settings,
         )
         return WandbLogger(experiment=run)
 
@@ -92,7 +97,8 @@ def make_logger(
     except (wandb.errors.CommError, wandb.errors.UsageError) as error:
         if resolved == "offline":
             raise
-        _LOG.warning("W&B cannot be reached (%s); logging offline.", str(error).splitlines()[0])
+        _LOG.warning("W&B cannot be used (%s); logging offline.", str(error).splitlines()[0])
+        wandb.teardown()  # the service still holds the run that did not come about
         return start("offline")
 
 

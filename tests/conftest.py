@@ -83,6 +83,9 @@ class Fit:
         print(json.dumps(job), file=_stream(self.server.stdin), flush=True)
         return int(_stream(self.server.stdout).readline())
 
+    def is_running(self, process: int) -> bool:
+        return Path(f"/proc/{process}").exists() if Path("/proc").exists() else True
+
     def output(self, name: str) -> Path:
         return self.logs / f"{self.number}.{name}"
 
@@ -116,9 +119,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def fit(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fit]:
     """Runs ``fit`` with arguments in a folder."""
     command = [sys.executable, "-c", SERVER]
-    with subprocess.Popen(
-        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as server:
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         yield Fit(server, environment, tmp_path_factory.mktemp("output"))
         _stream(server.stdin).close()
 

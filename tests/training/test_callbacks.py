@@ -9,7 +9,14 @@ import torch
 from pytorch_lightning import Callback, LightningDataModule, Trainer
 
 from lightning_ham.tasks import Episodes
-from lightning_ham.training import EpisodeCounter, HAMModule, LengthCurriculum, StopAtErrors, TaskDataModule
+from lightning_ham.training import (
+    EpisodeCounter,
+    HAMModule,
+    LengthCurriculum,
+    MovingAverage,
+    StopAtErrors,
+    TaskDataModule,
+)
 
 
 def make_data(**options) -> TaskDataModule:
@@ -236,6 +243,53 @@ class TestStopAtErrors:
     def test_wrong_patience(self):
         with pytest.raises(ValueError, match=r"^Expected argument `patience` to be at least 1, but got 0\.$"):
             StopAtErrors(BARS, patience=0)
+
+
+class Weights(Callback):
+    """Keeps one weight after every update, and as it is validated."""
+
+    def __init__(self) -> None:
+        self.trained: list[float] = []
+        self.validated: list[float] = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.trained.append(pl_module.model.controller.head.bias[0].item())
+
+    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+        if (batch_idx, dataloader_idx) == (0, 0):
+            self.validated.append(pl_module.model.controller.head.bias[0].item())
+
+
+class TestMovingAverage:
+    @pytest.mark.parametrize("decay", [0.0, 0.15, 0.99])
+    def test_is_validated_and_left_in_the_end(self, decay):
+        weights, module = Weights(), make_module()
+        trainer = real_trainer(MovingAverage(decay), weights, max_epochs=3)
+        trainer.fit(module, make_data(batches_per_epoch=2))
+        average, expected = weights.trained[0], []
+        for n, weight in enumerate(weights.trained[1:], 1):
+            share = min(decay, (1 + n) / (10 + n))
+            average = share * average + (1 - share) * weight
+            if n % 2:
+                expected.append(average)
+        assert len(set(weights.trained)) == 6
+        assert weights.validated == pytest.approx(expected, rel=1e-5)
+        assert module.model.controller.head.bias[0].item() == pytest.approx(expected[-1], rel=1e-5)
+
+    def test_does_not_change_what_is_trained(self):
+        trained = []
+        for callbacks in ([], [MovingAverage(0.9)]):
+            torch.manual_seed(0)
+            weights, module = Weights(), make_module()
+            real_trainer(*callbacks, weights, max_epochs=2).fit(module, make_data())
+            trained.append(weights.trained)
+        assert trained[0] == trained[1]
+
+    @pytest.mark.parametrize("decay", [-0.1, 1.0])
+    def test_wrong_decay(self, decay):
+        message = f"Expected argument `decay` to be at least 0 and below 1, but got {decay}."
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            MovingAverage(decay)
 
 
 class TestEpisodeCounter:

@@ -1,5 +1,6 @@
 """A batch is named by its key: streams that are separate where they must be, and the same wherever they may be."""
 
+import itertools
 import re
 from types import SimpleNamespace
 
@@ -175,7 +176,7 @@ class TestLengths:
     def test_a_task_whose_shortest_instance_is_long_begins_there(self):
         data = make("add", capacity=16, start_capacity=1, smaller_fraction=0.5, validation_lengths=[(1, 16)])
         assert data.capacity == 4
-        assert {drawn for drawn in drawn_lengths(data, 100)} == {((4, 4), 4)}
+        assert set(drawn_lengths(data, 100)) == {((4, 4), 4)}
         data.capacity = 16
         drawn = drawn_lengths(data)
         assert {capacity for _, capacity in drawn} == {4, 8, 16}
@@ -246,7 +247,7 @@ class TestFixedSets:
         assert len(whole) == 3
         loaders_of_ranks = [getattr(make(**options, rank=rank), loaders)()[-1] for rank in range(processes)]
         shares = [episodes(list(loader)) for loader in loaders_of_ranks]
-        assert sorted(sum(shares, [])) == sorted(episodes(whole))
+        assert sorted(itertools.chain(*shares)) == sorted(episodes(whole))
         assert len({episode for share in shares for episode in share}) == 10
         # The Trainer asks for the same number of batches everywhere, and lets a rank run out of them.
         assert {len(loader) for loader in loaders_of_ranks} == {-(-3 // processes)}

@@ -612,6 +612,22 @@ for episodes in (30, 3):  # eight batches, and one: fewer than there are process
         "capacity": data.capacity,
         "episodes": counter.episodes,
     }
+
+class RightOnOne(HAMModule):
+    def forward(self, episodes):
+        return (2 * episodes.targets - 1) * (1 if self.global_rank == 0 else -1)
+
+# Two batches, one on each process: half of all is wrong, and all of one process, which must not stay behind.
+module = RightOnOne("sort", controller_options={"controller_size": 4, "leaf_size": 4})
+data = TaskDataModule(
+    "sort", batch_size=4, batches_per_epoch=1, capacity=8, validation_episodes=8, validation_lengths=[(1, 8)]
+)
+trainer = Trainer(
+    accelerator="cpu", devices=devices, strategy=strategy, max_epochs=2, num_sanity_val_steps=0,
+    callbacks=[LengthCurriculum(threshold=0.9)], **options,
+)
+trainer.fit(module, data)
+results["half"] = [float(trainer.callback_metrics["val/current/sequence_error"]), data.capacity]
 (folder / f"{devices}-{trainer.global_rank}.json").write_text(json.dumps(results))
 """
 
@@ -628,6 +644,8 @@ def test_two_processes_are_reduced_to_the_errors_of_one(tmp_path):
         assert done.returncode == 0, done.stderr
         results[devices] = [json.loads((tmp_path / f"{devices}-{rank}.json").read_text()) for rank in range(devices)]
     (alone,), (first, second) = results[1], results[2]
+    assert first.pop("half") == second.pop("half") == [0.5, 8]
+    assert alone.pop("half") == [0.0, 8]
     for episodes in ("30", "3"):
         assert first[episodes]["before"] == second[episodes]["before"] == alone[episodes]["before"]
         assert alone[episodes]["before"].keys() >= {"val/current/sequence_error", "val/5-8/sequence_error"}

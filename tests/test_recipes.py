@@ -1,0 +1,63 @@
+"""The shipped recipes: each can be built, says what it is for, and what to expect of it."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lightning_ham.recipe import RECIPES, RecipeCLI, find_recipe, recipe_names
+from lightning_ham.tasks import task_names
+
+PATHS = sorted(RECIPES.rglob("*.yaml"))
+each_recipe = pytest.mark.parametrize("path", PATHS, ids=[path.relative_to(RECIPES).as_posix() for path in PATHS])
+
+
+def header(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    first_key = next(number for number, line in enumerate(lines) if not line.startswith("#"))
+    return "\n".join(line.removeprefix("#").strip() for line in lines[:first_key])
+
+
+def test_every_sequence_task_has_its_recipe():
+    assert {"reverse", "search", "merge", "sort", "add"} <= set(recipe_names())
+    assert [find_recipe(name) for name in recipe_names()] == PATHS
+
+
+@each_recipe
+def test_it_builds_and_its_resolved_form_is_the_same_recipe(path, tmp_path):
+    cli = RecipeCLI(path, [])
+    assert cli.config.task in task_names()
+    assert cli.model.model.task_name == cli.datamodule.task.name == cli.config.task
+    assert cli.config.stop.errors, "a recipe without a bar does not end when it has learned"
+
+    resolved = tmp_path / "resolved.yaml"
+    resolved.write_text(cli.resolved())
+    again = RecipeCLI(resolved, [])
+    assert again.resolved() == cli.resolved()
+    written, read = yaml.safe_load(path.read_text()), yaml.safe_load(cli.resolved())
+    assert (
+        read["data"].items()
+        >= {key: value for key, value in written["data"].items() if key != "validation_lengths"}.items()
+    )
+
+
+@each_recipe
+def test_its_header_says_what_to_expect(path):
+    text = header(path)
+    name = path.relative_to(RECIPES).with_suffix("").as_posix()
+    command = f"python -m lightning_ham.fit recipes/{name}.yaml"
+    assert "arXiv 1602.03218" in text
+    assert f"Train:     {command}\n" in text
+    override = re.search(rf"Override:  {command} (--\S+ \S+)\n", text)
+    assert override, "no example of an override"
+    RecipeCLI(path, override[1].split())  # it is a valid one
+
+    seed = re.search(r"Seed:      (\d+)\n", text)
+    assert seed
+    assert int(seed[1]) == RecipeCLI(path, []).config.seed_everything
+    expected = text.partition("Expected:")[2]
+    for lengths in ("1-32", "33-128"):
+        assert re.search(rf"\d[\d,]* of 2,500 wrong at lengths {lengths}\b", expected), f"no error at lengths {lengths}"
+    assert re.search(r"\d+ (s|min)\b", expected), "no training time"
+    assert "cores" in expected, "no machine"
