@@ -314,7 +314,7 @@ class RecipeCLI(LightningCLI):
         config = self.config.clone()
         config.pop("config", None)
         config["ckpt_path"] = None
-        return self.parser.dump(config, skip_none=False)
+        return self.parser.dump(config, skip_unset=False)
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what a recipe can say: what is ours first, the Trainer's many options last."""

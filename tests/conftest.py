@@ -42,7 +42,7 @@ TINY = {
         "batch_size": 16,
         "batches_per_epoch": 4,
         "capacity": 8,
-        "validation_episodes": 100,
+        "validation_episodes": 96,
         "validation_lengths": [[2, 8], [9, 16]],
     },
     # Goes on as soon as not everything is wrong: in Search that is at once.

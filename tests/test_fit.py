@@ -22,6 +22,8 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 import lightning_ham.fit
 from lightning_ham import from_pretrained
+from lightning_ham.recipe import RecipeCLI
+from lightning_ham.training import EpisodeCounter, HAMModule
 from lightning_ham.training.evaluation import evaluate
 
 COMMAND = [sys.executable, "-m", "lightning_ham.fit"]
@@ -89,11 +91,24 @@ def test_evaluation_is_what_evaluating_the_exported_model_gives(run):
 def test_best_is_exported_and_last_is_the_end(run):
     scores = logged(run, "val/score")
     best, last = (checkpoint(run / "checkpoints" / f"{name}.ckpt") for name in ("best", "last"))
-    assert best["epoch"] == scores.index(min(scores))
+    assert scores[best["epoch"]] == min(scores)
     assert (last["epoch"], last["global_step"]) == (2, 12)
     exported = safetensors.torch.load_file(run / "model" / "model.safetensors")
     assert {f"model.{name}" for name in exported} == best["state_dict"].keys()
     assert all(torch.equal(value, best["state_dict"][f"model.{name}"]) for name, value in exported.items())
+
+
+@pytest.mark.parametrize(("scores", "best"), [((0.1, 0.2, 0.3), 0), ((0.2, 0.1, 0.1), 2), ((0.2, 0.1, 0.3), 1)])
+def test_last_is_the_end_wherever_the_best_is(tmp_path, tiny_recipe, scores, best):
+    class Scored(HAMModule):
+        def on_validation_epoch_end(self):
+            self.log("val/score", scores[self.current_epoch])
+
+    cli = RecipeCLI(tiny_recipe, [])
+    trainer = lightning_ham.fit._make_trainer(cli, tmp_path, EpisodeCounter())
+    trainer.fit(Scored(**cli.model.hparams), cli.datamodule)
+    assert checkpoint(tmp_path / "checkpoints" / "best.ckpt")["epoch"] == best
+    assert checkpoint(tmp_path / "checkpoints" / "last.ckpt")["epoch"] == 2
 
 
 def test_weights_in_checkpoints_are_the_average(run):
@@ -225,7 +240,7 @@ def same_training(first: Path, second: Path) -> bool:
     for counts in (one["callbacks"]["EpisodeCounter"], other["callbacks"]["EpisodeCounter"]):
         counts.pop("seconds")
     for state in (one, other):  # of the best checkpoint only the score: its path has the name of the folder
-        (best,) = (name for name in state["callbacks"] if name.startswith("ModelCheckpoint"))
+        (best,) = (name for name in state["callbacks"] if "monitor" in name)
         state["callbacks"][best] = state["callbacks"][best]["best_model_score"]
     keys = ("epoch", "global_step", "state_dict", "current_model_state", "averaging_state", "optimizer_states")
     keys += ("lr_schedulers", "callbacks")

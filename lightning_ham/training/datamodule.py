@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -34,6 +35,8 @@ class BatchKey(NamedTuple):
     lengths: tuple[int, int]
     capacity: int
     hard_fraction: float
+    part: tuple[int, int] = (0, 1)
+    """Which of how many parts of these episodes is meant."""
 
 
 class EpisodeDataset(Dataset[Episodes]):
@@ -45,13 +48,15 @@ class EpisodeDataset(Dataset[Episodes]):
     def __getitem__(self, key: BatchKey) -> Episodes:
         """Draw the batch for ``key``."""
         generator = torch.Generator().manual_seed(stream_seed(key.seed, key.split, key.epoch, key.rank, key.number))
-        return self.task.sample(
+        episodes = self.task.sample(
             key.batch_size,
             key.lengths,
             capacity=key.capacity,
             hard_fraction=key.hard_fraction,
             generator=generator,
         )
+        first, parts = key.part
+        return Episodes(*(tensor[first::parts] for tensor in episodes))
 
 
 class _KeySampler(DistributedSampler[Episodes]):
@@ -96,7 +101,9 @@ class TrainingSampler(_KeySampler):
 
 
 class FixedSampler(_KeySampler):
-    """Names the batches of a fixed set of episodes, each rank a share of them.
+    """Names the batches of a fixed set of episodes, each rank a part of every batch.
+
+    So all ranks have as many batches, as they must where a model is run on all of them together.
 
     Args:
         datamodule: Whose task, sizes and seed the set has.
@@ -108,19 +115,16 @@ class FixedSampler(_KeySampler):
         super().__init__(datamodule)
         self.split = split
         self.lengths = lengths
-
-    @property
-    def num_batches(self) -> int:
-        """Batches in the whole set."""
-        return -(-self.datamodule.validation_episodes // self.datamodule.batch_size)
+        if datamodule.validation_episodes < self.num_replicas:
+            raise ValueError(
+                f"Expected argument `validation_episodes` to be at least the number of processes "
+                f"({self.num_replicas}), but got {datamodule.validation_episodes}."
+            )
 
     def __len__(self) -> int:
-        """Return the most batches that any rank gets.
-
-        A rank that has fewer runs out of them. The Trainer skips the validation of a rank whose number is 0, and the
-        other ranks would wait for it forever.
-        """
-        return -(-self.num_batches // self.num_replicas)
+        """Return the most batches that there can be."""
+        episodes, processes = self.datamodule.validation_episodes, self.num_replicas
+        return min(-(-episodes // self.datamodule.batch_size), episodes // processes)
 
     def __iter__(self) -> Iterator[BatchKey]:  # type: ignore[override]
         """Yield this rank's keys, the same at every call."""
@@ -130,9 +134,10 @@ class FixedSampler(_KeySampler):
         lengths = self.lengths or (data.task.min_length, data.capacity)
         capacity = capacity_for(lengths[1])
         seed = stream_seed(data.seed, *lengths)
-        for index in range(self.rank, self.num_batches, self.num_replicas):
-            size = min(data.batch_size, data.validation_episodes - index * data.batch_size)
-            yield BatchKey(seed, self.split, 0, 0, index, size, lengths, capacity, 0.0)
+        ends = [index * data.validation_episodes // len(self) for index in range(len(self) + 1)]
+        for index, (first, end) in enumerate(pairwise(ends)):
+            part = (self.rank, self.num_replicas)
+            yield BatchKey(seed, self.split, 0, 0, index, end - first, lengths, capacity, 0.0, part)
 
 
 class TaskDataModule(LightningDataModule):

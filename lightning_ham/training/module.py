@@ -305,11 +305,8 @@ class HAMModule(LightningModule):
         return names if trainer.testing else ["current", *names]
 
     def _log_all_errors(self, prefix: str) -> list[float]:
-        """Log all sets that any process counted; return their sequence errors."""
-        anywhere = self.trainer.strategy.reduce_boolean_decision  # a process may have had no batch of a small set
-        counted = {
-            name: errors for name, errors in self.eval_errors.items() if anywhere(errors.update_called, all=False)
-        }
+        """Log all sets that were counted; return their sequence errors."""
+        counted = {name: errors for name, errors in self.eval_errors.items() if errors.update_called}
         return [self._log_errors(f"{prefix}/{name}", errors) for name, errors in counted.items()]
 
     def _log_errors(self, prefix: str, errors: SequenceErrors) -> float:

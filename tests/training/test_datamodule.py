@@ -1,6 +1,5 @@
 """A batch is named by its key: streams that are separate where they must be, and the same wherever they may be."""
 
-import itertools
 import re
 from types import SimpleNamespace
 
@@ -239,20 +238,26 @@ class TestFixedSets:
         assert [sum(len(batch.lengths) for batch in loader) for loader in data.test_dataloader()] == [10, 10]
 
     @pytest.mark.parametrize("loaders", ["val_dataloader", "test_dataloader"])
-    @pytest.mark.parametrize("processes", [2, 3, 4])
-    def test_every_rank_has_a_share_and_all_shares_are_the_whole(self, loaders, processes):
-        """3 batches: more than, as many as, and fewer than there are processes."""
-        options = LONG | {"validation_lengths": [(8, 16)], "processes": processes}
-        whole = list(getattr(make(**(options | {"processes": 1})), loaders)()[-1])
-        assert len(whole) == 3
-        loaders_of_ranks = [getattr(make(**options, rank=rank), loaders)()[-1] for rank in range(processes)]
-        shares = [episodes(list(loader)) for loader in loaders_of_ranks]
-        assert sorted(itertools.chain(*shares)) == sorted(episodes(whole))
-        assert len({episode for share in shares for episode in share}) == 10
-        # The Trainer asks for the same number of batches everywhere, and lets a rank run out of them.
-        assert {len(loader) for loader in loaders_of_ranks} == {-(-3 // processes)}
+    @pytest.mark.parametrize(("processes", "episodes_in_set"), [(2, 10), (3, 10), (4, 9), (4, 4), (7, 10)])
+    def test_every_rank_has_a_share_and_all_shares_are_the_whole(self, loaders, processes, episodes_in_set):
+        options = LONG | {"validation_lengths": [(8, 16)], "validation_episodes": episodes_in_set}
+        sets = [getattr(make(**options, rank=rank, processes=processes), loaders)()[-1] for rank in range(processes)]
+        shares = [list(loader) for loader in sets]
+        seen = [episode for share in shares for episode in episodes(share)]
+        assert len(seen) == len(set(seen)) == episodes_in_set
+        # The ranks meet in every batch, so each has as many, and none of them is empty.
+        assert {len(share) for share in shares} == {len(loader) for loader in sets}
+        assert len({len(share) for share in shares}) == 1
+        assert min(len(batch.lengths) for share in shares for batch in share) > 0
+        if processes == 2:  # the set of one process, as long as its batches can be shared
+            assert sorted(seen) == sorted(episodes(list(getattr(make(**options), loaders)()[-1])))
 
-    @pytest.mark.parametrize(("episodes", "sizes"), [(1, [1]), (4, [4]), (5, [4, 1]), (8, [4, 4])])
+    def test_fewer_episodes_than_processes(self):
+        message = "Expected argument `validation_episodes` to be at least the number of processes (4), but got 3."
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            make(validation_episodes=3, processes=4).val_dataloader()
+
+    @pytest.mark.parametrize(("episodes", "sizes"), [(1, [1]), (4, [4]), (5, [2, 3]), (8, [4, 4]), (10, [3, 3, 4])])
     def test_have_as_many_episodes_as_asked_for(self, episodes, sizes):
         for loader in make(validation_episodes=episodes).val_dataloader():
             assert [len(batch.lengths) for batch in loader] == sizes

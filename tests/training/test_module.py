@@ -588,7 +588,7 @@ devices, folder = int(sys.argv[1]), Path(sys.argv[2])
 options = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
 strategy = "ddp" if devices > 1 else "auto"
 results = {}
-for episodes in (30, 3):  # eight batches, and one: fewer than there are processes
+for episodes in (30, 3):  # eight batches, and one
     torch.manual_seed(0)
     module = HAMModule("sort", controller_options={"controller_size": 4, "leaf_size": 4})
     data = TaskDataModule(
