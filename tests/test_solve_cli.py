@@ -22,12 +22,14 @@ TINY = {"controller_size": 6, "leaf_size": 4}
 class Oracle(HAMModel):
     """Answers as the task's oracle does, always at leaf 0."""
 
-    def forward(self, episodes, attention="argmax", generator=None):
+    def _run(self, instances):
+        episodes = self.task.encode(instances)
         batch, timesteps, _ = episodes.targets.shape
         depth = episodes.inputs.shape[1].bit_length() - 1
         nothing = torch.zeros(batch, timesteps)
         leaves, branches = nothing.long(), torch.zeros(batch, timesteps, depth)
-        return Rollout(2 * episodes.targets - 1, nothing, nothing, nothing, leaves, branches)
+        rollout = Rollout(2 * episodes.targets - 1, nothing, nothing, nothing, leaves, branches)
+        return episodes.targets.bool(), rollout, episodes.lengths.tolist()
 
 
 @pytest.fixture(autouse=True)
