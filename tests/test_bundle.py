@@ -1,4 +1,4 @@
-"""The models that come with the package: their cards are those that bundling their runs makes, nothing typed by hand."""
+"""The models that come with the package: their cards are those that bundling their runs makes."""
 
 import json
 import shutil
