@@ -319,6 +319,8 @@ def test_interrupted_it_says_how_to_resume_and_that_works(tmp_path, tiny_recipe,
             stdout=subprocess.DEVNULL,
             stderr=stderr,
             start_new_session=True,
+            # Where the tests themselves run in the background, Ctrl-C is ignored, and processes inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         wait_for(lambda: epoch_of(last) >= 3, lambda: process.poll() is None)
         os.killpg(process.pid, signal.SIGINT)
