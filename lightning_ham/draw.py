@@ -84,7 +84,7 @@ def attention_svg(model: TaskModel, instance: Any, steps: Sequence[int] | None =
 
     Raises:
         InstanceError: If the instance is not one of the task's.
-        ValueError: If it is too long to draw, or a step is not one of the trace's.
+        ValueError: If it is too long to draw, a step is not one of the trace's, or the model has no memory.
     """
     task = model.task
     task.check(instance)

@@ -14,7 +14,11 @@ from lightning_ham.registry import Registry
 _CONTROLLERS: Registry[Callable[..., nn.Module]] = Registry(
     "controller",
     group="lightning_ham.controllers",
-    built_in={"lstm_ham": "lightning_ham.controllers.lstm_ham:LSTMHAM"},
+    built_in={
+        "lstm": "lightning_ham.controllers.seq2seq:EncoderDecoder",
+        "lstm_attention": "lightning_ham.controllers.seq2seq:AttentionEncoderDecoder",
+        "lstm_ham": "lightning_ham.controllers.lstm_ham:LSTMHAM",
+    },
 )
 
 

@@ -11,7 +11,10 @@ from lightning_ham.memory import AttentionMode
 
 
 class Rollout(NamedTuple):
-    """What a controller did in the episodes of a batch; an access is one descent to a leaf."""
+    """What a controller did in the episodes of a batch; an access is one descent to a leaf.
+
+    Of a controller without a memory, ``accesses`` is 0: all but ``outputs`` are empty then.
+    """
 
     outputs: Tensor
     """Logits of the output bits, ``[batch, timesteps, output_size]``."""
@@ -37,7 +40,7 @@ class Controller(Protocol):
     controller_size: int
     """Numbers in the state that the learned baseline sees."""
     accesses_per_output: int
-    """Accesses to the memory before each output symbol."""
+    """Accesses to the memory before each output symbol; 0 for a controller without a memory."""
 
     def __call__(
         self,

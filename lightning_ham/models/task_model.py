@@ -65,7 +65,7 @@ class TaskModel(nn.Module):
 
     @property
     def accesses_per_output(self) -> int:
-        """Accesses to the memory before each output symbol."""
+        """Accesses to the memory before each output symbol; 0 if there is no memory."""
         return cast(Controller, self.controller).accesses_per_output
 
     @property
@@ -110,7 +110,17 @@ class TaskModel(nn.Module):
         return answers
 
     def trace(self, instance: Any) -> Trace:
-        """Answer one instance and tell, for every access, the leaf attended and the branch probabilities."""
+        """Answer one instance and tell, for every access, the leaf attended and the branch probabilities.
+
+        Raises:
+            InstanceError: If the instance is not one of the task's.
+            ValueError: If the controller has no memory.
+        """
+        if self.accesses_per_output == 0:
+            raise ValueError(
+                f"Expected a model with a memory to trace, but got the controller {self.controller_name!r}, "
+                "which has none."
+            )
         self.task.check(instance)
         outputs, rollout, (length,) = self._run([instance])
         bits = outputs[0].long().tolist()

@@ -115,9 +115,10 @@ def test_unknown_controller():
 
 
 def test_names(install):
-    assert controller_names() == ["lstm_ham"]
+    built_in = ["lstm", "lstm_attention", "lstm_ham"]
+    assert controller_names() == built_in
     install("small = ham_controllers:Small", "absent = no_such_module:Controller")
-    assert controller_names() == ["absent", "lstm_ham", "small"]
+    assert controller_names() == ["absent", *built_in, "small"]
 
 
 def test_a_plugin_is_built_with_its_own_options(install):
