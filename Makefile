@@ -9,12 +9,13 @@ FOUND = $(if $(PYTHON),$(shell $(PYTHON) --version 2>/dev/null))
 TOO_OLD = Expected Python 3.11 or newer, but got $(or $(FOUND),none). \
 	Install Python 3.11 with its venv module, or name one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)
 
-.PHONY: help fit test lint
+.PHONY: help fit test lint bench
 
 help:
 	@echo 'make fit    train recipes/merge.yaml and print its error table'
 	@echo 'make test   run all tests'
 	@echo 'make lint   check style, formatting and types'
+	@echo 'make bench  measure speed and memory beside peers (hours), into benchmarks/results'
 
 fit: $(STAMP)
 	$(BIN)/python -m lightning_ham.fit recipes/merge.yaml
@@ -26,6 +27,10 @@ lint: $(STAMP)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+bench: $(STAMP)
+	$(BIN)/python -m pip install --no-deps dnc==1.1.0 # asks for a flann that does not matter here
+	$(BIN)/python -m benchmarks
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(or $(PYTHON),false) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo '$(TOO_OLD)' >&2; exit 1; }
