@@ -458,6 +458,11 @@ WRONG = [
         ["--model.controller_options.hidden_size", "x"],
         "Expected key 'model.controller_options' to build a controller 'lstm_ham', but got: ",
     ),
+    (
+        {},
+        ["--model.engine", "steam"],
+        "Expected key 'model.engine' to be one of 'auto', 'reference', 'sparse', 'fused', but got 'steam'.",
+    ),
     ({}, ["--threads", "0"], "Expected key 'threads' to be at least 1, but got 0."),
     ({}, ["--weight_average", "1"], "Expected key 'weight_average' to be at least 0 and below 1, but got 1.0."),
     ({}, ["--evaluation.episodes", "0"], "Expected key 'evaluation.episodes' to be at least 1, but got 0."),
@@ -615,6 +620,19 @@ def test_options_of_the_recipe_reach_the_training(fit, tmp_path, tiny_recipe, ru
     assert fit(tmp_path, tiny_recipe, f"--{option}", value).returncode == 0
     plain, other = (checkpoint(path / "checkpoints" / "last.ckpt") for path in (run, tmp_path / "runs" / "tiny"))
     assert not equal(plain["state_dict"], other["state_dict"])
+
+
+def test_the_engine_is_a_key_of_the_recipe_and_not_of_the_model(fit, tmp_path, tiny_recipe, run):
+    recipe = yaml.safe_load(tiny_recipe.read_text())
+    recipe["model"] |= {"engine": "reference"}
+    (tmp_path / "plain.yaml").write_text(yaml.safe_dump(recipe))
+    assert fit(tmp_path, "plain.yaml").returncode == 0
+    other = tmp_path / "runs" / "plain"
+    for folder, engine in ((run, "auto"), (other, "reference")):
+        assert yaml.safe_load((folder / "recipe.yaml").read_text())["model"]["engine"] == engine
+        assert checkpoint(folder / "checkpoints" / "last.ckpt")["hyper_parameters"]["engine"] == engine
+    assert (other / "model" / "config.json").read_text() == (run / "model" / "config.json").read_text()
+    assert other.joinpath("evaluation.json").is_file()
 
 
 @pytest.mark.slow

@@ -27,8 +27,9 @@ def _floor(floors: str, third_party: str) -> Floor:
 
 FLOORS = {
     "registry": _floor("", ""),
-    "memory": _floor("registry", "torch"),
-    "controllers": _floor("registry memory", "torch"),
+    "kernels": _floor("", "numba numpy"),
+    "memory": _floor("registry kernels", "torch"),
+    "controllers": _floor("registry kernels memory", "torch"),
     "tasks": _floor("registry", "torch"),
     "models": _floor("registry memory controllers tasks", "torch"),
     "training": _floor("registry memory controllers tasks models", "torch pytorch_lightning torchmetrics"),

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_ham.controllers.rollout import Rollout
+from lightning_ham.controllers.unroll import unroll
 from lightning_ham.memory import AttentionMode, HierarchicalAttentiveMemory, JoinKind
 
 
@@ -75,27 +76,16 @@ class LSTMHAM(nn.Module):
             attention: How leaves are chosen; see :mod:`lightning_ham.memory.attention`.
             generator: Source of the samples; torch's global one if not given.
         """
-        tree = self.memory.init(inputs, occupied)
-        in_place = not torch.is_grad_enabled()
-        hidden = cell = tree.nodes.new_zeros(len(inputs), self.controller_size)
-        states, logits, leaves, log_probs, entropies, outputs = [], [], [], [], [], []
-        for _ in range(timesteps):
-            for _ in range(self.accesses_per_output):
-                access = self.memory.attend(tree, hidden, attention, generator)
-                states.append(hidden)
-                logits.append(access.logits)
-                leaves.append(access.leaf)
-                log_probs.append(access.log_prob)
-                entropies.append(access.entropy)
-                seen = torch.cat((access.read, tree.root), dim=1) if self.read_root else access.read
-                hidden, cell = self.lstm(seen, (hidden, cell))
-                tree = self.memory.write(tree, access, hidden, in_place=in_place)
-            outputs.append(torch.cat((hidden, access.read), dim=1))
+        leaves = self.memory.embed(inputs, occupied)
+        accesses = timesteps * self.accesses_per_output
+        episode = unroll(self.memory, self.lstm, leaves, accesses, attention, generator, self.read_root)
+        last = slice(self.accesses_per_output - 1, None, self.accesses_per_output)
+        states = torch.cat((torch.zeros_like(episode.hidden[:, :1]), episode.hidden[:, :-1]), dim=1)
         return Rollout(
-            outputs=self.head(torch.stack(outputs, dim=1)),
-            states=torch.stack(states, dim=1),
-            log_probs=torch.stack(log_probs, dim=1),
-            entropies=torch.stack(entropies, dim=1),
-            leaves=torch.stack(leaves, dim=1),
-            branch_probs=torch.sigmoid(torch.stack(logits, dim=1)),
+            outputs=self.head(torch.cat((episode.hidden[:, last], episode.reads[:, last]), dim=2)),
+            states=states,
+            log_probs=episode.log_probs,
+            entropies=episode.entropies,
+            leaves=episode.leaves,
+            branch_probs=torch.sigmoid(episode.logits),
         )

@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_ham.memory.transforms import Search
@@ -43,39 +44,76 @@ class Descent(NamedTuple):
     ``[batch, 0]`` unless the mode asks for them."""
 
 
-def logistic_noise(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Draw standard logistic noise: ``1[logit + noise > 0]`` is then a Bernoulli(sigmoid(logit)) sample."""
+def draw_noise(
+    batch: int, depth: int, mode: AttentionMode, like: Tensor, generator: torch.Generator | None = None
+) -> Tensor:
+    """Draw the standard logistic noise of one hard descent: ``1[logit + noise > 0]`` is Bernoulli(sigmoid(logit)).
+
+    Returns:
+        ``[batch, depth]`` for ``reinforce``; ``[batch, depth * (depth + 1) / 2]`` for ``straight_through``, that is 1
+        number for the root, 2 for the first level, ... (the path, then the siblings left aside, from the root down);
+        ``[batch, 0]`` for ``argmax``.
+    """
+    count = {"reinforce": depth, "straight_through": depth * (depth + 1) // 2}.get(mode, 0)
     dtype = torch.promote_types(like.dtype, torch.float32)  # half precision knows too few probabilities
-    uniform = torch.rand(shape, dtype=dtype, device=like.device, generator=generator)
+    uniform = torch.rand(batch, count, dtype=dtype, device=like.device, generator=generator)
     return torch.logit(uniform, eps=torch.finfo(dtype).eps)
 
 
 @torch.no_grad()
-def descend(
-    tree: Tree, query: Tensor, search: Search, mode: AttentionMode, generator: torch.Generator | None = None
-) -> Descent:
+def descend(tree: Tree, query: Tensor, search: Search, mode: AttentionMode, noise: Tensor) -> Descent:
     """Walk from the root to a leaf in ``depth`` rounds, and from every sibling not taken for ``straight_through``.
 
     The counterfactual descents go along in the same rounds: column 0 is the path itself, column j + 1 the descent
     that began at the sibling which the path left aside at level j.
+
+    Args:
+        tree: The tree.
+        query: The controller's state, ``[batch, query_size]``.
+        search: SEARCH.
+        mode: One of the hard modes.
+        noise: From :func:`draw_noise`.
     """
-    batch, depth = query.shape[0], tree.depth
-    counterfactual = mode == "straight_through"
-    rows = torch.ones(batch, 1, dtype=torch.long, device=query.device)
-    noises = []
-    for _ in range(depth):
-        logits = search(gather_rows(tree, rows), query)
-        noise = torch.zeros_like(logits) if mode == "argmax" else logistic_noise(tuple(logits.shape), logits, generator)
-        noises.append(noise[:, 0])
-        rows = 2 * rows + (logits + noise > 0)
-        if counterfactual:
+    plain = Tree(tree.nodes)  # gathered without a gradient
+    rows = torch.ones(len(query), 1, dtype=torch.long, device=query.device)
+    on_path = []
+    for _ in range(tree.depth):
+        logits = search(gather_rows(plain, rows)[0], query)
+        if mode == "argmax":
+            perturbation = torch.zeros_like(logits)
+        else:
+            perturbation, noise = noise.split((rows.shape[1], noise.shape[1] - rows.shape[1]), dim=1)
+        on_path.append(perturbation[:, 0])
+        rows = 2 * rows + (logits + perturbation > 0)
+        if mode == "straight_through":
             rows = torch.cat((rows, rows[:, :1] ^ 1), dim=1)
-    noise = torch.stack(noises, dim=1) if noises else query.new_zeros(batch, 0)
-    return Descent(rows[:, 0], noise, rows[:, 1:])
+    path_noise = torch.stack(on_path, dim=1) if on_path else query.new_zeros(len(query), 0)
+    return Descent(rows[:, 0], path_noise, rows[:, 1:])
+
+
+def went_right(leaf: Tensor, depth: int) -> Tensor:
+    """Return whether the descent to ``leaf`` went right at each level, ``[..., depth]`` of 0 and 1, given ``[...]``."""
+    shifts = torch.arange(depth - 1, -1, -1, device=leaf.device)
+    return (leaf.unsqueeze(-1) >> shifts) & 1
+
+
+def path_log_prob(logits: Tensor, leaf: Tensor) -> Tensor:
+    """Return the log-probability of the branches to ``leaf`` ``[...]``, given SEARCH on its path ``[..., depth]``."""
+    signs = 2 * went_right(leaf, logits.shape[-1]).to(logits.dtype) - 1
+    return F.logsigmoid(signs * logits).sum(dim=-1)
+
+
+def path_entropy(logits: Tensor) -> Tensor:
+    """Return the entropy of the branches of a path, summed over its levels, in nats: ``[..., depth]`` to ``[...]``.
+
+    Over sampled paths its mean is the entropy of the choice of a leaf.
+    """
+    size = logits.abs()
+    return (F.softplus(-size) + size * torch.sigmoid(-size)).sum(dim=-1)
 
 
 def straight_through_read(
-    leaf: Tensor, counterfactual_leaves: Tensor, logits: Tensor, noise: Tensor, temperature: float
+    leaf: Tensor, counterfactual_leaves: Tensor, logits: Tensor, noise: Tensor, right: Tensor, temperature: float
 ) -> Tensor:
     """Return the attended leaf itself, with a gradient to the branches that led there.
 
@@ -87,13 +125,14 @@ def straight_through_read(
         counterfactual_leaves: Leaf reached from the sibling at each level, ``[batch, depth, leaf_size]``.
         logits: SEARCH along the path, ``[batch, depth]``, with gradients.
         noise: The noise with which the branches were sampled, ``[batch, depth]``.
+        right: Whether the descent went right at each level, ``[batch, depth]`` of 0 and 1.
         temperature: Of the relaxation ``p = sigmoid((logit + noise) / temperature)``.
     """
-    perturbed = logits + noise
-    p = torch.sigmoid(perturbed / temperature)
-    went_right = torch.where(perturbed.detach() > 0, 1.0, -1.0).to(leaf.dtype)
-    right_minus_left = went_right.unsqueeze(-1) * (leaf.unsqueeze(1) - counterfactual_leaves).detach()
-    return leaf + ((p - p.detach()).unsqueeze(1) @ right_minus_left).squeeze(1)
+    p = torch.sigmoid((logits + noise) / temperature)
+    signs = (2 * right - 1).to(leaf.dtype).unsqueeze(-1)
+    right_minus_left = signs * (leaf.unsqueeze(1) - counterfactual_leaves).detach()
+    through_branches = (p - p.detach()).to(leaf.dtype).unsqueeze(1) @ right_minus_left
+    return leaf + through_branches.squeeze(1).to(leaf.dtype)
 
 
 def leaf_probabilities(tree: Tree, query: Tensor, search: Search) -> tuple[Tensor, Tensor]:

@@ -5,16 +5,21 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_ham.memory import fused
 from lightning_ham.memory.attention import (
     AttentionMode,
     check_mode,
     descend,
+    draw_noise,
     leaf_probabilities,
+    path_entropy,
+    path_log_prob,
     straight_through_read,
+    went_right,
 )
+from lightning_ham.memory.engine import Engine, check_engine
 from lightning_ham.memory.transforms import Embed, JoinKind, Search, Write, make_join
 from lightning_ham.memory.tree import Tree, build, gather_rows, path_rows, rejoin_path, replace_rows
 
@@ -28,23 +33,19 @@ class Access(NamedTuple):
     """Index of the attended leaf from 0 on the left, ``[batch]``; the most probable one for ``soft``."""
     logits: Tensor
     """SEARCH along the path to that leaf, ``[batch, depth]``: sigmoid of it is the probability of going right."""
-    nodes: Tensor
-    """The path from the root to the leaf, then the siblings beside it, ``[batch, 2 * depth + 1, leaf_size]``."""
+    path: Tensor
+    """The nodes from the root to the leaf, ``[batch, depth + 1, leaf_size]``."""
+    siblings: Tensor
+    """The nodes beside them, from the level below the root to the leaves, ``[batch, depth, leaf_size]``."""
     weights: Tensor
     """Probability of every leaf, ``[batch, num_leaves]``, for ``soft``; ``[batch, 0]`` for the hard modes."""
-
-    @property
-    def went_right(self) -> Tensor:
-        """Whether the descent went right at each level, ``[batch, depth]`` of 0 and 1."""
-        depth = self.logits.shape[1]
-        shifts = torch.arange(depth - 1, -1, -1, device=self.leaf.device)
-        return (self.leaf.unsqueeze(1) >> shifts) & 1
+    tree: Tree
+    """The memory's state, which :meth:`HierarchicalAttentiveMemory.write` changes."""
 
     @property
     def log_prob(self) -> Tensor:
         """Log-probability of the branches taken, ``[batch]``."""
-        signs = 2 * self.went_right.to(self.logits.dtype) - 1
-        return F.logsigmoid(signs * self.logits).sum(dim=1)
+        return path_log_prob(self.logits, self.leaf)
 
     @property
     def entropy(self) -> Tensor:
@@ -52,10 +53,7 @@ class Access(NamedTuple):
 
         Over sampled paths its mean is the entropy of the choice of a leaf, which is what it is for ``soft``.
         """
-        if self.weights.shape[1]:
-            return torch.special.entr(self.weights).sum(dim=1)
-        size = self.logits.abs()
-        return (F.softplus(-size) + size * torch.sigmoid(-size)).sum(dim=1)
+        return torch.special.entr(self.weights).sum(dim=1) if self.weights.shape[1] else path_entropy(self.logits)
 
 
 class HierarchicalAttentiveMemory(nn.Module):
@@ -63,7 +61,7 @@ class HierarchicalAttentiveMemory(nn.Module):
 
     The state is a :class:`Tree` that goes in and comes out; the module holds parameters only, so one memory serves
     trees of any size. One access is ``access = memory.attend(tree, query)``, then
-    ``tree = memory.write(tree, access, query)``.
+    ``tree = memory.write(access, query)``.
 
     Args:
         input_size: Numbers per input cell (b in the paper).
@@ -73,6 +71,7 @@ class HierarchicalAttentiveMemory(nn.Module):
         join: ``gated`` (a choice between the children, the default) or ``mlp`` (the paper's).
         temperature: Of the relaxed branches of ``straight_through``.
         real_inputs: How many of the first numbers of a cell are reals in [0, 1] rather than bits.
+        engine: Which implementation runs whole episodes; it changes the speed, not the numbers.
     """
 
     def __init__(
@@ -84,6 +83,7 @@ class HierarchicalAttentiveMemory(nn.Module):
         join: JoinKind = "gated",
         temperature: float = 1.0,
         real_inputs: int = 0,
+        engine: Engine = "auto",
     ) -> None:
         super().__init__()
         sizes = {
@@ -102,6 +102,8 @@ class HierarchicalAttentiveMemory(nn.Module):
             )
         if not temperature > 0:
             raise ValueError(f"Expected argument `temperature` to be positive, but got {temperature}.")
+        check_engine(engine)
+        self.engine = engine
         hidden = hidden_size or leaf_size
         self.leaf_size = leaf_size
         self.temperature = temperature
@@ -140,39 +142,59 @@ class HierarchicalAttentiveMemory(nn.Module):
         if attention == "soft":
             return self._attend_softly(tree, query)
         depth = tree.depth
-        descent = descend(tree, query, self.search, attention, generator)
-        rows = path_rows(descent.leaf_rows, depth)
-        nodes = gather_rows(tree, torch.cat((rows, rows[:, 1:] ^ 1), dim=1))
-        logits = self.search(nodes[:, :depth], query)
-        read = nodes[:, depth]
+        noise = draw_noise(len(query), depth, attention, query, generator)
+        if attention != "straight_through" and self._use_fused(tree):
+            rows, logits, path, siblings = fused.attend(self.search, tree, query, noise)
+            leaf = rows - tree.num_leaves
+            return Access(path[:, depth], leaf, logits, path, siblings, logits.new_zeros(len(query), 0), tree)
+        descent = descend(tree, query, self.search, attention, noise)
+        path, siblings, tree = self._beside_path(tree, descent.leaf_rows)
+        logits = self.search(path[:, :depth], query)
+        read, leaf = path[:, depth], descent.leaf_rows - tree.num_leaves
         if attention == "straight_through":
-            with torch.no_grad():
-                counterfactual_leaves = gather_rows(tree, descent.counterfactual_rows)
-            read = straight_through_read(read, counterfactual_leaves, logits, descent.noise, self.temperature)
-        return Access(read, descent.leaf_rows - tree.num_leaves, logits, nodes, logits.new_zeros(len(query), 0))
+            counterfactual_leaves, _ = gather_rows(Tree(tree.nodes.detach()), descent.counterfactual_rows)
+            right = went_right(leaf, depth)
+            read = straight_through_read(read, counterfactual_leaves, logits, descent.noise, right, self.temperature)
+        return Access(read, leaf, logits, path, siblings, logits.new_zeros(len(query), 0), tree)
 
     def _attend_softly(self, tree: Tree, query: Tensor) -> Access:
         weights, node_logits = leaf_probabilities(tree, query, self.search)
-        read = (weights.unsqueeze(1) @ tree.leaves).squeeze(1)
+        read = (weights.unsqueeze(1) @ tree.leaves).squeeze(1).to(tree.leaves.dtype)
         leaf = weights.argmax(dim=1)
-        rows = path_rows(leaf + tree.num_leaves, tree.depth)
-        logits = node_logits.gather(1, rows[:, : tree.depth])
-        return Access(read, leaf, logits, gather_rows(tree, torch.cat((rows, rows[:, 1:] ^ 1), dim=1)), weights)
+        leaf_rows = leaf + tree.num_leaves
+        logits = node_logits.gather(1, path_rows(leaf_rows, tree.depth)[:, : tree.depth])
+        path, siblings, tree = self._beside_path(tree, leaf_rows)
+        return Access(read, leaf, logits, path, siblings, weights, tree)
 
-    def write(self, tree: Tree, access: Access, query: Tensor, *, in_place: bool = False) -> Tree:
+    def _beside_path(self, tree: Tree, leaf_rows: Tensor) -> tuple[Tensor, Tensor, Tree]:
+        """Return the nodes on the paths to the leaves, those beside them, and the tree."""
+        rows = path_rows(leaf_rows, tree.depth)
+        nodes, tree = gather_rows(tree, torch.cat((rows, rows[:, 1:] ^ 1), dim=1))
+        return nodes[:, : tree.depth + 1], nodes[:, tree.depth + 1 :], tree
+
+    def write(self, access: Access, query: Tensor, *, in_place: bool = False) -> Tree:
         """Write to the attended leaf and re-join its ancestors (every leaf, by its weight, for ``soft``).
 
         Args:
-            tree: The state that ``access`` was read from.
-            access: What :meth:`attend` returned.
+            access: What :meth:`attend` returned; the tree that it read from is the one that is changed.
             query: The controller's state after it has seen the read value, ``[batch, query_size]``.
-            in_place: Overwrite ``tree`` instead of copying it: O(log n), only where no gradient is needed.
+            in_place: Overwrite that tree instead of copying it: O(log n), only where no gradient is needed.
         """
+        tree = access.tree
         if access.weights.shape[1]:
             weights = access.weights.unsqueeze(-1)
             return build(torch.lerp(tree.leaves, self.write_leaf(tree.leaves, query), weights), self.join)
-        depth = tree.depth
-        rows = path_rows(access.leaf + tree.num_leaves, depth)
-        leaf = self.write_leaf(access.nodes[:, depth], query)
-        path = rejoin_path(rows, leaf, access.nodes[:, depth + 1 :], self.join)
+        if in_place and self._use_fused(tree):
+            fused.write_in_place(self, tree, access.leaf + tree.num_leaves, query)
+            return tree
+        rows = path_rows(access.leaf + tree.num_leaves, tree.depth)
+        leaf = self.write_leaf(access.path[:, -1], query)
+        path = rejoin_path(rows, leaf, access.siblings, self.join)
         return replace_rows(tree, rows, path, in_place=in_place)
+
+    def _use_fused(self, tree: Tree) -> bool:
+        """Whether compiled loops make a single access to ``tree``."""
+        asked = self.engine == "fused" or (self.engine == "auto" and tree.num_leaves >= fused.WORTH_COMPILING)
+        if not asked or torch.is_grad_enabled() or not tree.nodes.is_contiguous():
+            return False
+        return fused.obstacle(tree.nodes, self.join, self.search, self.write_leaf) is None

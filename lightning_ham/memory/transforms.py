@@ -1,8 +1,12 @@
-"""The four learned transformations of the memory: EMBED, JOIN, SEARCH and WRITE (section 3.1 of the paper)."""
+"""The four learned transformations of the memory: EMBED, JOIN, SEARCH and WRITE (section 3.1 of the paper).
+
+Under ``torch.autocast`` the products are in half precision, but nodes and logits keep the type of the nodes: what a
+leaf holds must not be rounded again whenever it is read, written or passed up the tree.
+"""
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +41,7 @@ class Embed(nn.Module):
         """Embed ``inputs`` ``[batch, cells, input_size]``; where ``occupied`` ``[batch, cells]`` is False, blank."""
         occupied = occupied.unsqueeze(-1)
         inputs = inputs.masked_fill(~occupied, 0.0)  # or a NaN in a blank cell would reach the gradients
-        return torch.where(occupied, self.mlp(inputs), self.blank)
+        return torch.where(occupied, self.mlp(inputs).to(self.blank.dtype), self.blank)
 
 
 class MLPJoin(nn.Module):
@@ -54,9 +58,14 @@ class MLPJoin(nn.Module):
             nn.Linear(2 * leaf_size, hidden_size), nn.ReLU(), nn.Linear(hidden_size, leaf_size), nn.Tanh()
         )
 
+    @property
+    def layers(self) -> tuple[nn.Linear, nn.Linear]:
+        """The hidden layer and the output layer."""
+        return cast(nn.Linear, self.mlp[0]), cast(nn.Linear, self.mlp[2])
+
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
         """Return the parents ``[..., leaf_size]`` of ``left`` and ``right``, both ``[..., leaf_size]``."""
-        return self.mlp(torch.cat((left, right), dim=-1))
+        return self.mlp(torch.cat((left, right), dim=-1)).to(left.dtype)
 
 
 class GatedJoin(nn.Module):
@@ -77,16 +86,21 @@ class GatedJoin(nn.Module):
         with torch.no_grad():
             self.out.bias[leaf_size : 2 * leaf_size] -= 1.0  # at first a parent mostly copies from its children
 
+    @property
+    def layers(self) -> tuple[nn.Linear, nn.Linear]:
+        """The hidden layer and the output layer."""
+        return self.hidden, self.out
+
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
         """Return the parents ``[..., leaf_size]`` of ``left`` and ``right``, both ``[..., leaf_size]``."""
         size = left.shape[-1]
         hidden = torch.relu(self.hidden(torch.cat((left, right), dim=-1)))
-        gates, candidate = self.out(hidden).split((2 * size, size), dim=-1)
+        gates, candidate = self.out(hidden).to(left.dtype).split((2 * size, size), dim=-1)
         side, new = torch.sigmoid(gates).chunk(2, dim=-1)
         return torch.lerp(torch.lerp(left, right, side), torch.tanh(candidate), new)
 
 
-def make_join(kind: JoinKind, leaf_size: int, hidden_size: int) -> nn.Module:
+def make_join(kind: JoinKind, leaf_size: int, hidden_size: int) -> GatedJoin | MLPJoin:
     """Return the JOIN called ``kind``: ``gated`` (:class:`GatedJoin`) or ``mlp`` (:class:`MLPJoin`)."""
     joins: dict[str, type[GatedJoin] | type[MLPJoin]] = {"gated": GatedJoin, "mlp": MLPJoin}
     if kind not in joins:
@@ -117,7 +131,7 @@ class Search(nn.Module):
             query: The controller's state, ``[batch, query_size]``.
         """
         hidden = torch.relu(self.node(nodes) + self.query(query).unsqueeze(-2))
-        return self.out(hidden).squeeze(-1)
+        return self.out(hidden).squeeze(-1).to(nodes.dtype)
 
 
 class Write(nn.Module):
@@ -145,5 +159,5 @@ class Write(nn.Module):
         controlled = self.query(query)
         if leaves.dim() == 3:
             controlled = controlled.unsqueeze(1)
-        gate, value = (self.leaf(leaves) + controlled).chunk(2, dim=-1)
+        gate, value = (self.leaf(leaves) + controlled).to(leaves.dtype).chunk(2, dim=-1)
         return torch.lerp(leaves, torch.tanh(value), torch.sigmoid(gate))

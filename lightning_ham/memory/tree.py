@@ -7,10 +7,11 @@ of a tree with n leaves is row n + i. Row 0 is unused, so that these rules need 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 Join = Callable[[Tensor, Tensor], Tensor]
 
@@ -20,6 +21,8 @@ class Tree(NamedTuple):
 
     nodes: Tensor
     """All nodes, ``[batch, 2 * num_leaves, leaf_size]``, in heap order."""
+    token: Tensor | None = None
+    """Carries the gradient of a tree that is changed in place, shaped as ``nodes``; see :func:`begin_in_place`."""
 
     @property
     def num_leaves(self) -> int:
@@ -42,15 +45,19 @@ class Tree(NamedTuple):
         return self.nodes[:, self.num_leaves :]
 
 
+def check_num_leaves(num_leaves: int) -> None:
+    """Raise a ValueError unless a full binary tree can have ``num_leaves``."""
+    if num_leaves < 1 or num_leaves & (num_leaves - 1):
+        raise ValueError(f"Expected the number of leaves to be a power of two, but got {num_leaves}.")
+
+
 def build(leaves: Tensor, join: Join) -> Tree:
     """Join ``leaves`` ``[batch, num_leaves, leaf_size]`` bottom-up into a tree, one level at a time.
 
     Raises:
         ValueError: If the number of leaves is not a power of two.
     """
-    num_leaves = leaves.shape[1]
-    if num_leaves < 1 or num_leaves & (num_leaves - 1):
-        raise ValueError(f"Expected the number of leaves to be a power of two, but got {num_leaves}.")
+    check_num_leaves(leaves.shape[1])
     levels = [leaves]
     while levels[-1].shape[1] > 1:
         children = levels[-1].unflatten(1, (-1, 2))
@@ -59,27 +66,103 @@ def build(leaves: Tensor, join: Join) -> Tree:
     return Tree(torch.cat((unused, *reversed(levels)), dim=1))
 
 
-def gather_rows(tree: Tree, rows: Tensor) -> Tensor:
-    """Return the nodes ``[batch, count, leaf_size]`` that stand at ``rows`` ``[batch, count]``."""
-    batch, total, size = tree.nodes.shape
-    flat = rows + total * torch.arange(batch, device=rows.device).unsqueeze(1)
-    return tree.nodes.reshape(-1, size).index_select(0, flat.reshape(-1)).view(batch, rows.shape[1], size)
+def gather_rows(tree: Tree, rows: Tensor) -> tuple[Tensor, Tree]:
+    """Return the nodes ``[batch, count, leaf_size]`` that stand at ``rows`` ``[batch, count]``, and the tree."""
+    _, total, size = tree.nodes.shape
+    nodes, flat = tree.nodes.reshape(-1, size), _flat_rows(rows, total)
+    if tree.token is None:
+        return nodes.index_select(0, flat).view(*rows.shape, size), tree
+    values, token = _GatherInPlace.apply(tree.token, nodes, flat)  # type: ignore[no-untyped-call]
+    return values.view(*rows.shape, size), tree._replace(token=token)
 
 
 def replace_rows(tree: Tree, rows: Tensor, values: Tensor, *, in_place: bool = False) -> Tree:
     """Return the tree with ``values`` ``[batch, count, leaf_size]`` at ``rows`` ``[batch, count]`` (all different).
 
     Args:
-        tree: The tree; it is left as it is unless ``in_place``.
+        tree: The tree; it is left as it is unless ``in_place``, or it came from :func:`begin_in_place`.
         rows: Heap rows to replace.
         values: What stands there afterwards.
         in_place: Overwrite the rows of ``tree`` itself, in time independent of its size. Only without gradients.
     """
     batch, total, size = tree.nodes.shape
-    flat = (rows + total * torch.arange(batch, device=rows.device).unsqueeze(1)).reshape(-1)
-    nodes = tree.nodes.reshape(-1, size)
+    nodes, flat, values = tree.nodes.reshape(-1, size), _flat_rows(rows, total), values.reshape(-1, size)
+    if tree.token is not None:
+        token = _ReplaceInPlace.apply(tree.token, nodes, flat, values)  # type: ignore[no-untyped-call]
+        return tree._replace(token=token)
     copy = nodes.index_copy_ if in_place else nodes.index_copy
-    return Tree(copy(0, flat, values.reshape(-1, size)).view(batch, total, size))
+    return Tree(copy(0, flat, values).view(batch, total, size))
+
+
+def _flat_rows(rows: Tensor, total: int) -> Tensor:
+    """Rows of all trees of a batch, as if they stood one after the other."""
+    return (rows + total * torch.arange(len(rows), device=rows.device).unsqueeze(1)).reshape(-1)
+
+
+def begin_in_place(tree: Tree) -> Tree:
+    """Return a copy of ``tree`` that :func:`replace_rows` overwrites, with the gradients of one that is copied.
+
+    Gathering and replacing rows then cost nothing that grows with the tree, forward or backward. Instead of the
+    nodes, a token runs through the graph from one operation to the next; its gradient is the gradient of all nodes,
+    one buffer that every operation changes at its own rows on the way back. So every operation must take the tree that
+    the one before it returned (no tree may be used twice), and only :func:`gather_rows` gives nodes with a gradient.
+    """
+    token = _BeginInPlace.apply(tree.nodes)  # type: ignore[no-untyped-call]
+    return Tree(tree.nodes.detach().clone(), token)
+
+
+def _token_like(nodes: Tensor) -> Tensor:
+    """A tensor with the shape of ``nodes`` and the memory of one number."""
+    return nodes.new_zeros(()).expand_as(nodes)
+
+
+class _BeginInPlace(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, nodes: Tensor) -> Tensor:
+        return _token_like(nodes)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad
+
+
+class _GatherInPlace(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, token: Tensor, nodes: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(rows)
+        ctx.shape = token.shape
+        return nodes.index_select(0, rows), _token_like(token)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, values_grad: Tensor | None, grad: Tensor | None) -> tuple[Tensor | None, None, None]:
+        if values_grad is not None:
+            grad = values_grad.new_zeros(ctx.shape) if grad is None else grad
+            (rows,) = ctx.saved_tensors
+            grad.view(-1, grad.shape[-1]).index_add_(0, rows, values_grad)
+        return grad, None, None
+
+
+class _ReplaceInPlace(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, token: Tensor, nodes: Tensor, rows: Tensor, values: Tensor) -> Tensor:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(rows)
+        nodes.index_copy_(0, rows, values)
+        return _token_like(token)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, None, None, Tensor | None]:
+        if grad is None:
+            return None, None, None, None
+        (rows,) = ctx.saved_tensors
+        flat = grad.view(-1, grad.shape[-1])
+        values_grad = flat.index_select(0, rows)
+        flat.index_fill_(0, rows, 0.0)  # what stood there before was not seen from here on
+        return grad, None, None, values_grad
 
 
 def path_rows(leaf_rows: Tensor, depth: int) -> Tensor:

@@ -14,6 +14,8 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from lightning_ham.controllers import Rollout
+from lightning_ham.memory import Engine, HierarchicalAttentiveMemory
+from lightning_ham.memory.engine import check_engine
 from lightning_ham.models import TaskModel, Trace
 from lightning_ham.tasks import Episodes
 from lightning_ham.training import losses
@@ -75,13 +77,15 @@ class HAMModule(LightningModule):
         controller: Name of the controller.
         controller_options: The controller's keyword arguments; those not given keep their defaults.
         attention: How leaves are chosen in training: ``straight_through``, ``reinforce`` (the paper's) or ``soft`` (the
-            paper's Appendix A).
+            paper's Appendix A). A controller without a memory is trained alike by all three.
         reinforce: Options of ``reinforce``; only for that attention.
         learning_rate: Of Adam, at the start.
         final_learning_rate: Fraction of ``learning_rate`` left at the Trainer's last step; exponential decay.
         entropy_bonus: Weight of the branches' entropy per access, at the start.
         final_entropy_bonus: Fraction of ``entropy_bonus`` that is left at the Trainer's last step.
         seed: Seed of the sampled branches; every batch and rank has a stream of its own.
+        engine: Which implementation runs the episodes: ``auto``, or one that :data:`lightning_ham.memory.Engine` lists.
+            It changes the speed, not what is learned, and is no part of the model.
     """
 
     def __init__(
@@ -96,6 +100,7 @@ class HAMModule(LightningModule):
         entropy_bonus: float = 0.003,
         final_entropy_bonus: float = 0.1,
         seed: int = 0,
+        engine: Engine = "auto",
     ) -> None:
         super().__init__()
         _expect_one_of("attention", attention, get_args(TrainingAttention))
@@ -115,7 +120,11 @@ class HAMModule(LightningModule):
         }.items():
             if not 0 < fraction <= 1:
                 raise ValueError(f"Expected argument `{name}` to be above 0 and at most 1, but got {fraction}.")
+        check_engine(engine)
         self.model = TaskModel(task, controller, controller_options)
+        for part in self.model.modules():
+            if isinstance(part, HierarchicalAttentiveMemory):
+                part.engine = engine
         self.save_hyperparameters(
             {  # plain values only: checkpoints are loaded with weights_only=True
                 "task": task,
@@ -128,6 +137,7 @@ class HAMModule(LightningModule):
                 "entropy_bonus": entropy_bonus,
                 "final_entropy_bonus": final_entropy_bonus,
                 "seed": seed,
+                "engine": engine,
             }
         )
         self.attention: TrainingAttention = attention
@@ -199,7 +209,7 @@ class HAMModule(LightningModule):
             "entropy": losses.masked_mean(rollout.entropies, counts),
         }
         options = self.reinforce
-        if options is None:
+        if options is None or per_output == 0:  # without a memory there is no choice to reward
             return parts
         if options.reward == "log_likelihood":
             rewards = likelihood.detach()

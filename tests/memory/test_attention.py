@@ -8,13 +8,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_ham.memory import attention
 from lightning_ham.memory.attention import (
+    Descent,
     check_mode,
     descend,
+    draw_noise,
     leaf_probabilities,
-    logistic_noise,
+    path_entropy,
+    path_log_prob,
     straight_through_read,
+    went_right,
 )
 from lightning_ham.memory.transforms import Search
 from lightning_ham.memory.tree import Tree
@@ -58,6 +61,12 @@ def probabilities_below(logits, row, num_leaves):
     return [(1 - right) * p for p in left_leaves] + [right * p for p in right_leaves]
 
 
+def seeded_descent(tree, query, search, mode, seed=0):
+    """A descent whose noise is drawn from a generator with this seed."""
+    noise = draw_noise(len(query), tree.depth, mode, query, torch.Generator().manual_seed(seed))
+    return descend(tree, query, search, mode, noise)
+
+
 @settings(max_examples=40, deadline=None)
 @given(batch=st.integers(1, 3), depth=st.integers(0, 6), seed=st.integers(0, 2**32))
 def test_leaf_probabilities_are_the_products_along_each_path(batch, depth, seed):
@@ -76,7 +85,7 @@ def test_leaf_probabilities_are_the_products_along_each_path(batch, depth, seed)
 @given(batch=st.integers(1, 4), depth=st.integers(0, 6), seed=st.integers(0, 2**32))
 def test_argmax_goes_right_iff_the_probability_is_above_one_half(batch, depth, seed):
     tree, query, search = random_memory(batch, depth, seed=seed)
-    descent = descend(tree, query, search, "argmax")
+    descent = seeded_descent(tree, query, search, "argmax")
     assert descent.counterfactual_rows.shape == (batch, 0)
     assert torch.equal(descent.noise, torch.zeros(batch, depth, dtype=torch.float64))
     for episode, logits in enumerate(plain_logits(tree, query, search)):
@@ -90,29 +99,28 @@ def test_argmax_at_exactly_one_half_goes_left():
     tree, query, search = random_memory(5, 3)
     torch.nn.init.zeros_(search.out.weight)
     torch.nn.init.zeros_(search.out.bias)
-    assert descend(tree, query, search, "argmax").leaf_rows.tolist() == [8] * 5
+    assert seeded_descent(tree, query, search, "argmax").leaf_rows.tolist() == [8] * 5
 
 
-def recorded_descent(monkeypatch, tree, query, search, mode):
+def rounds_of(noise, depth, mode):
+    """The noise of a descent by its rounds, each `[batch, nodes]`: a node on the path, and the siblings left so far."""
+    widths = [level + 1 if mode == "straight_through" else 1 for level in range(depth)]
+    assert noise.shape[1] == sum(widths)
+    return noise.split(widths, dim=1) if widths else ()
+
+
+def descent_and_rounds(tree, query, search, mode) -> tuple[Descent, tuple[torch.Tensor, ...]]:
     """A descent, and the noise `[batch, nodes]` of each of its rounds."""
-    noises = []
-
-    def record(*args):
-        noises.append(logistic_noise(*args))
-        return noises[-1]
-
-    monkeypatch.setattr(attention, "logistic_noise", record)
-    descent = descend(tree, query, search, mode, torch.Generator().manual_seed(1))
-    monkeypatch.undo()
-    return descent, noises
+    noise = draw_noise(len(query), tree.depth, mode, query, torch.Generator().manual_seed(1))
+    return descend(tree, query, search, mode, noise), rounds_of(noise, tree.depth, mode)
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2, 5])
 @pytest.mark.parametrize("mode", SAMPLED)
-def test_sampled_descent_follows_the_signs_of_logit_plus_noise(monkeypatch, mode, depth):
+def test_sampled_descent_follows_the_signs_of_logit_plus_noise(mode, depth):
     batch = 50
     tree, query, search = random_memory(batch, depth)
-    descent, noises = recorded_descent(monkeypatch, tree, query, search, mode)
+    descent, noises = descent_and_rounds(tree, query, search, mode)
     assert descent.noise.shape == (batch, depth)
     for episode, logits in enumerate(plain_logits(tree, query, search)):
         row = 1
@@ -124,10 +132,10 @@ def test_sampled_descent_follows_the_signs_of_logit_plus_noise(monkeypatch, mode
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2, 5])
-def test_counterfactual_descents_begin_at_each_sibling_not_taken(monkeypatch, depth):
+def test_counterfactual_descents_begin_at_each_sibling_not_taken(depth):
     batch = 50
     tree, query, search = random_memory(batch, depth)
-    descent, noises = recorded_descent(monkeypatch, tree, query, search, "straight_through")
+    descent, noises = descent_and_rounds(tree, query, search, "straight_through")
     assert descent.counterfactual_rows.shape == (batch, depth)
     for episode, logits in enumerate(plain_logits(tree, query, search)):
         for level in range(depth):
@@ -137,13 +145,20 @@ def test_counterfactual_descents_begin_at_each_sibling_not_taken(monkeypatch, de
             assert descent.counterfactual_rows[episode, level] == row
 
 
-def test_straight_through_costs_depth_rounds_and_reinforce_one_node_a_round(monkeypatch):
+def test_straight_through_costs_depth_rounds_and_reinforce_one_node_a_round():
     depth = 6
     tree, query, search = random_memory(4, depth)
-    _, straight_through = recorded_descent(monkeypatch, tree, query, search, "straight_through")
-    _, reinforce = recorded_descent(monkeypatch, tree, query, search, "reinforce")
-    assert [noise.shape[1] for noise in straight_through] == [1, 2, 3, 4, 5, 6]
-    assert [noise.shape[1] for noise in reinforce] == [1] * depth
+    widths = {}
+    for mode in (*SAMPLED, "argmax"):
+        calls = widths[mode] = []
+
+        def count(nodes, state, calls=calls):
+            calls.append(nodes.shape[1])
+            return search(nodes, state)
+
+        seeded_descent(tree, query, count, mode)
+    assert widths["straight_through"] == [1, 2, 3, 4, 5, 6]
+    assert widths["reinforce"] == widths["argmax"] == [1] * depth
 
 
 def assert_frequencies(rows, probabilities):
@@ -162,7 +177,7 @@ def test_sampled_descents_follow_the_probabilities_of_the_leaves(mode):
     expected = probabilities_below(logits, 1, 2**depth)
     assert max(expected) > 4 * min(expected), "nearly uniform probabilities would prove little"
     many = Tree(tree.nodes.expand(batch, -1, -1))
-    descent = descend(many, query.expand(batch, -1), search, mode, torch.Generator().manual_seed(2))
+    descent = seeded_descent(many, query.expand(batch, -1), search, mode, seed=2)
     assert_frequencies(descent.leaf_rows - 2**depth, expected)
 
 
@@ -171,8 +186,7 @@ def test_counterfactual_descents_follow_the_probabilities_below_their_sibling():
     tree, query, search = random_memory(1, depth)
     (logits,) = plain_logits(tree, query, search)
     many = Tree(tree.nodes.expand(batch, -1, -1))
-    generator = torch.Generator().manual_seed(3)
-    descent = descend(many, query.expand(batch, -1), search, "straight_through", generator)
+    descent = seeded_descent(many, query.expand(batch, -1), search, "straight_through", seed=3)
     for level in range(depth):
         siblings = (descent.leaf_rows >> (depth - level - 1)) ^ 1
         for sibling in siblings.unique().tolist():
@@ -181,21 +195,59 @@ def test_counterfactual_descents_follow_the_probabilities_below_their_sibling():
             assert_frequencies(reached, probabilities_below(logits, sibling, 2**depth))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_logistic_noise_has_the_logistic_distribution_and_is_finite(dtype):
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("mode", SAMPLED)
+def test_noise_has_the_logistic_distribution_and_is_finite(mode, dtype):
     like = torch.zeros((), dtype=dtype)
-    noise = logistic_noise((200_000,), like, torch.Generator().manual_seed(4))
-    assert noise.dtype == dtype
+    noise = draw_noise(50_000, 4, mode, like, torch.Generator().manual_seed(4))
+    assert noise.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     assert noise.isfinite().all()
-    for quantile in (-8.0, -4.0, -1.0, 0.0, 0.5, 3.0, 8.0):
-        p = 1 / (1 + math.exp(-quantile))
-        share = (noise <= quantile).double().mean().item()
-        assert abs(share - p) < 4.5 * math.sqrt(p * (1 - p) / len(noise))
+    for column in noise.unbind(1):
+        for quantile in (-8.0, -4.0, -1.0, 0.0, 0.5, 3.0, 8.0):
+            p = 1 / (1 + math.exp(-quantile))
+            share = (column <= quantile).double().mean().item()
+            assert abs(share - p) < 4.5 * math.sqrt(p * (1 - p) / len(column))
 
 
-def test_logistic_noise_of_a_uniform_zero_is_finite(monkeypatch):
-    monkeypatch.setattr(torch, "rand", lambda shape, **options: torch.zeros(shape))
-    assert logistic_noise((3,), torch.zeros(()), None).isfinite().all()
+@pytest.mark.parametrize("mode", SAMPLED)
+def test_no_two_noises_of_a_descent_are_the_same(mode):
+    noise = draw_noise(5, 6, mode, torch.zeros((), dtype=torch.float64), torch.Generator().manual_seed(5))
+    assert len(noise.unique()) == noise.numel()
+
+
+@pytest.mark.parametrize(("mode", "count"), [("reinforce", 6), ("straight_through", 21), ("argmax", 0)])
+def test_noise_is_as_much_as_the_mode_needs(mode, count):
+    assert draw_noise(3, 6, mode, torch.zeros(())).shape == (3, count)
+    assert draw_noise(3, 0, mode, torch.zeros(())).shape == (3, 0)
+
+
+@pytest.mark.parametrize("uniform", [torch.zeros, torch.ones])
+def test_noise_of_a_uniform_zero_or_one_is_finite(monkeypatch, uniform):
+    monkeypatch.setattr(torch, "rand", lambda *shape, **options: uniform(*shape))
+    noise = draw_noise(3, 2, "reinforce", torch.zeros(()))
+    assert noise.shape == (3, 2)
+    assert noise.isfinite().all()
+
+
+@pytest.mark.parametrize("depth", range(7))
+def test_went_right_is_the_binary_number_of_the_leaf(depth):
+    leaves = torch.arange(2**depth)
+    right = went_right(leaves, depth)
+    assert right.shape == (2**depth, depth)
+    for leaf, row in enumerate(right.tolist()):
+        assert sum(bit << up for up, bit in enumerate(reversed(row))) == leaf
+    assert torch.equal(went_right(leaves.view(1, -1, 1), depth), right.view(1, 2**depth, 1, depth))
+
+
+def test_log_prob_and_entropy_take_any_shape_of_accesses():
+    logits = torch.randn(4, 7, 3, dtype=torch.float64)
+    leaf = torch.randint(8, (4, 7))
+    for values, function in (
+        (path_log_prob(logits, leaf), path_log_prob),
+        (path_entropy(logits), lambda logits, leaf: path_entropy(logits)),
+    ):
+        assert values.shape == (4, 7)
+        assert torch.equal(values[:, 2], function(logits[:, 2], leaf[:, 2]))
 
 
 def straight_through_case():
@@ -210,7 +262,8 @@ def straight_through_case():
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5])
 def test_straight_through_read_is_the_leaf_with_the_gradient_of_its_formula(temperature):
     leaf, counterfactuals, logits, noise = straight_through_case()
-    read = straight_through_read(leaf, counterfactuals, logits, noise, temperature)
+    right = (logits + noise > 0).long()
+    read = straight_through_read(leaf, counterfactuals, logits, noise, right, temperature)
     assert torch.equal(read, leaf)
 
     upstream = torch.randn(4, LEAF_SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
@@ -232,7 +285,8 @@ def test_straight_through_read_is_the_leaf_with_the_gradient_of_its_formula(temp
 
 def test_straight_through_read_is_the_leaf_exactly_in_float32_too():
     leaf, counterfactuals, logits, noise = (1e3 * tensor.float() for tensor in straight_through_case())
-    assert torch.equal(straight_through_read(leaf, counterfactuals, logits, noise, 1.0), leaf)
+    right = (logits + noise > 0).long()
+    assert torch.equal(straight_through_read(leaf, counterfactuals, logits, noise, right, 1.0), leaf)
 
 
 @pytest.mark.parametrize("mode", ["reinforce", "straight_through", "soft", "argmax"])

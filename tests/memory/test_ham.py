@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lightning_ham import HierarchicalAttentiveMemory
-from lightning_ham.memory import Access, Tree, attention
+from lightning_ham.memory import Access, Tree, ham
+from lightning_ham.memory.attention import draw_noise, went_right
 
 INPUT_SIZE, QUERY_SIZE, LEAF_SIZE, HIDDEN_SIZE = 2, 3, 3, 8
 MODES = ["reinforce", "straight_through", "soft", "argmax"]
@@ -149,7 +150,7 @@ def run(network: Network, inputs: Tensor, occupied: Tensor, accesses: int, mode:
     for time in range(accesses):
         access = memory.attend(tree, query, mode, generator)
         query = network.next_query(access.read, query)
-        tree = memory.write(tree, access, query)
+        tree = memory.write(access, query)
         rewards.append(reward(access.read, time))
         log_probs.append(access.log_prob)
         leaves.append(access.leaf)
@@ -206,7 +207,7 @@ def test_init_and_writes_keep_the_tree_that_a_full_rebuild_makes(batch, depth, j
     for mode in ("argmax", "reinforce", "straight_through"):
         query, written_by = torch.randn(2, batch, QUERY_SIZE)
         access = memory.attend(tree, query, mode)
-        tree = memory.write(tree, access, written_by)
+        tree = memory.write(access, written_by)
         for episode, leaf in enumerate(access.leaf.tolist()):
             torch.testing.assert_close(access.read[episode], plain[episode].leaves[leaf], **EXACT)
             plain[episode] = plain[episode].write(leaf, written_by[episode])
@@ -260,13 +261,13 @@ def test_an_access_describes_the_path_to_its_leaf(mode, num_leaves):
     access = memory.attend(tree, query, mode, seeded(1))
     for episode, leaf in enumerate(access.leaf.tolist()):
         plain = PlainMemory(memory, list(tree.leaves[episode]))
-        went_right = bits(leaf, tree.depth)
-        assert access.went_right[episode].tolist() == went_right
+        outcome = bits(leaf, tree.depth)
+        assert went_right(access.leaf, tree.depth)[episode].tolist() == outcome
         logits = [logit.item() for logit in plain.path_logits(leaf, query[episode])]
         assert access.logits[episode].tolist() == pytest.approx(logits, rel=1e-12)
 
         p = [1 / (1 + math.exp(-logit)) for logit in logits]
-        log_prob = sum(math.log(q if right else 1 - q) for q, right in zip(p, went_right, strict=True))
+        log_prob = sum(math.log(q if right else 1 - q) for q, right in zip(p, outcome, strict=True))
         entropy = sum(-q * math.log(q) - (1 - q) * math.log(1 - q) for q in p)
         assert access.log_prob[episode].item() == pytest.approx(log_prob, rel=1e-12)
         if mode == "soft":  # of the choice of a leaf, as there is no one path
@@ -275,12 +276,17 @@ def test_an_access_describes_the_path_to_its_leaf(mode, num_leaves):
 
         row = num_leaves + leaf
         path = [row >> up for up in range(tree.depth, -1, -1)]
-        expected = tree.nodes[episode, [*path, *(below ^ 1 for below in path[1:])]]
-        assert torch.equal(access.nodes[episode], expected)
+        assert torch.equal(access.path[episode], tree.nodes[episode, path])
+        assert torch.equal(access.siblings[episode], tree.nodes[episode, [below ^ 1 for below in path[1:]]])
+    assert access.siblings.shape == (16, tree.depth, LEAF_SIZE)
+    assert access.tree is tree
 
 
 def access_with(logits: Tensor, leaf: Tensor) -> Access:
-    return Access(torch.zeros(len(leaf), 1), leaf, logits, torch.zeros(len(leaf), 1, 1), torch.zeros(len(leaf), 0))
+    nodes, depth = torch.zeros(len(leaf), 2 ** (logits.shape[1] + 1), 1), logits.shape[1]
+    return Access(
+        nodes[:, 0], leaf, logits, nodes[:, : depth + 1], nodes[:, :depth], torch.zeros(len(leaf), 0), Tree(nodes)
+    )
 
 
 def test_log_prob_and_entropy_are_those_of_bernoullis_with_their_gradients():
@@ -297,7 +303,7 @@ def test_log_prob_and_entropy_are_those_of_bernoullis_with_their_gradients():
         weights = torch.randn(32)
         gradients = [torch.autograd.grad((value * weights).sum(), logits)[0] for value in (got, expected)]
         torch.testing.assert_close(*gradients)
-    assert torch.equal(access.went_right, outcome)
+    assert torch.equal(went_right(leaf, 5), outcome)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -316,7 +322,7 @@ def test_a_write_changes_its_leaf_and_that_leafs_ancestors_only(mode, num_leaves
     memory = make_memory()
     tree, query = filled(memory, 16, num_leaves)
     access = memory.attend(tree, query, mode, seeded(2))
-    differs = (memory.write(tree, access, query).nodes != tree.nodes).any(-1)
+    differs = (memory.write(access, query).nodes != tree.nodes).any(-1)
     for episode, leaf in enumerate(access.leaf.tolist()):
         expected = {(num_leaves + leaf) >> up for up in range(tree.depth + 1)}
         assert set(differs[episode].nonzero().flatten().tolist()) == expected
@@ -329,9 +335,9 @@ def test_in_place_equals_functional_and_functional_leaves_its_tree_alone(mode):
     with torch.no_grad():
         before = tree.nodes.clone()
         access = memory.attend(tree, query, mode, seeded(3))
-        functional = memory.write(tree, access, query)
+        functional = memory.write(access, query)
         assert torch.equal(tree.nodes, before)
-        in_place = memory.write(tree, access, query, in_place=True)
+        in_place = memory.write(access, query, in_place=True)
     assert torch.equal(in_place.nodes, functional.nodes)
     assert not torch.equal(functional.nodes, before)
     if mode != "soft":
@@ -348,7 +354,7 @@ def test_no_episode_depends_on_another(mode):
     for cells, state in ((inputs, query), (others, other_query)):
         tree = memory.init(cells)
         access = memory.attend(tree, state, mode, seeded(4))
-        results.append((access.leaf, access.read, access.logits, memory.write(tree, access, state).nodes))
+        results.append((access.leaf, access.read, access.logits, memory.write(access, state).nodes))
     for first, second in zip(*results, strict=True):
         torch.testing.assert_close(first[2], second[2], **EXACT)
     for episode in (0, 1, 3, 4, 5):
@@ -365,7 +371,7 @@ def test_the_order_of_a_batch_does_not_matter(mode):
     for index in (order, torch.arange(6)):
         tree = memory.init(inputs[index], occupied[index])
         access = memory.attend(tree, query[index], mode)
-        results.append((access.read, access.leaf, access.logits, memory.write(tree, access, query[index]).nodes))
+        results.append((access.read, access.leaf, access.logits, memory.write(access, query[index]).nodes))
     for permuted, straight in zip(*results, strict=True):
         torch.testing.assert_close(permuted, straight[order], **EXACT)
 
@@ -503,21 +509,20 @@ def test_straight_through_equals_its_formula_with_its_gradient(monkeypatch, num_
     episodes = [one_episode(num_leaves) for _ in range(batch)]
     inputs, occupied = map(torch.stack, zip(*episodes, strict=True))
 
-    noises, draw = [], attention.logistic_noise
+    noises = []
 
     def record(*args) -> Tensor:
-        noises.append(draw(*args))
+        noises.append(draw_noise(*args))
         return noises[-1]
 
-    monkeypatch.setattr(attention, "logistic_noise", record)
+    monkeypatch.setattr(ham, "draw_noise", record)
     got = run(network, inputs, occupied, accesses, "straight_through", seed=7)
-    depth = int(math.log2(num_leaves))
-    assert len(noises) == accesses * depth
+    assert len(noises) == accesses
+    widths = list(range(1, int(math.log2(num_leaves)) + 1))
 
     expected = []
     for index, episode in enumerate(episodes):
-        own = [noise[index] for noise in noises]
-        by_access = [own[depth * access : depth * (access + 1)] for access in range(accesses)]
+        by_access = [list(noise[index].split(widths)) if widths else [] for noise in noises]
         total, leaves = straight_through_reference(network, *episode, by_access, temperature)
         assert got.leaves[index].tolist() == leaves
         expected.append(total)
@@ -704,7 +709,7 @@ class Recall(nn.Module):
             access = self.memory.attend(tree, query, mode, generator)
             hidden = self.cell(access.read, hidden)
             query = hidden[0]
-            tree = self.memory.write(tree, access, query)
+            tree = self.memory.write(access, query)
         return self.head(query)
 
 

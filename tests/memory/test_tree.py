@@ -1,12 +1,16 @@
 """The tree against a plain heap of vectors, one episode at a time."""
 
+from typing import NamedTuple
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from lightning_ham.memory.tree import (
     Tree,
+    begin_in_place,
     build,
     gather_rows,
     path_rows,
@@ -54,7 +58,7 @@ def leaves_and_places(draw):
 def write(tree, places, values, *, in_place):
     """Put `values` at the leaves `places` and re-join their ancestors, as an access does."""
     rows = path_rows(places + tree.num_leaves, tree.depth)
-    siblings = gather_rows(tree, rows[:, 1:] ^ 1)
+    siblings, tree = gather_rows(tree, rows[:, 1:] ^ 1)
     return replace_rows(tree, rows, rejoin_path(rows, values, siblings, join), in_place=in_place)
 
 
@@ -85,7 +89,9 @@ def test_number_of_leaves_must_be_a_power_of_two(num_leaves):
 def test_gather_takes_the_rows_of_each_episode():
     nodes = torch.randn(3, 8, 2, dtype=torch.float64)
     rows = torch.tensor([[1, 7, 7, 2], [3, 1, 4, 6], [5, 5, 2, 1]])
-    gathered = gather_rows(Tree(nodes), rows)
+    tree = Tree(nodes)
+    gathered, same = gather_rows(tree, rows)
+    assert same is tree
     assert gathered.shape == (3, 4, 2)
     for episode in range(3):
         for column in range(4):
@@ -93,7 +99,7 @@ def test_gather_takes_the_rows_of_each_episode():
 
 
 def test_gather_no_rows():
-    assert gather_rows(Tree(torch.randn(3, 8, 2)), torch.empty(3, 0, dtype=torch.long)).shape == (3, 0, 2)
+    assert gather_rows(Tree(torch.randn(3, 8, 2)), torch.empty(3, 0, dtype=torch.long))[0].shape == (3, 0, 2)
 
 
 def test_replace_changes_the_given_rows_of_each_episode():
@@ -174,3 +180,140 @@ def test_gradient_of_a_write_is_that_of_a_full_rebuild(depth):
         total = total + sum((heap[row] * weights[episode, row - 1]).sum() for row in heap)
     expected = torch.autograd.grad(total, (leaves, values), materialize_grads=True)
     torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+
+
+# Trees that are changed in place, with gradients.
+
+
+class Step(NamedTuple):
+    """Rows gathered, what of them is used, and rows replaced, each for every episode."""
+
+    gathered: Tensor
+    """`[batch, count]`; a row may stand there twice."""
+    used: bool
+    """Whether the gathered nodes count in the result."""
+    replaced: Tensor
+    """`[batch, count]`, all different."""
+    replaced_by_gathered: bool
+    """Whether the new nodes depend on those gathered before, or on the given values alone."""
+
+
+@st.composite
+def chains(draw, max_steps=4):
+    """The nodes of a tree, some steps, and values for them."""
+    batch, depth, size = draw(st.integers(1, 3)), draw(st.integers(0, 2)), draw(st.integers(1, 2))
+    rows = st.integers(1, 2 ** (depth + 1) - 1)
+    steps = []
+    for _ in range(draw(st.integers(1, max_steps))):
+        gathered, replaced = draw(st.integers(0, 3)), draw(st.integers(1, 2 ** (depth + 1) - 1))
+        lists = st.lists(rows, min_size=gathered, max_size=gathered)
+        different = st.lists(rows, min_size=replaced, max_size=replaced, unique=True)
+        steps.append(
+            Step(
+                torch.tensor([draw(lists) for _ in range(batch)], dtype=torch.long).view(batch, gathered),
+                draw(st.booleans()),
+                torch.tensor([draw(different) for _ in range(batch)]),
+                draw(st.booleans()),
+            )
+        )
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
+
+    def randn(*shape):
+        return torch.randn(*shape, dtype=torch.float64, generator=generator).requires_grad_()
+
+    return randn(batch, 2 ** (depth + 1), size), steps, [randn(batch, step.replaced.shape[1], size) for step in steps]
+
+
+def run_chain(tree, steps, values, *, read_last=True):
+    """What a chain of gathers and replacements comes to, a number for each episode."""
+    total = tree.nodes.new_zeros(len(tree.nodes))
+    for step, value in zip(steps, values, strict=True):
+        nodes, tree = gather_rows(tree, step.gathered)
+        if step.used:
+            total = total + torch.sin(2 * nodes).sum((1, 2))
+        new = value * torch.cos(nodes.sum(1, keepdim=True)) if step.replaced_by_gathered else value
+        tree = replace_rows(tree, step.replaced, new)
+    if read_last:
+        everything = torch.arange(1, tree.nodes.shape[1]).expand(len(tree.nodes), -1)
+        nodes, tree = gather_rows(tree, everything)
+        total = total + (nodes**2 * torch.arange(1, tree.nodes.shape[1]).unsqueeze(1)).sum((1, 2))
+    return total
+
+
+def gradients_of_chain(tree, nodes, steps, values, *, read_last, retain=1):
+    total = run_chain(tree, steps, values, read_last=read_last)
+    weights = torch.linspace(1, 2, len(total), dtype=total.dtype)
+    if not total.requires_grad:
+        return total, [[torch.zeros_like(leaf) for leaf in (nodes, *values)]] * retain
+    return total, [
+        torch.autograd.grad((total * weights).sum(), (nodes, *values), retain_graph=True, materialize_grads=True)
+        for _ in range(retain)
+    ]
+
+
+@settings(max_examples=NUM_EXAMPLES, deadline=None)
+@given(chains(), st.booleans())
+def test_a_chain_in_place_equals_one_of_copies_with_its_gradient(chain, read_last):
+    nodes, steps, values = chain
+    before = nodes.detach().clone()
+    expected, (gradients,) = gradients_of_chain(Tree(nodes), nodes, steps, values, read_last=read_last)
+    tree = begin_in_place(Tree(nodes))
+    got, both = gradients_of_chain(tree, nodes, steps, values, read_last=read_last, retain=2)
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+    for backward in both:  # the second one over the same graph, whose buffers the first must not have spoilt
+        for first, second in zip(backward, gradients, strict=True):
+            torch.testing.assert_close(first, second, rtol=1e-12, atol=1e-12)
+    assert torch.equal(nodes, before)
+    assert all(torch.equal(first, second) for first, second in zip(*both, strict=True))
+
+
+@settings(max_examples=15, deadline=None)
+@given(chains(max_steps=3))
+def test_the_gradient_of_a_chain_in_place_is_that_of_its_numbers(chain):
+    nodes, steps, values = chain
+
+    def total(nodes, *values):
+        return run_chain(begin_in_place(Tree(nodes)), steps, values)
+
+    assert torch.autograd.gradcheck(total, (nodes, *values))
+
+
+def test_a_tree_in_place_has_the_nodes_of_the_given_one_and_leaves_that_alone():
+    nodes = torch.randn(2, 8, 3, dtype=torch.float64, requires_grad=True)
+    before = nodes.detach().clone()
+    tree = begin_in_place(Tree(nodes))
+    assert (tree.num_leaves, tree.depth) == (4, 2)
+    assert torch.equal(tree.nodes, before)
+    rows = torch.tensor([[1, 2], [7, 3]])
+    changed = replace_rows(tree, rows, torch.ones(2, 2, 3, dtype=torch.float64))
+    assert changed.nodes.data_ptr() == tree.nodes.data_ptr() != nodes.data_ptr()
+    assert torch.equal(changed.nodes, replace_rows(Tree(before), rows, torch.ones(2, 2, 3).double()).nodes)
+    assert torch.equal(nodes, before)
+
+
+def test_a_tree_in_place_of_nodes_without_a_gradient_gives_one_to_what_is_written():
+    values = torch.randn(1, 1, 2, requires_grad=True)
+    tree = begin_in_place(Tree(torch.zeros(1, 4, 2)))
+    nodes, tree = gather_rows(tree, torch.tensor([[1, 2]]))
+    assert not nodes.requires_grad
+    nodes, _ = gather_rows(replace_rows(tree, torch.tensor([[2]]), values), torch.tensor([[1, 2]]))
+    (gradient,) = torch.autograd.grad(nodes.sum(), values)
+    assert torch.equal(gradient, torch.ones(1, 1, 2))
+
+
+def test_the_token_of_a_tree_in_place_has_the_memory_of_one_number():
+    tree = begin_in_place(Tree(torch.randn(2, 64, 8, requires_grad=True)))
+    for _ in range(2):
+        assert tree.token is not None
+        assert tree.token.shape == tree.nodes.shape
+        assert tree.token.untyped_storage().nbytes() == 4
+        _, tree = gather_rows(tree, torch.ones(2, 1, dtype=torch.long))
+        tree = replace_rows(tree, torch.ones(2, 1, dtype=torch.long), torch.zeros(2, 1, 8))
+
+
+def test_an_empty_batch_is_a_batch():
+    rows = torch.empty(0, 2, dtype=torch.long)
+    for tree in (Tree(torch.zeros(0, 8, 3)), begin_in_place(Tree(torch.zeros(0, 8, 3)))):
+        nodes, same = gather_rows(tree, rows)
+        assert nodes.shape == (0, 2, 3)
+        assert replace_rows(same, rows, nodes).nodes.shape == (0, 8, 3)

@@ -16,6 +16,10 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from lightning_ham.controllers import unroll
+from lightning_ham.hub import from_pretrained
+from lightning_ham.memory import HierarchicalAttentiveMemory
+from lightning_ham.memory.tree import begin_in_place
 from lightning_ham.tasks import get_task
 from lightning_ham.training import HAMModule, ReinforceOptions, TaskDataModule
 
@@ -284,7 +288,7 @@ def test_every_option_of_reinforce_changes_the_training(change):
 def test_every_argument_has_a_case():
     module = make_module()
     tested = {name for change in CHANGES for name in change}
-    assert set(module.hparams) == tested | {"reinforce", "controller_options", "controller"}
+    assert set(module.hparams) == tested | {"reinforce", "controller_options", "controller", "engine"}
     assert set(module.hparams["controller_options"]) == {name for change in OPTION_CHANGES for name in change}
     names = {field.name for field in dataclasses.fields(ReinforceOptions)}
     assert names == {name for change in REINFORCE_CHANGES for name in change}
@@ -322,6 +326,10 @@ def test_reinforce_without_options_has_the_defaults():
             "Expected argument `final_entropy_bonus` to be above 0 and at most 1, but got 1.5.",
         ),
         ({"entropy_bonus": -0.1}, "Expected argument `entropy_bonus` to be at least 0, but got -0.1."),
+        (
+            {"engine": "steam"},
+            "Expected argument `engine` to be one of ('auto', 'reference', 'sparse', 'fused'), but got 'steam'.",
+        ),
     ],
     ids=lambda value: first_key(value) if isinstance(value, dict) else "",
 )
@@ -463,6 +471,95 @@ def test_rollouts_of_an_episode_differ_and_stand_together():
     assert any(len(set(map(tuple, rows.tolist()))) > 1 for rows in recorder.leaves[0].split(3))
 
 
+# The engine.
+
+
+def engines_of(module: HAMModule) -> list[str]:
+    return [part.engine for part in module.modules() if isinstance(part, HierarchicalAttentiveMemory)]
+
+
+def test_the_engine_is_that_of_every_memory_and_auto_if_not_told():
+    assert engines_of(make_module()) == ["auto"]
+    assert engines_of(make_module(engine="sparse")) == ["sparse"]
+    assert make_module(engine="reference").hparams["engine"] == "reference"
+
+
+def in_place_trees(monkeypatch: pytest.MonkeyPatch, module: HAMModule) -> int:
+    """How many batches of a training have a tree that is changed in place."""
+    begun = []
+
+    def record(tree):
+        begun.append(tree)
+        return begin_in_place(tree)
+
+    monkeypatch.setattr(unroll, "begin_in_place", record)
+    train(module)
+    return len(begun)
+
+
+def test_the_engine_reaches_the_training(monkeypatch):
+    """It changes nothing that is logged, so that only what is called tells."""
+    assert in_place_trees(monkeypatch, make_module(engine="sparse")) == 3
+    assert in_place_trees(monkeypatch, make_module(engine="reference")) == 0
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("engine", ["auto", "sparse"])
+def test_what_is_learned_does_not_depend_on_the_engine(engine, attention):
+    weights, logged = fingerprint(attention=attention, engine=engine)
+    expected, expected_logged = fingerprint(attention=attention, engine="reference")
+    assert logged == pytest.approx(expected_logged, rel=1e-4)
+    for name, value in weights.items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-3)
+
+
+def test_the_engine_is_no_part_of_the_model(tmp_path):
+    trained = {}
+    for engine in ("auto", "reference"):
+        module, folder = make_module(engine=engine), tmp_path / engine
+        trainer = train(module).trainer
+        trainer.save_checkpoint(tmp_path / f"{engine}.ckpt")
+        loaded = from_pretrained(tmp_path / f"{engine}.ckpt")
+        assert [part.engine for part in loaded.modules() if isinstance(part, HierarchicalAttentiveMemory)] == ["auto"]
+        loaded.save(folder)
+        trained[engine] = loaded
+        assert "engine" not in (folder / "config.json").read_text()
+    assert (tmp_path / "auto" / "config.json").read_text() == (tmp_path / "reference" / "config.json").read_text()
+    assert trained["auto"].state_dict().keys() == trained["reference"].state_dict().keys()
+
+
+def test_a_checkpoint_from_before_there_were_engines_loads(tmp_path):
+    module, path = make_module(engine="reference"), tmp_path / "old.ckpt"
+    train(module).trainer.save_checkpoint(path)
+    checkpoint = torch.load(path, weights_only=True)
+    del checkpoint["hyper_parameters"]["engine"]
+    torch.save(checkpoint, path)
+    again = HAMModule.load_from_checkpoint(path, weights_only=True)
+    assert same_weights(again, module)
+    assert again.hparams["engine"] == "auto"
+    assert same_weights(from_pretrained(path), module.model)
+    make_trainer(max_epochs=4).fit(again, make_data(), ckpt_path=path, weights_only=True)
+
+
+# Half precision.
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_trains_in_mixed_precision_much_as_in_float32(attention):
+    batch = get_task("reverse").sample(32, (1, 4), generator=torch.Generator().manual_seed(0))
+    losses = {}
+    for precision in ("32-true", "bf16-mixed"):
+        module = make_module("reverse", attention=attention, learning_rate=0.03)
+        trained = train(module, DataLoader([batch] * 10, batch_size=None), precision=precision)
+        assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
+        assert all(parameter.isfinite().all() for parameter in module.parameters())
+        losses[precision] = trained.epochs("nll")
+    assert losses["bf16-mixed"] != losses["32-true"]
+    assert losses["bf16-mixed"] == pytest.approx(losses["32-true"], rel=0.01)
+    for nll in losses.values():
+        assert nll[-1] < 0.97 * nll[0]
+
+
 # Checkpoints.
 
 
@@ -477,8 +574,9 @@ def test_rollouts_of_an_episode_differ_and_stand_together():
             "reinforce": ReinforceOptions("bit_accuracy", 0.5, "leave_one_out", rollouts=2, normalize=False),
         },
         {"attention": "soft"},
+        {"engine": "reference"},
     ],
-    ids=["defaults", "controller", "reinforce", "reinforce-options", "soft"],
+    ids=["defaults", "controller", "reinforce", "reinforce-options", "soft", "engine"],
 )
 def test_a_checkpoint_is_plain_data_and_rebuilds_the_module(tmp_path, options):
     module = make_module(**options)

@@ -1,0 +1,171 @@
+"""The ``fused`` engine: whole episodes as one operation of autograd, run by compiled loops on the CPU."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from lightning_ham.memory import AttentionMode, HierarchicalAttentiveMemory, fused
+from lightning_ham.memory.transforms import GatedJoin
+
+if TYPE_CHECKING:
+    from lightning_ham.kernels.episode import Options, Weights
+
+_LOG = logging.getLogger(__name__)
+
+LANES = 64
+"""Episodes that a thread runs together: enough for products of some size, few enough to stay in its cache. Sums over
+a batch are taken lane by lane and then block by block, so the number of threads does not change a result."""
+
+
+def obstacle(
+    memory: HierarchicalAttentiveMemory, cell: nn.Module, leaves: Tensor, attention: AttentionMode
+) -> str | None:
+    """Return what keeps the fused engine from running these episodes, if anything."""
+    if attention == "soft":
+        return "attention 'soft' visits every leaf"
+    return fused.obstacle(leaves, memory.join, memory.search, memory.write_leaf, cell)
+
+
+def run_episodes(
+    memory: HierarchicalAttentiveMemory,
+    cell: nn.LSTMCell,
+    leaves: Tensor,
+    noise: Tensor,
+    *,
+    straight_through: bool,
+    read_root: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Attend, read, step the cell, write and re-join, in compiled loops.
+
+    Args:
+        memory: The memory.
+        cell: Its input is the value read, and the root of the tree behind it if ``read_root``.
+        leaves: The tree's leaves at first, ``[batch, num_leaves, leaf_size]``.
+        noise: Of each access, from :func:`lightning_ham.memory.attention.draw_noise`, ``[accesses, batch, count]``.
+        straight_through: Whether the gradient of the value read reaches the branches.
+        read_root: Whether the cell also sees the root.
+
+    Returns:
+        The cell's state after each access, ``[accesses, batch, controller_size]``; the values read, ``[accesses, batch,
+        leaf_size]``; SEARCH along the paths, ``[accesses, batch, depth]``; the attended leaves, ``[accesses, batch]``.
+    """
+    from lightning_ham.kernels.episode import Options
+
+    options = Options(
+        gated=isinstance(memory.join, GatedJoin),
+        read_root=read_root,
+        sampled=noise.shape[2] > 0,
+        counterfactual=straight_through,
+        temperature=memory.temperature,
+        keep=torch.is_grad_enabled(),
+    )
+    episodes: tuple[Tensor, Tensor, Tensor, Tensor] = _Episodes.apply(leaves, noise, options, *_pack(memory, cell))  # type: ignore[no-untyped-call]
+    return episodes
+
+
+def _pack(memory: HierarchicalAttentiveMemory, cell: nn.LSTMCell) -> Weights:
+    """Return the parameters as the kernels want them, as tensors that carry gradients."""
+    from lightning_ham.kernels.episode import Weights
+
+    search, write, (join_hidden, join_out) = memory.search, memory.write_leaf, memory.join.layers
+    return Weights(
+        join_hidden=join_hidden.weight.t(),
+        join_hidden_bias=join_hidden.bias,
+        join_out=join_out.weight.t(),
+        join_out_bias=join_out.bias,
+        search_node=search.node.weight.t(),
+        search_node_bias=search.node.bias,
+        search_query=search.query.weight.t(),
+        search_out=search.out.weight.flatten(),
+        search_out_bias=search.out.bias,
+        write=torch.cat((write.leaf.weight, write.query.weight), dim=1).t(),
+        write_bias=write.leaf.bias,
+        cell=torch.cat((cell.weight_ih, cell.weight_hh), dim=1).t(),
+        cell_bias=cell.bias_ih + cell.bias_hh,
+    )
+
+
+class _Episodes(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, leaves: Tensor, noise: Tensor, options: Options, *weights: Tensor) -> tuple[Tensor, ...]:
+        from lightning_ham.kernels import episode
+
+        w = _arrays(weights)
+        noises = noise.contiguous().numpy()
+        record, workspace = episode.empty_record(leaves.detach().numpy(), len(noises), w, keep=options.keep)
+        _for_blocks(len(leaves), lambda _, first, last: episode.forward(first, last, w, options, noises, record))
+        ctx.episode = w, options, noises, record, workspace
+        attended = torch.from_numpy(record.leaves)
+        ctx.mark_non_differentiable(attended)
+        return *map(torch.from_numpy, (record.hidden[1:], record.reads, record.logits)), attended
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        from lightning_ham.kernels import episode
+
+        w, options, noises, record, _ = ctx.episode
+        dhidden, dreads, dlogits = (grad.contiguous().numpy() for grad in grads[:3])
+        batch, num_leaves, size = record.nodes.shape[0], record.keys.shape[1], record.nodes.shape[2]
+        transposed = _arrays(torch.from_numpy(matrix).t() for matrix in w)
+        blocks = -(-batch // LANES)
+        weights_grad = [torch.zeros(blocks, *matrix.shape, dtype=grads[0].dtype) for matrix in w]
+        leaves_grad = torch.empty(batch, num_leaves, size, dtype=grads[0].dtype)
+        w_grad, dleaves = _arrays(weights_grad), leaves_grad.numpy()
+
+        def run(block: int, first: int, last: int) -> None:
+            episode.backward(
+                first, last, block, w, transposed, options, noises, record, dhidden, dreads, dlogits, w_grad, dleaves
+            )
+
+        _for_blocks(batch, run)
+        return leaves_grad, None, None, *(grad.sum(dim=0) for grad in weights_grad)
+
+
+def _arrays(weights: Any) -> Weights:
+    from lightning_ham.kernels.episode import Weights
+
+    return Weights(*(weight.detach().contiguous().numpy() for weight in weights))
+
+
+def _for_blocks(batch: int, run: Callable[[int, int, int], None]) -> None:
+    """Call ``run(block, first, last)`` for every block of lanes, on as many threads as torch may use."""
+    blocks = [(block, first, min(first + LANES, batch)) for block, first in enumerate(range(0, batch, LANES))]
+    threads = min(torch.get_num_threads(), len(blocks))
+    with _saying_that_it_compiles():
+        if threads <= 1:
+            for block in blocks:
+                run(*block)
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(lambda block: run(*block), blocks))
+
+
+@contextmanager
+def _saying_that_it_compiles() -> Iterator[None]:
+    """Tell the user why the first call takes so long, if it does."""
+    global _compiled
+    if _compiled:
+        yield
+        return
+    message = "Compiling the training loops for this machine; this takes about a minute, once."
+    timer = threading.Timer(3, _LOG.info, [message])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+    _compiled = True
+
+
+_compiled = False

@@ -1,0 +1,139 @@
+"""Small products and activations that the compiler turns into vector instructions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numba as nb
+import numpy as np
+from numba.extending import overload
+
+# Sums may be reordered and products fused, as a BLAS does; NaN and infinity keep their meaning.
+_FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
+
+compiled: Callable[..., Any] = nb.njit(cache=True, nogil=True, fastmath=_FASTMATH, error_model="numpy")
+"""Decorator of every kernel: compiled at its first use and kept on disk, without Python's lock, for any float type."""
+
+
+@compiled
+def accumulate(x, w, y):
+    """Add ``x @ w`` to ``y``: ``x`` ``[m, k]``, ``w`` ``[k, n]``, ``y`` ``[m, n]``; rows of ``w`` and ``y`` dense.
+
+    Eight rows of ``x`` and four of ``w`` at a time, so that every number that is loaded is used several times.
+    """
+    rows, inner = x.shape
+    columns = y.shape[1]
+    rows8, inner4 = rows - rows % 8, inner - inner % 4
+    for m in range(0, rows8, 8):
+        y0, y1, y2, y3, y4, y5, y6, y7 = y[m], y[m + 1], y[m + 2], y[m + 3], y[m + 4], y[m + 5], y[m + 6], y[m + 7]
+        for k in range(0, inner4, 4):
+            w0, w1, w2, w3 = w[k], w[k + 1], w[k + 2], w[k + 3]
+            a0, a1, a2, a3 = x[m, k], x[m, k + 1], x[m, k + 2], x[m, k + 3]
+            b0, b1, b2, b3 = x[m + 1, k], x[m + 1, k + 1], x[m + 1, k + 2], x[m + 1, k + 3]
+            c0, c1, c2, c3 = x[m + 2, k], x[m + 2, k + 1], x[m + 2, k + 2], x[m + 2, k + 3]
+            d0, d1, d2, d3 = x[m + 3, k], x[m + 3, k + 1], x[m + 3, k + 2], x[m + 3, k + 3]
+            e0, e1, e2, e3 = x[m + 4, k], x[m + 4, k + 1], x[m + 4, k + 2], x[m + 4, k + 3]
+            f0, f1, f2, f3 = x[m + 5, k], x[m + 5, k + 1], x[m + 5, k + 2], x[m + 5, k + 3]
+            g0, g1, g2, g3 = x[m + 6, k], x[m + 6, k + 1], x[m + 6, k + 2], x[m + 6, k + 3]
+            h0, h1, h2, h3 = x[m + 7, k], x[m + 7, k + 1], x[m + 7, k + 2], x[m + 7, k + 3]
+            for n in range(columns):
+                u0, u1, u2, u3 = w0[n], w1[n], w2[n], w3[n]
+                y0[n] += a0 * u0 + a1 * u1 + a2 * u2 + a3 * u3
+                y1[n] += b0 * u0 + b1 * u1 + b2 * u2 + b3 * u3
+                y2[n] += c0 * u0 + c1 * u1 + c2 * u2 + c3 * u3
+                y3[n] += d0 * u0 + d1 * u1 + d2 * u2 + d3 * u3
+                y4[n] += e0 * u0 + e1 * u1 + e2 * u2 + e3 * u3
+                y5[n] += f0 * u0 + f1 * u1 + f2 * u2 + f3 * u3
+                y6[n] += g0 * u0 + g1 * u1 + g2 * u2 + g3 * u3
+                y7[n] += h0 * u0 + h1 * u1 + h2 * u2 + h3 * u3
+        for k in range(inner4, inner):
+            for r in range(m, m + 8):
+                a0 = x[r, k]
+                for n in range(columns):
+                    y[r, n] += a0 * w[k, n]
+    for m in range(rows8, rows):
+        for k in range(0, inner4, 4):
+            a0, a1, a2, a3 = x[m, k], x[m, k + 1], x[m, k + 2], x[m, k + 3]
+            for n in range(columns):
+                y[m, n] += a0 * w[k, n] + a1 * w[k + 1, n] + a2 * w[k + 2, n] + a3 * w[k + 3, n]
+        for k in range(inner4, inner):
+            a0 = x[m, k]
+            for n in range(columns):
+                y[m, n] += a0 * w[k, n]
+
+
+@compiled
+def affine(x, w, bias, y):
+    """Set ``y`` to ``x @ w + bias``."""
+    for m in range(y.shape[0]):
+        for n in range(y.shape[1]):
+            y[m, n] = bias[n]
+    accumulate(x, w, y)
+
+
+@compiled
+def add_column_sums(x, total):
+    """Add the sum of the rows of ``x`` ``[m, n]`` to ``total`` ``[n]``."""
+    for m in range(x.shape[0]):
+        for n in range(x.shape[1]):
+            total[n] += x[m, n]
+
+
+def exponential(x):
+    """Return e to the power of ``x``, a scalar; in float32 as a polynomial, which vectorises (relative error 2e-7)."""
+    return math.exp(x)
+
+
+@overload(exponential, inline="always")
+def _exponential(x):
+    if x != nb.float32:
+        return lambda x: math.exp(x)
+
+    log2_e, ln2_high, ln2_low = np.float32(1.44269504), np.float32(0.693359375), np.float32(-2.12194440e-4)
+    low, high, half, one = np.float32(-87.0), np.float32(88.0), np.float32(0.5), np.float32(1)
+    # Cephes' expf: https://www.netlib.org/cephes
+    p0, p1, p2, p3, p4 = (
+        np.float32(c) for c in (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1)
+    )
+    bias, mantissa_bits = np.int32(127), np.int32(23)
+
+    def polynomial(x):
+        x = low if x < low else x  # not min and max: a NaN must stay one
+        x = high if x > high else x
+        power = np.floor(x * log2_e + half)
+        r = x - power * ln2_high - power * ln2_low
+        series = ((((p0 * r + p1) * r + p2) * r + p3) * r + p4) * r + half
+        scale = np.int32((np.int32(power) + bias) << mantissa_bits).view(np.float32)
+        return (series * r * r + r + one) * scale
+
+    return polynomial
+
+
+@compiled
+def sigmoid(x):
+    """Return the logistic function of a scalar."""
+    one = type(x)(1)
+    return one / (one + exponential(-x))
+
+
+@compiled
+def activate(x, scale):
+    """Replace the numbers of ``x`` by their logistic function where ``scale`` is 1, and by their tanh where it is 2.
+
+    Both have the shape ``[m, n]``. One long loop is vectorised to its end, unlike one for each row; and
+    ``tanh(x) = 2 sigmoid(2 x) - 1``, to an absolute error of 2e-7 in float32.
+    """
+    values, scales, one = x.reshape(-1), scale.reshape(-1), x.dtype.type(1)
+    for i in range(values.shape[0]):
+        values[i] = scales[i] * sigmoid(scales[i] * values[i]) + (one - scales[i])
+
+
+@compiled
+def tanh_of(x, y):
+    """Set ``y`` to the tanh of ``x``, both ``[m, n]``."""
+    values, results, one = x.reshape(-1), y.reshape(-1), x.dtype.type(1)
+    two = one + one
+    for i in range(values.shape[0]):
+        results[i] = two * sigmoid(two * values[i]) - one

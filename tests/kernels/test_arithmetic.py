@@ -1,0 +1,81 @@
+"""Small products and activations against NumPy's."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightning_ham.kernels import arithmetic
+
+DTYPES = [np.float32, np.float64]
+SIZES = st.integers(0, 20)
+ROUNDING = {np.float32: 1e-5, np.float64: 1e-13}
+
+
+@arithmetic.compiled
+def each(function, x, y):
+    for i in range(x.shape[0]):
+        y[i] = function(x[i])
+
+
+@arithmetic.compiled
+def exponentials(x, y):
+    for i in range(x.shape[0]):
+        y[i] = arithmetic.exponential(x[i])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@settings(max_examples=80, deadline=None)
+@given(m=SIZES, k=SIZES, n=SIZES, transposed=st.booleans(), seed=st.integers(0, 2**32 - 1))
+def test_products_are_those_of_numpy(dtype, m, k, n, transposed, seed):
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((k, m)).T if transposed else rng.standard_normal((m, k))
+    x, w, y, bias = (
+        a.astype(dtype) for a in (x, rng.standard_normal((k, n)), rng.standard_normal((m, n)), np.arange(n))
+    )
+    expected = y.astype(np.float64) + x.astype(np.float64) @ w.astype(np.float64)
+    arithmetic.accumulate(x, w, y)
+    np.testing.assert_allclose(y, expected, rtol=ROUNDING[dtype], atol=20 * ROUNDING[dtype])
+    arithmetic.affine(x, w, bias, y)
+    expected = x.astype(np.float64) @ w.astype(np.float64) + np.arange(n)
+    np.testing.assert_allclose(y, expected, rtol=ROUNDING[dtype], atol=20 * ROUNDING[dtype])
+    total = bias.copy()
+    arithmetic.add_column_sums(y, total)
+    np.testing.assert_allclose(total, bias + y.sum(axis=0), rtol=ROUNDING[dtype], atol=100 * ROUNDING[dtype])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_activations_are_those_of_numpy_to_either_end(dtype):
+    x = np.concatenate([np.linspace(-30, 30, 4001), [-1e4, 1e4, -np.inf, np.inf, np.nan, 0, -0.0, 1e-30]]).astype(dtype)
+    exact = x.astype(np.float64)
+    with np.errstate(over="ignore"):
+        logistic, tanh = 1 / (1 + np.exp(-exact)), np.tanh(exact)
+    tolerance = 3e-7 if dtype == np.float32 else 1e-15
+    got = np.empty_like(x)
+    each(arithmetic.sigmoid, x, got)
+    np.testing.assert_allclose(got, logistic, rtol=0, atol=tolerance)
+    rows, result = x.reshape(1, -1), np.empty((1, len(x)), dtype)
+    arithmetic.tanh_of(rows, result)
+    np.testing.assert_allclose(result[0], tanh, rtol=0, atol=tolerance)
+    for scale, expected in ((1, logistic), (2, tanh)):
+        activated = rows.copy()
+        arithmetic.activate(activated, np.full_like(rows, scale))
+        np.testing.assert_allclose(activated[0], expected, rtol=0, atol=tolerance)
+
+
+def test_each_column_has_its_own_activation():
+    x = np.array([[-1.0, 0.5], [2.0, -3.0]])
+    expected = np.stack([1 / (1 + np.exp(-x[:, 0])), np.tanh(x[:, 1])], axis=1)
+    arithmetic.activate(x, np.array([[1.0, 2.0], [1.0, 2.0]]))
+    np.testing.assert_allclose(x, expected, rtol=1e-14)
+
+
+def test_the_exponential_in_single_precision_is_exact_to_its_last_digits():
+    x = np.linspace(-86, 87, 100_001).astype(np.float32)
+    got = np.empty_like(x)
+    exponentials(x, got)
+    np.testing.assert_allclose(got, np.exp(x.astype(np.float64)), rtol=3e-7)
+
+
+def test_without_the_compiler_it_is_the_exponential():
+    assert arithmetic.exponential(1.0) == pytest.approx(np.e)

@@ -1,0 +1,69 @@
+"""Single accesses in compiled loops against the plain ones."""
+
+from unittest import mock
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightning_ham.memory import HierarchicalAttentiveMemory, Tree, fused
+
+
+def access_and_write(memory, tree, query, mode, engine):
+    memory.engine = engine
+    tree = Tree(tree.nodes.clone())
+    with torch.no_grad():
+        access = memory.attend(tree, query, mode, torch.Generator().manual_seed(1))
+        return access, memory.write(access, query.flip(1), in_place=True).nodes
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@settings(max_examples=60, deadline=None)
+@given(
+    leaves=st.integers(0, 6),
+    batch=st.integers(1, 5),
+    leaf_size=st.integers(1, 9),
+    hidden_size=st.integers(1, 9),
+    query_size=st.integers(1, 9),
+    join=st.sampled_from(["gated", "mlp"]),
+    mode=st.sampled_from(["argmax", "reinforce"]),
+    seed=st.integers(0, 2**32),
+)
+def test_an_access_is_that_of_the_reference(dtype, leaves, batch, leaf_size, hidden_size, query_size, join, mode, seed):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        memory = HierarchicalAttentiveMemory(3, query_size, leaf_size, hidden_size, join).to(dtype)
+        tree = memory.init(torch.randn(batch, 2**leaves, 3).to(dtype))
+        query = torch.randn(batch, query_size).to(dtype)
+    expected, written = access_and_write(memory, tree, query, mode, "reference")
+    with mock.patch.object(fused, "attend", side_effect=fused.attend) as attend:
+        got, nodes = access_and_write(memory, tree, query, mode, "fused")
+    assert attend.called
+    tolerance = 1e-12 if dtype == torch.float64 else 1e-5
+    for part in ("leaf", "read", "logits", "path", "siblings", "weights", "log_prob", "entropy"):
+        torch.testing.assert_close(getattr(got, part), getattr(expected, part), rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(nodes, written, rtol=tolerance, atol=tolerance)
+
+
+def test_auto_takes_it_from_large_trees_on_and_only_without_gradients(monkeypatch):
+    monkeypatch.setattr(fused, "WORTH_COMPILING", 8)
+    memory = HierarchicalAttentiveMemory(3, 4, 5)
+    query = torch.randn(2, 4)
+    with mock.patch.object(fused, "attend", side_effect=fused.attend) as attend:
+        memory.attend(memory.init(torch.randn(2, 8, 3)), query)
+        with torch.no_grad():
+            memory.attend(memory.init(torch.randn(2, 4, 3)), query)
+            memory.attend(memory.init(torch.randn(2, 8, 3)), query, "soft")
+            memory.attend(memory.init(torch.randn(2, 8, 3)), query, "straight_through")
+        assert not attend.called
+        with torch.no_grad():
+            memory.attend(memory.init(torch.randn(2, 8, 3)), query)
+        assert attend.called
+
+
+def test_half_precision_falls_back():
+    memory = HierarchicalAttentiveMemory(3, 4, 5, engine="fused").to(torch.bfloat16)
+    with torch.no_grad():
+        tree = memory.init(torch.randn(2, 8, 3).bfloat16())
+        assert memory.attend(tree, torch.randn(2, 4).bfloat16()).read.dtype == torch.bfloat16
