@@ -27,12 +27,22 @@ a batch are taken lane by lane and then block by block, so the number of threads
 
 
 def obstacle(
-    memory: HierarchicalAttentiveMemory, cell: nn.Module, leaves: Tensor, attention: AttentionMode
+    memory: HierarchicalAttentiveMemory, cell: nn.LSTMCell, leaves: Tensor, attention: AttentionMode, read_root: bool
 ) -> str | None:
     """Return what keeps the fused engine from running these episodes, if anything."""
     if attention == "soft":
         return "attention 'soft' visits every leaf"
-    return fused.obstacle(leaves, memory.join, memory.search, memory.write_leaf, cell)
+    for name in ("attend", "write"):
+        if getattr(type(memory), name) is not getattr(HierarchicalAttentiveMemory, name) or name in vars(memory):
+            return f"it does not know what {type(memory).__name__}.{name} does"
+    obstacle = fused.obstacle(leaves, memory.join, memory.search, memory.write_leaf, cell)
+    if obstacle:
+        return obstacle
+    sizes = leaves.shape[2], cell.input_size, cell.hidden_size
+    seen = memory.leaf_size * (2 if read_root else 1)
+    if sizes != (memory.leaf_size, seen, memory.search.query.in_features):
+        return "leaves, memory and cell do not fit together"  # compiled loops check no bounds
+    return None
 
 
 def run_episodes(
@@ -90,7 +100,7 @@ def _pack(memory: HierarchicalAttentiveMemory, cell: nn.LSTMCell) -> Weights:
         write=torch.cat((write.leaf.weight, write.query.weight), dim=1).t(),
         write_bias=write.leaf.bias,
         cell=torch.cat((cell.weight_ih, cell.weight_hh), dim=1).t(),
-        cell_bias=cell.bias_ih + cell.bias_hh,
+        cell_bias=cell.bias_ih + cell.bias_hh if cell.bias else cell.weight_ih.new_zeros(4 * cell.hidden_size),
     )
 
 
@@ -104,15 +114,20 @@ class _Episodes(torch.autograd.Function):
         record, workspace = episode.empty_record(leaves.detach().numpy(), len(noises), w, keep=options.keep)
         _for_blocks(len(leaves), lambda _, first, last: episode.forward(first, last, w, options, noises, record))
         ctx.episode = w, options, noises, record, workspace
-        attended = torch.from_numpy(record.leaves)
+        hidden, reads, logits, attended = map(
+            torch.from_numpy, (record.hidden[1:], record.reads, record.logits, record.leaves)
+        )
         ctx.mark_non_differentiable(attended)
-        return *map(torch.from_numpy, (record.hidden[1:], record.reads, record.logits)), attended
+        # The arrays share their memory; so autograd refuses to go back if one has been changed since.
+        ctx.save_for_backward(hidden, reads, logits, attended, *weights)
+        return hidden, reads, logits, attended
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         from lightning_ham.kernels import episode
 
+        _ = ctx.saved_tensors  # raises if one has been changed, or freed
         w, options, noises, record, _ = ctx.episode
         dhidden, dreads, dlogits = (grad.contiguous().numpy() for grad in grads[:3])
         batch, num_leaves, size = record.nodes.shape[0], record.keys.shape[1], record.nodes.shape[2]

@@ -58,7 +58,7 @@ def unroll(
         ValueError: If ``memory.engine`` is ``fused`` and that engine cannot run these episodes.
     """
     check_num_leaves(leaves.shape[1])
-    if _use_fused(memory, cell, leaves, accesses, attention):
+    if _use_fused(memory, cell, leaves, accesses, attention, read_root):
         return _unroll_fused(memory, cell, leaves, accesses, attention, generator, read_root)
     tree = build(leaves, memory.join)
     differentiable = torch.is_grad_enabled()
@@ -76,13 +76,18 @@ def unroll(
 
 
 def _use_fused(
-    memory: HierarchicalAttentiveMemory, cell: nn.Module, leaves: Tensor, accesses: int, attention: AttentionMode
+    memory: HierarchicalAttentiveMemory,
+    cell: nn.LSTMCell,
+    leaves: Tensor,
+    accesses: int,
+    attention: AttentionMode,
+    read_root: bool,
 ) -> bool:
     if memory.engine not in ("auto", "fused"):
         return False
     if memory.engine == "auto" and len(leaves) * accesses < WORTH_COMPILING:
         return False
-    obstacle = fused.obstacle(memory, cell, leaves, attention)
+    obstacle = fused.obstacle(memory, cell, leaves, attention, read_root)
     if obstacle and memory.engine == "fused":
         raise ValueError(f"The engine 'fused' cannot run this: {obstacle}. Choose the engine 'auto'.")
     return obstacle is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
@@ -17,26 +18,56 @@ if TYPE_CHECKING:
 WORTH_COMPILING = 1 << 10
 """Leaves from which ``auto`` uses the compiled access, whose first use on a machine takes seconds."""
 
-_KNOWN_FORWARDS = {module.forward for module in (GatedJoin, MLPJoin, Search, Write, nn.LSTMCell)}
+_PARTS: dict[type[nn.Module], dict[str, type[nn.Module]]] = {
+    GatedJoin: {"hidden": nn.Linear, "out": nn.Linear},
+    MLPJoin: {"mlp": nn.Sequential},
+    nn.Sequential: {"0": nn.Linear, "1": nn.ReLU, "2": nn.Linear, "3": nn.Tanh},
+    Search: {"node": nn.Linear, "query": nn.Linear, "out": nn.Linear},
+    Write: {"leaf": nn.Linear, "query": nn.Linear},
+}
+"""What the modules that compiled loops stand for consist of."""
+
+_KINDS = {kind.forward: kind for kind in (GatedJoin, MLPJoin, Search, Write, nn.LSTMCell)}
 
 
 def obstacle(tensor: Tensor, *modules: nn.Module) -> str | None:
     """Return what keeps compiled loops from working on ``tensor`` in the place of ``modules``, if anything."""
-    if type(tensor) is not Tensor or tensor.device.type != "cpu":
+    if tensor.device.type != "cpu":
         return f"it runs on the CPU, and the memory is on '{tensor.device}'"
+    if type(tensor) not in (Tensor, nn.Parameter):
+        return f"it takes plain tensors, and the memory is a {type(tensor).__name__}"
     if tensor.dtype not in (torch.float32, torch.float64) or torch.is_autocast_enabled("cpu"):
         return "it computes in float32 or float64 only"
     for module in modules:
-        known = type(module).forward in _KNOWN_FORWARDS and next(module.parameters()).dtype == tensor.dtype
-        if not known or any(_has_hooks(part) for part in module.modules()):
+        kind = _KINDS.get(type(module).forward)
+        if kind is None or not _is_plain(module, kind, tensor.dtype):
             return f"it does not know what {type(module).__name__} does"
-    if importlib.util.find_spec("numba") is None:
+    if not _has_numba():
         return "it needs Numba: pip install numba"
     return None
 
 
-def _has_hooks(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)  # noqa: SLF001 - there is no public way to ask
+def _is_plain(module: nn.Module, kind: type[nn.Module], dtype: torch.dtype) -> bool:
+    """Whether calling ``module`` does what ``kind`` does, in ``dtype``, and nothing else.
+
+    Parametrizations may be there: the parameter that is taken from the module is the one that they compute.
+    """
+    own = vars(module)  # there is no public way to ask for hooks, and this is asked at every access
+    if type(module).forward is not kind.forward or "forward" in own:
+        return False
+    if own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]:
+        return False
+    if any(parameter is not None and parameter.dtype != dtype for parameter in own["_parameters"].values()):
+        return False
+    parts, found = _PARTS.get(kind, {}), own["_modules"]
+    if not parts.keys() <= found.keys() <= parts.keys() | {"parametrizations"}:
+        return False
+    return all(_is_plain(found[name], part, dtype) for name, part in parts.items())
+
+
+@functools.cache
+def _has_numba() -> bool:
+    return importlib.util.find_spec("numba") is not None
 
 
 def attend(search: Search, tree: Tree, query: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -143,7 +143,7 @@ class HierarchicalAttentiveMemory(nn.Module):
             return self._attend_softly(tree, query)
         depth = tree.depth
         noise = draw_noise(len(query), depth, attention, query, generator)
-        if attention != "straight_through" and self._use_fused(tree):
+        if attention != "straight_through" and self._use_fused(tree, query):
             rows, logits, path, siblings = fused.attend(self.search, tree, query, noise)
             leaf = rows - tree.num_leaves
             return Access(path[:, depth], leaf, logits, path, siblings, logits.new_zeros(len(query), 0), tree)
@@ -184,7 +184,7 @@ class HierarchicalAttentiveMemory(nn.Module):
         if access.weights.shape[1]:
             weights = access.weights.unsqueeze(-1)
             return build(torch.lerp(tree.leaves, self.write_leaf(tree.leaves, query), weights), self.join)
-        if in_place and self._use_fused(tree):
+        if in_place and self._use_fused(tree, query):
             fused.write_in_place(self, tree, access.leaf + tree.num_leaves, query)
             return tree
         rows = path_rows(access.leaf + tree.num_leaves, tree.depth)
@@ -192,9 +192,13 @@ class HierarchicalAttentiveMemory(nn.Module):
         path = rejoin_path(rows, leaf, access.siblings, self.join)
         return replace_rows(tree, rows, path, in_place=in_place)
 
-    def _use_fused(self, tree: Tree) -> bool:
+    def _use_fused(self, tree: Tree, query: Tensor) -> bool:
         """Whether compiled loops make a single access to ``tree``."""
         asked = self.engine == "fused" or (self.engine == "auto" and tree.num_leaves >= fused.WORTH_COMPILING)
         if not asked or torch.is_grad_enabled() or not tree.nodes.is_contiguous():
             return False
-        return fused.obstacle(tree.nodes, self.join, self.search, self.write_leaf) is None
+        if fused.obstacle(tree.nodes, self.join, self.search, self.write_leaf):
+            return False
+        # Compiled loops check no bounds; plain PyTorch says what is wrong.
+        sizes = (len(tree.nodes), self.search.query.in_features), tree.nodes.shape[2]
+        return (query.shape, self.leaf_size) == sizes and query.dtype == tree.nodes.dtype

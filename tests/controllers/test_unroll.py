@@ -2,6 +2,8 @@
 
 import contextlib
 import math
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 from unittest import mock
@@ -18,9 +20,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lightning_ham.controllers import LSTMHAM, Rollout, fused
 from lightning_ham.controllers.unroll import Unrolled, unroll
 from lightning_ham.kernels import episode
-from lightning_ham.memory import Engine, ham
+from lightning_ham.memory import Engine, HierarchicalAttentiveMemory, ham
 from lightning_ham.memory.attention import descend
-from lightning_ham.memory.transforms import Search
+from lightning_ham.memory.transforms import MLPJoin, Search
 from lightning_ham.tasks import get_task
 from lightning_ham.training import losses
 
@@ -445,27 +447,146 @@ def test_what_the_fused_engine_keeps_of_an_access_grows_with_its_path():
 # What the fused engine adds.
 
 
-@pytest.mark.parametrize("batch", [1, 7, 63, 65, 130])
-def test_the_number_of_threads_changes_no_bit(batch):
-    case = Case({"hidden_size": 5}, batch, 8, 3, "straight_through", frozenset(DIFFERENTIABLE), 13)
+BATCHES = [1, 7, 63, 65, 130]
+"""No multiples of the lanes that run together, and none of 8."""
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_number_of_threads_changes_no_bit(batch, dtype):
+    case = Case({"hidden_size": 5, "read_root": True}, batch, 8, 3, "straight_through", frozenset(), 13)
+    model = case.controller(dtype, "fused")
+    leaves = leaves_of(case, model, dtype).detach().requires_grad_()
+    parts = (model.memory.join, model.memory.search, model.memory.write_leaf, model.lstm)
+    parameters = [parameter for part in parts for parameter in part.parameters()]
     results = []
     before = torch.get_num_threads()
     try:
-        for threads in (1, 2):
+        for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            model, inputs = case.controller(torch.float32, "fused"), case.inputs(torch.float32)
-            rollout = case.rollout(model, inputs)
-            results.append([*rollout, *gradients(model, inputs, case.loss(rollout))])
+            steps = steps_of(model, leaves, 3)
+            loss = steps.hidden.sum() + steps.reads.pow(2).sum() + steps.logits.sum()
+            results.append([*steps[:4], *torch.autograd.grad(loss, [leaves, *parameters])])
     finally:
         torch.set_num_threads(before)
-    for one, two in zip(*results, strict=True):
-        torch.testing.assert_close(one, two, rtol=1e-6, atol=1e-6)  # torch's own sums may be split
+    for one, *others in zip(*results, strict=True):
+        assert all(torch.equal(one, other) for other in others)
 
 
-@pytest.mark.parametrize("batch", [65, 130])
-def test_many_lanes_are_those_of_the_reference(batch):
-    case = Case({"hidden_size": 9, "leaf_size": 5}, batch, 8, 3, "reinforce", frozenset(DIFFERENTIABLE), 14)
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("mode", SAMPLED)
+def test_batches_of_any_size_are_those_of_the_reference(batch, mode):
+    case = Case({"hidden_size": 9, "leaf_size": 5}, batch, 8, 3, mode, frozenset(DIFFERENTIABLE), 14)
     assert_equals_the_reference(case, "fused", torch.float64, 1e-10)
+
+
+def test_leaves_may_lie_in_memory_as_they_like_and_be_parameters():
+    case = Case({}, 4, 8, 3, "straight_through", frozenset(), 22)
+    model = case.controller(torch.float64, "fused")
+    leaves = leaves_of(case, model).detach()
+    results = []
+    for same in (leaves, leaves.transpose(0, 2).contiguous().transpose(0, 2), torch.nn.Parameter(leaves)):
+        same.requires_grad_()
+        steps = steps_of(model, same, 3)
+        results.append([steps.hidden, *torch.autograd.grad(steps.hidden.sum(), same)])
+    assert not leaves.transpose(0, 2).contiguous().transpose(0, 2).is_contiguous()
+    for one, *others in zip(*results, strict=True):
+        assert all(torch.equal(one, other) for other in others)
+
+
+def test_where_nothing_learns_nothing_asks_for_a_gradient():
+    case = Case({}, 4, 8, 3, "reinforce", frozenset(), 23)
+    model = case.controller(torch.float64, "fused").requires_grad_(False)
+    steps = steps_of(model, leaves_of(case, model).detach(), 3)
+    assert not any(part.requires_grad for part in steps)
+
+
+def test_no_episodes_at_all():
+    model = Case({}, 4, 8, 3, "argmax", frozenset(), 24).controller(torch.float64, "fused")
+    steps = steps_of(model, torch.zeros(0, 8, 32).double(), 3)
+    assert steps.hidden.shape == (0, 3, 32)
+    steps.hidden.sum().backward()
+    assert not model.lstm.weight_hh.grad.any()
+
+
+@pytest.mark.parametrize("engine", ["sparse", "fused"])
+def test_a_cell_may_have_no_bias(engine):
+    case = Case({}, 4, 8, 3, "straight_through", frozenset(["outputs"]), 25)
+    results = []
+    for name in ("reference", engine):
+        model, inputs = case.controller(torch.float64, name), case.inputs(torch.float64)
+        with torch.random.fork_rng():
+            torch.manual_seed(25)
+            model.lstm = torch.nn.LSTMCell(32, 32, bias=False).double()
+        results.append(gradients(model, inputs, case.loss(case.rollout(model, inputs))))
+    for got, expected in zip(*results, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("join", ["gated", "mlp"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_has_diverged_shows(value, join, dtype):
+    """Wherever a NaN or an infinity comes from, it reaches what it reaches in the reference."""
+    case = Case(
+        {"join": join, "leaf_size": 5, "controller_size": 6}, 4, 8, 3, "reinforce", frozenset(DIFFERENTIABLE), 26
+    )
+    names = [
+        name for name, _ in case.controller(dtype, "fused").named_parameters() if name.startswith(("memory.", "ls"))
+    ]
+    for name in names:
+        finite, norms = [], []
+        for engine in ("reference", "fused"):
+            model, inputs = case.controller(dtype, engine), case.inputs(dtype)
+            with torch.no_grad():
+                model.get_parameter(name).view(-1)[0] = value
+            rollout = case.rollout(model, inputs)
+            finite.append([part.isfinite() for part in rollout])
+            norms.append(sum(gradient.abs().sum() for gradient in gradients(model, inputs, case.loss(rollout))))
+        assert all(map(torch.equal, *finite)), name
+        assert norms[0].isfinite() or not norms[1].isfinite(), name
+
+
+@pytest.mark.parametrize("change", ["parameter", "leaves", "hidden"])
+def test_going_back_after_something_has_changed_is_refused(change):
+    """As it is elsewhere in PyTorch: the gradient would be that of nothing that was computed."""
+    case = Case({}, 4, 8, 3, "straight_through", frozenset(), 27)
+    model = case.controller(torch.float64, "fused")
+    steps = steps_of(model, leaves_of(case, model), 3)
+    loss = steps.logits.sum()
+    with torch.no_grad():
+        {"parameter": model.memory.search.out.weight, "leaves": steps.leaves, "hidden": steps.hidden}[change].mul_(3)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_going_back_twice_must_be_announced():
+    case = Case({}, 4, 8, 3, "straight_through", frozenset(), 28)
+    model = case.controller(torch.float64, "fused")
+    loss = steps_of(model, leaves_of(case, model).detach(), 3).hidden.sum()
+    loss.backward()
+    with pytest.raises(RuntimeError, match="a second time"):
+        loss.backward()
+
+
+def test_what_takes_long_is_said_once(monkeypatch, caplog):
+    timer = threading.Timer
+    caplog.set_level("INFO")
+
+    def messages(seconds: float) -> list[str]:
+        caplog.clear()
+        with fused._saying_that_it_compiles():
+            time.sleep(seconds)
+        return caplog.messages
+
+    monkeypatch.setattr(fused, "_compiled", False)
+    assert messages(0) == []  # what is compiled already is ready long before
+    monkeypatch.setattr(fused.threading, "Timer", lambda _, *arguments: timer(0.01, *arguments))
+    assert messages(0.2) == []
+    monkeypatch.setattr(fused, "_compiled", False)
+    (message,) = messages(0.2)
+    assert message.startswith("Compiling")
+    assert messages(0.2) == []
 
 
 def test_two_rollouts_alive_at_once_do_not_share_memory():
@@ -495,8 +616,50 @@ def other_search(model: LSTMHAM) -> None:
     model.memory.search = OtherSearch(32, 32, 32).double()
 
 
-def hooked_join(model: LSTMHAM) -> None:
-    model.memory.join.register_forward_hook(lambda *_: None)
+def other_linear(model: LSTMHAM) -> None:
+    model.memory.write_leaf.leaf = torch.nn.Sequential(model.memory.write_leaf.leaf, torch.nn.Dropout(0.0))
+
+
+def other_activation(model: LSTMHAM) -> None:
+    model.memory.join = MLPJoin(32, 32).double()
+    model.memory.join.mlp[1] = torch.nn.Tanh()
+
+
+def other_forward(model: LSTMHAM) -> None:
+    forward = model.memory.search.forward
+    model.memory.search.forward = lambda nodes, query: -forward(nodes, query)
+
+
+def other_attend(model: LSTMHAM) -> None:
+    attend = model.memory.attend
+    model.memory.attend = lambda *arguments: attend(*arguments)._replace(read=torch.zeros(4, 32).double())
+
+
+def other_write(model: LSTMHAM) -> None:
+    class Memory(HierarchicalAttentiveMemory):
+        def write(self, access, query, *, in_place=False):
+            return access.tree
+
+    model.memory.__class__ = Memory
+
+
+def other_cell(model: LSTMHAM) -> None:
+    class Cell(torch.nn.LSTMCell):
+        def forward(self, inputs, state):
+            return super().forward(-inputs, state)
+
+    model.lstm.__class__ = Cell
+
+
+HOOKS = ["forward_hook", "forward_pre_hook", "full_backward_hook", "full_backward_pre_hook"]
+
+
+def hooked(kind: str):
+    return lambda model: getattr(model.memory.join, f"register_{kind}")(lambda *_: None)
+
+
+def hooked_layer(model: LSTMHAM) -> None:
+    model.memory.search.node.register_forward_hook(lambda *_: None)
 
 
 def parametrized_write(model: LSTMHAM) -> None:
@@ -508,8 +671,16 @@ def parametrized_write(model: LSTMHAM) -> None:
     [
         (None, "soft", torch.float64, "visits every leaf"),
         (None, "argmax", torch.bfloat16, "float32 or float64 only"),
+        (None, "argmax", torch.float16, "float32 or float64 only"),
         (other_search, "argmax", torch.float64, "does not know what OtherSearch does"),
-        (hooked_join, "argmax", torch.float64, "does not know what GatedJoin does"),
+        (other_linear, "argmax", torch.float64, "does not know what Write does"),
+        (other_activation, "argmax", torch.float64, "does not know what MLPJoin does"),
+        (other_forward, "argmax", torch.float64, "does not know what Search does"),
+        (other_attend, "argmax", torch.float64, "does not know what HierarchicalAttentiveMemory.attend does"),
+        (other_write, "argmax", torch.float64, "does not know what Memory.write does"),
+        (other_cell, "argmax", torch.float64, "does not know what Cell does"),
+        (hooked_layer, "argmax", torch.float64, "does not know what Search does"),
+        *((hooked(kind), "argmax", torch.float64, "does not know what GatedJoin does") for kind in HOOKS),
     ],
 )
 def test_what_it_cannot_run_is_refused_with_the_reason_and_auto_runs_it(monkeypatch, change, mode, dtype, reason):
@@ -524,6 +695,44 @@ def test_what_it_cannot_run_is_refused_with_the_reason_and_auto_runs_it(monkeypa
     got = case.rollout(model, case.inputs(dtype))
     model.memory.engine = "reference"
     assert torch.equal(got.outputs, case.rollout(model, case.inputs(dtype)).outputs)
+
+
+def test_half_precision_and_other_devices_are_refused_with_the_reason():
+    model = LSTMHAM(INPUT_SIZE, OUTPUT_SIZE, 5, 4)
+
+    def reason(leaves: Tensor) -> str | None:
+        return fused.obstacle(model.memory, model.lstm, leaves, "argmax", read_root=False)
+
+    leaves = torch.zeros(2, 8, 4)
+    assert reason(leaves) is None
+    assert reason(leaves.to("meta")) == "it runs on the CPU, and the memory is on 'meta'"
+    assert "FakeTensor" in reason(FakeTensorMode().from_tensor(leaves))
+    assert "float32 or float64 only" in reason(leaves.half())
+    assert "does not know what" in reason(leaves.double())  # not of the type of the parameters
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert "float32 or float64 only" in reason(leaves)
+    with torch.autocast("cuda", enabled=torch.cuda.is_available()):
+        assert reason(leaves) is None
+
+
+def test_without_numba_it_says_so(monkeypatch):
+    model = LSTMHAM(INPUT_SIZE, OUTPUT_SIZE, 5, 4)
+    monkeypatch.setattr("lightning_ham.memory.fused._has_numba", lambda: False)
+    reason = fused.obstacle(model.memory, model.lstm, torch.zeros(2, 8, 4), "argmax", read_root=False)
+    assert reason == "it needs Numba: pip install numba"
+
+
+@pytest.mark.parametrize("engine", ["auto", "fused"])
+@pytest.mark.parametrize(
+    ("leaf_size", "seen", "state", "read_root"), [(3, 4, 5, False), (4, 9, 5, False), (4, 4, 5, True), (4, 4, 9, False)]
+)
+def test_sizes_that_do_not_fit_are_refused(monkeypatch, engine, leaf_size, seen, state, read_root):
+    """Compiled loops would read whatever stands behind an array."""
+    monkeypatch.setattr("lightning_ham.controllers.unroll.WORTH_COMPILING", 1)
+    memory = HierarchicalAttentiveMemory(INPUT_SIZE, 5, 4, engine=engine)
+    cell = torch.nn.LSTMCell(seen, state)
+    with pytest.raises(ValueError if engine == "fused" else RuntimeError, match=r"fit together|input_size|shapes"):
+        unroll(memory, cell, torch.zeros(2, 8, leaf_size), 2, read_root=read_root)
 
 
 def test_parametrized_weights_are_the_ones_it_uses():

@@ -67,3 +67,62 @@ def test_half_precision_falls_back():
     with torch.no_grad():
         tree = memory.init(torch.randn(2, 8, 3).bfloat16())
         assert memory.attend(tree, torch.randn(2, 4).bfloat16()).read.dtype == torch.bfloat16
+
+
+def other_layer(memory):
+    memory.search.node = torch.nn.Sequential(memory.search.node, torch.nn.Dropout(0.0))
+
+
+def hooked(memory):
+    memory.write_leaf.leaf.register_forward_hook(lambda *_: None)
+
+
+@pytest.mark.parametrize("change", [other_layer, hooked])
+def test_modules_that_it_does_not_know_are_called(change):
+    memory = HierarchicalAttentiveMemory(3, 4, 5)
+    change(memory)
+    tree, query = memory.init(torch.randn(2, 8, 3)), torch.randn(2, 4)
+    expected, written = access_and_write(memory, tree, query, "argmax", "reference")
+    with mock.patch.object(fused, "attend") as attend, mock.patch.object(fused, "write_in_place") as write:
+        got, nodes = access_and_write(memory, tree, query, "argmax", "fused")
+    assert not attend.called
+    assert not write.called
+    assert torch.equal(got.read, expected.read)
+    assert torch.equal(nodes, written)
+
+
+def test_trees_that_lie_otherwise_in_memory_fall_back():
+    memory = HierarchicalAttentiveMemory(3, 4, 5)
+    query, results = torch.randn(2, 4), []
+    with torch.no_grad():
+        nodes = memory.init(torch.randn(4, 8, 3)).nodes
+        for engine in ("reference", "fused"):
+            memory.engine = engine
+            access = memory.attend(Tree(nodes.clone()[::2]), query)
+            results.append((access.read, memory.write(access, query, in_place=True).nodes))
+    for expected, got in zip(*results, strict=True):
+        assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize("query", [torch.zeros(2, 3), torch.zeros(2, 5), torch.zeros(2, 4).double()])
+def test_queries_that_do_not_fit_are_refused(query):
+    """Compiled loops would read whatever stands behind them."""
+    memory = HierarchicalAttentiveMemory(3, 4, 5, engine="fused")
+    with torch.no_grad():
+        tree = memory.init(torch.randn(2, 8, 3))
+        access = memory.attend(tree, torch.zeros(2, 4))
+        with pytest.raises(RuntimeError, match=r"shapes|dtype"):
+            memory.attend(tree, query)
+        with pytest.raises(RuntimeError, match=r"shapes|dtype"):
+            memory.write(access, query, in_place=True)
+
+
+def test_fewer_queries_than_trees_are_what_they_are_elsewhere():
+    memory = HierarchicalAttentiveMemory(3, 4, 5)
+    with torch.no_grad():
+        tree, query = memory.init(torch.randn(2, 8, 3)), torch.randn(1, 4)
+        reads = []
+        for engine in ("reference", "fused"):
+            memory.engine = engine
+            reads.append(memory.attend(tree, query).read)
+    assert torch.equal(*reads)
