@@ -65,7 +65,7 @@ def measure(options: argparse.Namespace, save: Save) -> Result:
 def measure_batch(batch: int, sizes: list[int], runs: int, seconds: float) -> Result:
     """The columns of one batch, where its trees fit into memory."""
     memory = HierarchicalAttentiveMemory(
-        INPUT_SIZE, CONTROLLER_SIZE, HAM_OPTIONS["leaf_size"], HAM_OPTIONS["hidden_size"]
+        INPUT_SIZE, CONTROLLER_SIZE, HAM_OPTIONS["leaf_size"], HAM_OPTIONS["hidden_size"], engine="fused"
     ).eval()
     columns: dict[str, list[float]] = {"n": []}
     skipped = []

@@ -105,11 +105,12 @@ class Trainee:
         import torch
 
         from benchmarks.peers import make_model
+        from lightning_ham.controllers import set_num_threads
 
-        torch.set_num_threads(settings.threads)
         torch.manual_seed(0)
         self.settings = settings
         self.model = make_model(settings.name, settings.task, settings.length)
+        set_num_threads(settings.threads, compiled=self.model.is_compiled)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=3e-3)
         self.batch = 1
 
@@ -145,10 +146,18 @@ class Trainee:
         """Go up to the batch wanted, or to the largest one whose update should stay within memory and time."""
         wanted = self.settings.batch
         limit_mb, limit_s = self.settings.memory_mb, self.settings.limit_s
-        batch = 1
+        batch = fitted = 1
         while True:
             self.draw(batch)
-            seconds, growth_mb = self.update(), peak_mb() - baseline_mb
+            try:
+                seconds, growth_mb = self.update(), peak_mb() - baseline_mb
+            except RuntimeError as error:  # of an allocation that the limit on memory refused
+                if "memory" not in str(error):
+                    raise
+                give_memory_back()
+                self.draw(fitted)
+                return
+            fitted = batch
             larger = [min(batch * factor, wanted) for factor in (4, 2)]
             fitting = [
                 size

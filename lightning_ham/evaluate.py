@@ -9,11 +9,11 @@ import re
 import sys
 from collections.abc import Sequence
 
-import torch
 from rich.console import Console
 from rich.progress import Progress
 
 from lightning_ham.command_line import CommandParser, positive, run
+from lightning_ham.controllers import set_num_threads
 from lightning_ham.hub import from_pretrained
 from lightning_ham.training.evaluation import evaluate, table
 
@@ -67,10 +67,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse(argv)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("lightning_ham").setLevel(logging.INFO)
-    torch.set_num_threads(arguments.threads)
     console = Console(stderr=True)
     try:
         model = from_pretrained(arguments.model)
+        set_num_threads(arguments.threads, compiled=model.is_compiled)
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
             bar = progress.add_task("episodes", total=arguments.episodes * len(arguments.lengths))
             evaluation = evaluate(

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from lightning_ham import tracking
 from lightning_ham.command_line import run
+from lightning_ham.controllers import get_num_threads, set_num_threads
 from lightning_ham.hub.card import TrainingInfo
 from lightning_ham.hub.pretrained import HAMModel
 from lightning_ham.recipe import RecipeCLI, find_recipe, recipe_names, without_markup
@@ -50,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run_dir, checkpoint = _run_folder(cli, recipe)
         if checkpoint:
             _check_checkpoint(cli, checkpoint)
-        torch.set_num_threads(cli.config.threads)
+        hard = cli.model.attention != "soft"
+        set_num_threads(cli.config.threads, compiled=hard and cli.model.model.is_compiled)
         counter = EpisodeCounter()
         trainer = _make_trainer(cli, run_dir, counter)
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -280,7 +282,7 @@ def _evaluate_and_export(
 
 def _machine(device: torch.device) -> str:
     machine = describe_machine(device)
-    threads = f"{torch.get_num_threads()} of {machine['cores']} cores" if device.type == "cpu" else machine["device"]
+    threads = f"{get_num_threads()} of {machine['cores']} cores" if device.type == "cpu" else machine["device"]
     return f"{machine['processor']}, {threads}, {machine['platform']}"
 
 

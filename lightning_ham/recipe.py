@@ -319,7 +319,7 @@ class RecipeCLI(LightningCLI):
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what a recipe can say: what is ours first, the Trainer's many options last."""
         parser.add_argument("--task", type=str, required=True, help="Name of the task, for the model and the data.")
-        parser.add_argument("--threads", type=int, default=1, help="CPU threads that torch uses.")
+        parser.add_argument("--threads", type=int, default=1, help="CPU threads that training and evaluation use.")
         parser.add_argument("--run_dir", type=str | None, default=None, help="Run folder; a new one in runs/ if null.")
         parser.add_argument(
             "--ckpt_path",

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lightning_ham import evaluate
+from lightning_ham.controllers import fused
 from lightning_ham.hub import HAMModel
 from lightning_ham.training.evaluation import evaluate as measure
 from lightning_ham.training.evaluation import table
@@ -60,10 +61,14 @@ def test_defaults_are_the_papers():
 
 
 def test_threads_are_set(folder, run, monkeypatch):
-    threads = []
-    monkeypatch.setattr(torch, "set_num_threads", threads.append)
-    run(folder, "--lengths", "4:4", "--episodes", "1", "--threads", "3")
-    assert threads == [3]
+    monkeypatch.setattr(fused, "_threads", None)  # and torch's are put back by the call of the next test
+    before = torch.get_num_threads()
+    try:
+        _, printed, _ = run(folder, "--lengths", "4:4", "--episodes", "1", "--threads", "3", "--json")
+        assert json.loads(printed)["threads"] == 3
+        assert torch.get_num_threads() == 1  # or they would take the cores from the compiled loops
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(

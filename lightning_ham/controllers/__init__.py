@@ -1,7 +1,17 @@
 """Networks that use a memory, in torch only."""
 
+from lightning_ham.controllers.fused import get_num_threads, set_num_threads
 from lightning_ham.controllers.lstm_ham import LSTMHAM
 from lightning_ham.controllers.registry import complete_options, controller_names, make_controller
 from lightning_ham.controllers.rollout import Controller, Rollout
 
-__all__ = ["LSTMHAM", "Controller", "Rollout", "complete_options", "controller_names", "make_controller"]
+__all__ = [
+    "LSTMHAM",
+    "Controller",
+    "Rollout",
+    "complete_options",
+    "controller_names",
+    "get_num_threads",
+    "make_controller",
+    "set_num_threads",
+]

@@ -152,10 +152,29 @@ def _arrays(weights: Any) -> Weights:
     return Weights(*(weight.detach().contiguous().numpy() for weight in weights))
 
 
+def set_num_threads(threads: int, *, compiled: bool) -> None:
+    """Have training and evaluation use ``threads`` CPU threads.
+
+    PyTorch's own threads wait for their next work by spinning, and would take the cores from the compiled loops between
+    two operations. So where most of the work is done by those (``compiled``), they get the threads, and PyTorch one.
+    """
+    global _threads
+    _threads = threads
+    torch.set_num_threads(1 if compiled else threads)
+
+
+def get_num_threads() -> int:
+    """Return how many CPU threads training and evaluation use: as many as PyTorch, unless they were set."""
+    return _threads or torch.get_num_threads()
+
+
+_threads: int | None = None
+
+
 def _for_blocks(batch: int, run: Callable[[int, int, int], None]) -> None:
-    """Call ``run(block, first, last)`` for every block of lanes, on as many threads as torch may use."""
+    """Call ``run(block, first, last)`` for every block of lanes."""
     blocks = [(block, first, min(first + LANES, batch)) for block, first in enumerate(range(0, batch, LANES))]
-    threads = min(torch.get_num_threads(), len(blocks))
+    threads = min(get_num_threads(), len(blocks))
     with _saying_that_it_compiles():
         if threads <= 1:
             for block in blocks:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_ham.controllers import Controller, Rollout, complete_options, make_controller
-from lightning_ham.memory import AttentionMode
+from lightning_ham.memory import AttentionMode, HierarchicalAttentiveMemory
 from lightning_ham.tasks import Episodes, capacity_for, get_task
 
 
@@ -67,6 +67,12 @@ class TaskModel(nn.Module):
     def accesses_per_output(self) -> int:
         """Accesses to the memory before each output symbol; 0 if there is no memory."""
         return cast(Controller, self.controller).accesses_per_output
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether compiled loops run its episodes, if they are hard attention's and on the CPU."""
+        memories = (part for part in self.modules() if isinstance(part, HierarchicalAttentiveMemory))
+        return any(memory.engine in ("auto", "fused") for memory in memories) and self.device.type == "cpu"
 
     @property
     def device(self) -> torch.device:

@@ -13,6 +13,7 @@ from typing import Any, TypedDict
 import torch
 
 from lightning_ham import __version__
+from lightning_ham.controllers import get_num_threads
 from lightning_ham.models import TaskModel
 from lightning_ham.tasks import Episodes, Task, capacity_for
 from lightning_ham.training.datamodule import stream_seed
@@ -124,7 +125,7 @@ def evaluate(
         "controller": model.controller_name,
         "num_parameters": model.num_parameters,
         "seed": seed,
-        "threads": torch.get_num_threads(),
+        "threads": get_num_threads(),
         "machine": describe_machine(model.device),
         "versions": {
             "python": platform.python_version(),

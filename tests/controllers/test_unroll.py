@@ -473,6 +473,20 @@ def test_the_number_of_threads_changes_no_bit(batch, dtype):
         assert all(torch.equal(one, other) for other in others)
 
 
+def test_threads_go_to_the_compiled_loops_where_those_do_the_work(monkeypatch):
+    monkeypatch.setattr(fused, "_threads", None)
+    before = torch.get_num_threads()
+    try:
+        fused.set_num_threads(3, compiled=True)
+        assert (fused.get_num_threads(), torch.get_num_threads()) == (3, 1)
+        together = threading.Barrier(3)
+        fused._for_blocks(3 * fused.LANES, lambda *_: together.wait(timeout=60))  # passes if three run at once
+        fused.set_num_threads(2, compiled=False)
+        assert (fused.get_num_threads(), torch.get_num_threads()) == (2, 2)
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("mode", SAMPLED)
 def test_batches_of_any_size_are_those_of_the_reference(batch, mode):
