@@ -21,39 +21,32 @@ compiled: Callable[..., Any] = nb.njit(cache=True, nogil=True, fastmath=_FASTMAT
 def accumulate(x, w, y):
     """Add ``x @ w`` to ``y``: ``x`` ``[m, k]``, ``w`` ``[k, n]``, ``y`` ``[m, n]``; rows of ``w`` and ``y`` dense.
 
-    Eight rows of ``x`` and four of ``w`` at a time, so that every number that is loaded is used several times.
+    Four rows of ``x`` and of ``w`` at a time, so that every number that is loaded is used several times, and all of
+    them find room in registers.
     """
     rows, inner = x.shape
     columns = y.shape[1]
-    rows8, inner4 = rows - rows % 8, inner - inner % 4
-    for m in range(0, rows8, 8):
-        y0, y1, y2, y3, y4, y5, y6, y7 = y[m], y[m + 1], y[m + 2], y[m + 3], y[m + 4], y[m + 5], y[m + 6], y[m + 7]
+    rows4, inner4 = rows - rows % 4, inner - inner % 4
+    for m in range(0, rows4, 4):
+        y0, y1, y2, y3 = y[m], y[m + 1], y[m + 2], y[m + 3]
         for k in range(0, inner4, 4):
             w0, w1, w2, w3 = w[k], w[k + 1], w[k + 2], w[k + 3]
             a0, a1, a2, a3 = x[m, k], x[m, k + 1], x[m, k + 2], x[m, k + 3]
             b0, b1, b2, b3 = x[m + 1, k], x[m + 1, k + 1], x[m + 1, k + 2], x[m + 1, k + 3]
             c0, c1, c2, c3 = x[m + 2, k], x[m + 2, k + 1], x[m + 2, k + 2], x[m + 2, k + 3]
             d0, d1, d2, d3 = x[m + 3, k], x[m + 3, k + 1], x[m + 3, k + 2], x[m + 3, k + 3]
-            e0, e1, e2, e3 = x[m + 4, k], x[m + 4, k + 1], x[m + 4, k + 2], x[m + 4, k + 3]
-            f0, f1, f2, f3 = x[m + 5, k], x[m + 5, k + 1], x[m + 5, k + 2], x[m + 5, k + 3]
-            g0, g1, g2, g3 = x[m + 6, k], x[m + 6, k + 1], x[m + 6, k + 2], x[m + 6, k + 3]
-            h0, h1, h2, h3 = x[m + 7, k], x[m + 7, k + 1], x[m + 7, k + 2], x[m + 7, k + 3]
             for n in range(columns):
                 u0, u1, u2, u3 = w0[n], w1[n], w2[n], w3[n]
                 y0[n] += a0 * u0 + a1 * u1 + a2 * u2 + a3 * u3
                 y1[n] += b0 * u0 + b1 * u1 + b2 * u2 + b3 * u3
                 y2[n] += c0 * u0 + c1 * u1 + c2 * u2 + c3 * u3
                 y3[n] += d0 * u0 + d1 * u1 + d2 * u2 + d3 * u3
-                y4[n] += e0 * u0 + e1 * u1 + e2 * u2 + e3 * u3
-                y5[n] += f0 * u0 + f1 * u1 + f2 * u2 + f3 * u3
-                y6[n] += g0 * u0 + g1 * u1 + g2 * u2 + g3 * u3
-                y7[n] += h0 * u0 + h1 * u1 + h2 * u2 + h3 * u3
         for k in range(inner4, inner):
-            for r in range(m, m + 8):
+            for r in range(m, m + 4):
                 a0 = x[r, k]
                 for n in range(columns):
                     y[r, n] += a0 * w[k, n]
-    for m in range(rows8, rows):
+    for m in range(rows4, rows):
         for k in range(0, inner4, 4):
             a0, a1, a2, a3 = x[m, k], x[m, k + 1], x[m, k + 2], x[m, k + 3]
             for n in range(columns):
