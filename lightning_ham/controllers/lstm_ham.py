@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor, nn
 
@@ -10,11 +12,14 @@ from lightning_ham.controllers.unroll import unroll
 from lightning_ham.memory import AttentionMode, HierarchicalAttentiveMemory, JoinKind
 
 
+Readout = Literal["state_and_read", "state", "read"]
+"""What an output symbol is computed from: the LSTM's state, as in the paper, the value read, or both."""
+
+
 class LSTMHAM(nn.Module):
     """An LSTM whose only input is what it reads from a memory that was filled with the whole input.
 
-    At every timestep: attend with the LSTM's state, read, step the LSTM, write, re-join; then one output symbol, from
-    the LSTM's state and the read value together (the skip from the read value is ours).
+    At every timestep: attend with the LSTM's state, read, step the LSTM, write, re-join; then one output symbol.
 
     Args:
         input_size: Numbers per input cell (b in the paper).
@@ -27,6 +32,8 @@ class LSTMHAM(nn.Module):
         real_inputs: How many of the first numbers of a cell are reals in [0, 1] rather than bits.
         accesses_per_output: Accesses to the memory before each output symbol; the paper has 1.
         read_root: Whether the LSTM also sees the root of the tree; it does not in the paper.
+        readout: What an output symbol is computed from: ``state``, the LSTM's (the paper's); ``read``, the value read; or
+            ``state_and_read``.
     """
 
     def __init__(
@@ -41,8 +48,11 @@ class LSTMHAM(nn.Module):
         real_inputs: int = 0,
         accesses_per_output: int = 1,
         read_root: bool = False,
+        readout: Readout = "state_and_read",
     ) -> None:
         super().__init__()
+        if readout not in get_args(Readout):
+            raise ValueError(f"Expected argument `readout` to be one of {get_args(Readout)}, but got {readout!r}.")
         for name, number in {
             "output_size": output_size,
             "controller_size": controller_size,
@@ -57,7 +67,9 @@ class LSTMHAM(nn.Module):
             input_size, controller_size, leaf_size, hidden_size, join, temperature, real_inputs
         )
         self.lstm = nn.LSTMCell(leaf_size * (2 if read_root else 1), controller_size)
-        self.head = nn.Linear(controller_size + leaf_size, output_size)
+        self.readout = readout
+        seen = {"state_and_read": controller_size + leaf_size, "state": controller_size, "read": leaf_size}
+        self.head = nn.Linear(seen[readout], output_size)
 
     def forward(
         self,
@@ -81,8 +93,10 @@ class LSTMHAM(nn.Module):
         episode = unroll(self.memory, self.lstm, leaves, accesses, attention, generator, self.read_root)
         last = slice(self.accesses_per_output - 1, None, self.accesses_per_output)
         states = torch.cat((torch.zeros_like(episode.hidden[:, :1]), episode.hidden[:, :-1]), dim=1)
+        state, read = episode.hidden[:, last], episode.reads[:, last]
+        seen = {"state": (state,), "read": (read,), "state_and_read": (state, read)}[self.readout]
         return Rollout(
-            outputs=self.head(torch.cat((episode.hidden[:, last], episode.reads[:, last]), dim=2)),
+            outputs=self.head(torch.cat(seen, dim=2)),
             states=states,
             log_probs=episode.log_probs,
             entropies=episode.entropies,
