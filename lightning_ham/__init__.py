@@ -7,19 +7,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lightning_ham.hub import from_pretrained
+    from lightning_ham.hub import from_pretrained, list_pretrained
     from lightning_ham.memory import HierarchicalAttentiveMemory
     from lightning_ham.training import HAMModule, TaskDataModule
 
 __version__ = "0.1.0"
 
-__all__ = ["HAMModule", "HierarchicalAttentiveMemory", "TaskDataModule", "__version__", "from_pretrained"]
+__all__ = [
+    "HAMModule",
+    "HierarchicalAttentiveMemory",
+    "TaskDataModule",
+    "__version__",
+    "from_pretrained",
+    "list_pretrained",
+]
 
 _HOMES = {
     "HAMModule": "lightning_ham.training",
     "HierarchicalAttentiveMemory": "lightning_ham.memory",
     "TaskDataModule": "lightning_ham.training",
     "from_pretrained": "lightning_ham.hub",
+    "list_pretrained": "lightning_ham.hub",
 }
 
 # Hidden from type checkers, for which a module with `__getattr__` has every name there is.

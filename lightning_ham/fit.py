@@ -32,6 +32,8 @@ from lightning_ham.command_line import run
 from lightning_ham.controllers import get_num_threads, set_num_threads
 from lightning_ham.hub.card import TrainingInfo
 from lightning_ham.hub.pretrained import HAMModel
+from lightning_ham.hub.push import check_token
+from lightning_ham.push import push_run
 from lightning_ham.recipe import RecipeCLI, find_recipe, recipe_names, without_markup
 from lightning_ham.training import EpisodeCounter, HAMModule
 from lightning_ham.training.evaluation import describe_machine, evaluate, table
@@ -71,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     finally:
         del os.environ[_RUN_DIR_VARIABLE]
-    return 0
+    return _push(cli, run_dir) if trainer.is_global_zero else 0
 
 
 def _python() -> str:
@@ -234,6 +236,12 @@ def _start(
         earlier = json.loads(training.read_text())
         name, command = earlier["recipe"], f"{earlier['command']} && {command}"
     training.write_text(json.dumps({"recipe": name, "command": command}, indent=2) + "\n")
+    repo_id = cli.config.hub.repo_id
+    if repo_id is not None:
+        try:
+            check_token(repo_id)
+        except PermissionError as error:
+            _LOG.warning("%s There is time until the training ends.", error)
     verb = "Resuming" if checkpoint else "Training"
     _LOG.info("%s %s, %d parameters, in %s", verb, cli.config.task, cli.model.model.num_parameters, run_dir)
     wandb = cli.config.wandb
@@ -262,6 +270,7 @@ def _evaluate_and_export(
     model = HAMModel.from_checkpoint(next(path for path in candidates if path and path.exists()))
     options = cli.config.evaluation
     evaluation = evaluate(model, options.lengths, options.episodes, options.seed)
+    evaluation["weights_sha256"] = model.weights_sha256()
     (run_dir / "evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n")
     started = json.loads((run_dir / _TRAINING).read_text())
     training: TrainingInfo = {
@@ -278,6 +287,24 @@ def _evaluate_and_export(
     model.save(run_dir / "model", evaluation=evaluation, training=training)
     print(table(evaluation))
     _LOG.info("Trained in %.0f s. The model is in %s", training["seconds"], run_dir / "model")
+
+
+def _push(cli: RecipeCLI, run_dir: Path) -> int:
+    """Publish the model where the recipe says so; return the exit status. A run that cannot be pushed is no failure."""
+    options = cli.config.hub
+    if options.repo_id is None:
+        return 0
+    command = [_python(), "-m", "lightning_ham.push", str(run_dir), options.repo_id]
+    command += ["--private"] if options.private else []
+    failed = "The model is trained and saved, but not pushed: %s Push it later with: %s"
+    try:
+        push_run(run_dir, options.repo_id, private=options.private or None)
+    except KeyboardInterrupt:
+        _LOG.warning(failed, "interrupted.", shlex.join(command))
+        return 130
+    except (OSError, ValueError) as error:
+        _LOG.warning(failed, error, shlex.join(command))
+    return 0
 
 
 def _machine(device: torch.device) -> str:

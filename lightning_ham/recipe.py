@@ -28,6 +28,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException  # 
 
 from lightning_ham.controllers import complete_options
 from lightning_ham.hub.config import make_config
+from lightning_ham.hub.push import check_name
 from lightning_ham.models import TaskModel
 from lightning_ham.progress import make_progress
 from lightning_ham.training import (
@@ -67,6 +68,16 @@ class EvaluationOptions:
     """Fresh episodes for each range."""
     seed: int = 0
     """Seed of these episodes."""
+
+
+@dataclasses.dataclass
+class HubOptions:
+    """Where on the Hugging Face Hub the model is published when it is trained; nowhere if there is no name."""
+
+    repo_id: str | None = None
+    """``organisation/name``; made if it is not there. Pushes with the token of `hf auth login` or HF_TOKEN."""
+    private: bool = False
+    """Show it to its owners only, if it is made now."""
 
 
 def recipe_names() -> list[str]:
@@ -279,6 +290,11 @@ class RecipeCLI(LightningCLI):
             raise ValueError(
                 f"Expected key 'weight_average' to be at least 0 and below 1, but got {config.weight_average}."
             )
+        if config.hub.repo_id is not None:
+            try:
+                check_name(config.hub.repo_id)
+            except ValueError as error:
+                raise ValueError(f"Key 'hub.repo_id': {error}") from error
         self.config_init["stop"].check(self.datamodule)
         try:
             check_lengths(self.datamodule.task, config.evaluation.lengths)
@@ -339,6 +355,7 @@ class RecipeCLI(LightningCLI):
         parser.add_lightning_class_args(StopAtErrors, "stop")
         parser.add_argument("--wandb", type=WandbOptions, default=WandbOptions())
         parser.add_argument("--evaluation", type=EvaluationOptions, default=EvaluationOptions())
+        parser.add_argument("--hub", type=HubOptions, default=HubOptions())
         parser.add_class_arguments(
             Trainer, "trainer", fail_untyped=False, instantiate=False, sub_configs=True, skip=_NOT_IN_RECIPES
         )

@@ -1,13 +1,14 @@
 """How tests run ``python -m lightning_ham.fit``: as a process of its own, in a folder of its own."""
 
 import dataclasses
+import importlib.util
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
 import yaml
@@ -16,9 +17,10 @@ import yaml
 # folder, environment, output and exit status, but starts at once. Not for runs that log to W&B, which makes a folder
 # for its files when it is imported, and removes it at the end of the process.
 SERVER = """
-import json, os, sys
+import gc, json, os, sys
 from lightning_ham import command_line, fit
 
+gc.freeze()  # or each run would spend a second on the way out on what it has inherited
 for line in sys.stdin:
     job = json.loads(line)
     child = os.fork()
@@ -130,3 +132,13 @@ def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("recipes") / "tiny.yaml"
     path.write_text(yaml.safe_dump(TINY, sort_keys=False))
     return path
+
+
+@pytest.fixture(scope="session")
+def hub_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A hub on loopback, for all tests: see hub_server.py."""
+    spec = importlib.util.spec_from_file_location("hub_server", Path(__file__).with_name("hub_server.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with module.HubServer(tmp_path_factory.mktemp("hub")) as server:
+        yield server

@@ -84,7 +84,7 @@ def test_threads_are_set(folder, run, monkeypatch):
             "error: argument --episodes: Expected a whole number of at least 1, but got '0'\n",
         ),
         (["MODEL", "--seed", "x"], "error: argument --seed: invalid int value: 'x'\n"),
-        (["no/model"], "but there is no no/model.\n"),
+        (["runs/no-model"], "but there is no runs/no-model.\n"),
         (["no-model"], "error: Unknown model 'no-model';"),
         (["MODEL", "--lengths", "1:3"], "(min_length 4, then 6 and so on), but got (1, 3)\n"),
         (["MODEL", "--lengths", "8:4"], "with 1 <= low <= high, but got (8, 4)\n"),

@@ -7,7 +7,7 @@ import pytest
 
 import lightning_ham
 
-PUBLIC = ["HAMModule", "HierarchicalAttentiveMemory", "TaskDataModule", "from_pretrained"]
+PUBLIC = ["HAMModule", "HierarchicalAttentiveMemory", "TaskDataModule", "from_pretrained", "list_pretrained"]
 HEAVY = {"huggingface_hub", "pytorch_lightning", "torch", "torchmetrics", "wandb"}
 
 

@@ -26,6 +26,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 NOT_RUN = {
     "make fit": "it trains for minutes; that it trains the recipe named is read from the Makefile",
     "make test": "it runs this test; that it runs all tests is read from the Makefile",
+    "hf auth login": "it asks for a token; HF_TOKEN has one for the hub on loopback that is pushed to",
 }
 SMALLER_COMMANDS = {  # what a command begins with: the options added to it
     "python -m lightning_ham.fit": (
@@ -89,16 +90,20 @@ def smaller(line):
     return line
 
 
-def type_into_bash(lines, folder):
+def type_into_bash(lines, folder, **variables):
     """Run lines in one shell; return what each printed, on either stream, and its status."""
     mark = "@@status"
     script = "".join(f"{line}\nstatus=$?; echo {mark} $status; (exit $status)\n" for line in lines)
-    environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": os.pathsep.join([str(folder / "site"), os.environ.get("PYTHONPATH", "")]),
-        "WANDB_MODE": "disabled",
-        "OMP_NUM_THREADS": "1",
-    }
+    environment = (
+        os.environ
+        | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": os.pathsep.join([str(folder / "site"), os.environ.get("PYTHONPATH", "")]),
+            "WANDB_MODE": "disabled",
+            "OMP_NUM_THREADS": "1",
+        }
+        | variables
+    )
     ran = subprocess.run(
         ["bash"], input=script, cwd=folder, env=environment, stderr=subprocess.STDOUT, stdout=-1, text=True, check=False
     )
@@ -108,13 +113,13 @@ def type_into_bash(lines, folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block", RUN, ids=[f"line-{block.line}-{block.language}" for block in RUN])
-def test_block_runs(block, folder, monkeypatch):
+def test_block_runs(block, folder, monkeypatch, hub_server):
     if block.file:
         (folder / block.file).write_text(block.code, encoding="utf-8")
     elif block.language == "python":
         run_python(block.code, folder, monkeypatch)
     elif block.language == "console":
-        run_console(block.code, folder)
+        run_console(block.code, folder, HF_HOME=str(folder / "hf"), HF_TOKEN="hf_ada", **hub_server.variables)
     else:
         pytest.fail(f"a block of {block.language or 'no language'} that is neither run nor a file:\n{block.code}")
 
@@ -133,9 +138,9 @@ def run_python(code, folder, monkeypatch):
     assert all(got == expected for got, expected in printed if expected), printed
 
 
-def run_console(console, folder):
+def run_console(console, folder, **variables):
     run = [command for command in commands(console) if command.line not in NOT_RUN]
-    results = type_into_bash([smaller(command.line) for command in run], folder)
+    results = type_into_bash([smaller(command.line) for command in run], folder, **variables)
     assert len(results) == len(run), "the shell ended early"
     for number, (command, (output, status)) in enumerate(zip(run, results, strict=True), 1):
         status_is_shown = [following.line for following in run[number : number + 1]] == ["echo $?"]

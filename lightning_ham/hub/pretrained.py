@@ -1,4 +1,7 @@
-"""A trained model as a folder of three files: ``config.json``, ``model.safetensors`` and ``README.md``.
+"""A trained model as a folder of a fixed set of files, here and on the Hub.
+
+These are ``config.json``, ``model.safetensors`` and ``README.md``, and where they were made, the card's two pictures,
+``learning_curve.png`` and ``attention.png``. Only the configuration and the weights are used to load a model.
 
 Nothing that is loaded is imported, evaluated or unpickled, except our own checkpoints, and those as plain
 data only (``weights_only``). What does not fit in full is refused before the model is built.
@@ -6,13 +9,16 @@ data only (``weights_only``). What does not fit in full is refused before the mo
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import hashlib
 import json
 import logging
 import os
 import pickle
 import re
 import shutil
+import tempfile
 import uuid
 import zipfile
 import zlib
@@ -27,6 +33,7 @@ from torch import Tensor
 
 from lightning_ham.hub.config import ModelConfig, make_config, read_config
 from lightning_ham.models import TaskModel
+from lightning_ham.tasks import task_names
 
 if TYPE_CHECKING:  # neither is needed to load a model
     from lightning_ham.hub.card import TrainingInfo
@@ -35,9 +42,20 @@ if TYPE_CHECKING:  # neither is needed to load a model
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 CARD = "README.md"
+FILES = (CONFIG, WEIGHTS, CARD)
+"""What every model consists of."""
+PICTURES = ("learning_curve.png", "attention.png")
+"""What is beside it where it was made, for the card to show."""
+ORGANISATION = "lightning-ham"
+"""Where on the Hub a model is that is given by its bare name and does not come with the package."""
 BUNDLED = Path(__file__).with_name("weights")
 """The folder of the models that come with the package, each a folder by its name."""
 
+_RUNS = "runs"
+"""Where `fit` makes run folders: a name that begins so is one of them, and is not asked of the Hub."""
+_REPO_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
+_MAX_HEADER = 1 << 20
+"""Most bytes that say which tensors a file has; those of real models have a few thousand."""
 _MODEL_PREFIX = "model."
 _TRAINING_PREFIXES = ("baseline.",)
 """What a checkpoint holds beside the model, and only training needs."""
@@ -61,6 +79,7 @@ class HAMModel(TaskModel):
         folder: str | os.PathLike[str],
         evaluation: Evaluation | None = None,
         training: TrainingInfo | None = None,
+        name: str | None = None,
     ) -> None:
         """Write the model's three files to ``folder``, which appears, or changes, only when all are complete.
 
@@ -69,6 +88,7 @@ class HAMModel(TaskModel):
                 others are left alone.
             evaluation: What was measured on this model, for the card.
             training: How it was trained, for the card.
+            name: What the card tells to load it by; the folder's name if None.
 
         Raises:
             ValueError: If the model cannot be saved so that it loads, or what is said of it is not of it.
@@ -79,25 +99,110 @@ class HAMModel(TaskModel):
         if target.exists() and not target.is_dir():
             raise NotADirectoryError(f"Expected a folder to save to, but got the file {folder}.")
         config = make_config(self.task_name, self.controller_name, self.controller_options)
-        tensors = {
-            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-            for name, tensor in self.state_dict().items()
-        }
         target.parent.mkdir(parents=True, exist_ok=True)
         staging = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
         try:
             staging.mkdir()
             (staging / CONFIG).write_bytes((json.dumps(config, indent=2) + "\n").encode())
-            (staging / WEIGHTS).write_bytes(safetensors.torch.save(tensors, metadata={"format": "pt"}))
+            (staging / WEIGHTS).write_bytes(self._weights())
             saved = type(self).from_folder(staging)  # what would not load is not kept
-            (staging / CARD).write_bytes(render_card(saved, target.name, evaluation, training).encode())
+            (staging / CARD).write_bytes(render_card(saved, name or target.name, evaluation, training).encode())
             if target.exists():
-                for name in (CONFIG, WEIGHTS, CARD):
-                    (staging / name).replace(target / name)
+                for file in FILES:
+                    (staging / file).replace(target / file)
             else:
                 staging.rename(target)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+    def weights_sha256(self) -> str:
+        """Return the SHA-256 of the file that the weights are saved in, in hexadecimal digits."""
+        return hashlib.sha256(self._weights()).hexdigest()
+
+    def _weights(self) -> bytes:
+        """Return what the file of the weights holds."""
+        tensors = {
+            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, tensor in self.state_dict().items()
+        }
+        return safetensors.torch.save(tensors, metadata={"format": "pt"})
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        endpoint: str | None = None,
+    ) -> Self:
+        """Load a trained model as an object of this class; see :func:`from_pretrained`."""
+        path, origin = locate(
+            name_or_path,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            endpoint=endpoint,
+        )
+        model = cls.from_checkpoint(path) if path.is_file() else cls.from_folder(path)
+        _log.info("Loaded %s from %s", name_or_path, origin)
+        return model
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        commit_message: str | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        endpoint: str | None = None,
+        evaluation: Evaluation | None = None,
+        training: TrainingInfo | None = None,
+    ) -> str:
+        """Publish the model on the Hub, in one commit, with a card; return its address there.
+
+        On the main branch, the commit gets the next free one of the tags ``v1``, ``v2``, ... Where nothing has changed
+        since the last push, there is no commit and no tag.
+
+        Args:
+            repo_id: ``organisation/name``; it is made if it is not there.
+            private: Whether only its owners see it, if it is made now.
+            token: A token that may write; by default that of `hf auth login` or HF_TOKEN.
+            commit_message: Of the commit.
+            revision: The branch, made if it is not there; the main branch if None.
+            create_pr: Propose the change in a pull request, to a model that is there.
+            endpoint: The Hub's address; HF_ENDPOINT's if None.
+            evaluation: What was measured on this model, for the card.
+            training: How it was trained, for the card.
+
+        Raises:
+            ConnectionError: If the Hub cannot be reached or fails.
+            FileNotFoundError: If ``create_pr`` is given and there is no such model.
+            PermissionError: If there is no token, or it does not permit this.
+            ValueError: If a name cannot be one on the Hub, or what is said of the model is not of it.
+        """
+        from lightning_ham.hub.push import check_name, check_token, push_folder
+
+        check_name(repo_id)
+        check_token(repo_id, token)
+        with tempfile.TemporaryDirectory() as parent:
+            folder = Path(parent, "model")
+            self.save(folder, evaluation, training, name=repo_id)
+            return push_folder(
+                folder,
+                repo_id,
+                private=private,
+                token=token,
+                commit_message=commit_message,
+                revision=revision,
+                create_pr=create_pr,
+                endpoint=endpoint,
+            )
 
     @classmethod
     def from_folder(cls, folder: str | os.PathLike[str]) -> Self:
@@ -114,6 +219,7 @@ class HAMModel(TaskModel):
         config = read_config(folder / CONFIG)
         weights = folder / WEIGHTS
         try:
+            _check_header(weights)
             tensors = safetensors.torch.load_file(weights)
         except safetensors.SafetensorError as error:
             raise ValueError(
@@ -171,21 +277,53 @@ class HAMModel(TaskModel):
         return model.eval()
 
 
-def from_pretrained(name_or_path: str | os.PathLike[str]) -> HAMModel:
+def from_pretrained(
+    name_or_path: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+    endpoint: str | None = None,
+) -> HAMModel:
     """Load a trained model, ready to answer.
 
+    It is looked for in this order, and the log tells where it was found:
+
+    1. what is there as a file or folder;
+    2. a model that comes with the package, unless a revision is given: no network, no account;
+    3. for another bare name that begins with ``ham-`` and a task's name, such as ``ham-sort-large``, the copy in the
+       cache and then the Hub's :data:`ORGANISATION`. Any other bare name is refused at once, with the nearest known;
+    4. ``organisation/name`` on the Hub (but for ``runs/...``, where run folders are), which is asked for its newest
+       commit. Without a connection, the copy in the cache is loaded, with a warning.
+
+    Of a model on the Hub only the files of the fixed set are downloaded (see this module), into the cache that other
+    programs share, and the configuration and the weights are checked against their hashes each time.
+
     Args:
-        name_or_path: The name of a model that comes with the package, such as ``ham-sort``; or the path of a
-            saved model's folder, of a run folder, or of a checkpoint.
+        name_or_path: The name of a model; or the path of a saved model's folder, of a run folder, or of a checkpoint.
+        revision: A branch, tag or commit of a model on the Hub; its main branch if None.
+        token: For a private model: a token, True for the one that `hf auth login` saved, False for none; None for the
+            saved one, or that of HF_TOKEN, if there is one.
+        cache_dir: The cache of models from the Hub; that of HF_HOME if None.
+        local_files_only: Use no network.
+        endpoint: The Hub's address; HF_ENDPOINT's if None.
 
     Raises:
-        FileNotFoundError: If a path leads to no model.
+        ConnectionError: If the Hub cannot be reached, or fails.
+        FileNotFoundError: If a path or a name leads to no model, or to none that the token may see.
+        PermissionError: If the token does not permit it, or the cache cannot be written to.
+        OSError: If the cache cannot be written to for another reason, such as a full disk.
         ValueError: If a name is unknown, or what is found is not a whole and sound model.
     """
-    path, origin = locate(name_or_path)
-    model = HAMModel.from_checkpoint(path) if path.is_file() else HAMModel.from_folder(path)
-    _log.info("Loaded %s from %s", name_or_path, origin)
-    return model
+    return HAMModel.from_pretrained(
+        name_or_path,
+        revision=revision,
+        token=token,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+        endpoint=endpoint,
+    )
 
 
 def bundled_names() -> list[str]:
@@ -193,30 +331,79 @@ def bundled_names() -> list[str]:
     return sorted(config.parent.name for config in BUNDLED.glob(f"*/{CONFIG}"))
 
 
-def locate(name_or_path: str | os.PathLike[str]) -> tuple[Path, str]:
+def locate(
+    name_or_path: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+    endpoint: str | None = None,
+) -> tuple[Path, str]:
     """Return the model folder or the checkpoint that a name or path stands for, and where that is in words.
 
-    What exists as a file or folder wins over a bundled model of the same name. Every further place that
-    models can come from belongs here.
+    Arguments, order and errors are those of :func:`from_pretrained`. Every further place that models can come from
+    belongs here.
     """
     path, name = Path(name_or_path).expanduser(), os.fspath(name_or_path)
-    if path.is_file():
-        if path.suffix != ".ckpt":
-            raise ValueError(f"Expected a model's folder or a checkpoint (.ckpt), but got the file {name}.")
-        return path, f"the checkpoint {path}"
+    if path.exists():
+        if revision is not None:
+            raise ValueError(f"Expected no `revision` for {name}, which is a file or folder, but got {revision!r}.")
+        return _locate_on_disk(path)
+    bare = path.name == name and path.suffix != ".ckpt"
+    if bare and name in bundled_names() and revision is None:
+        return BUNDLED / name, "the models that come with lightning_ham"
+    if not bare and (not _REPO_ID.fullmatch(name) or path.parts[0] == _RUNS):
+        raise FileNotFoundError(
+            "Expected the path of a model folder, a run folder or a checkpoint, the name of a model that comes with "
+            f"lightning_ham ({_known()}), or that of one on the Hub (organisation/name), but there is no {name}."
+        )
+    if bare and not _may_be_published(name):
+        closest = difflib.get_close_matches(name, bundled_names(), n=1)
+        hint = f" did you mean {closest[0]!r}?" if closest else ""
+        raise ValueError(
+            f"Unknown model {name!r};{hint} Known models: {_known()}. A model on the Hub is given as "
+            "organisation/name, anything else by its path."
+        )
+    from lightning_ham.hub.download import cached, fetch
+
+    repo_id = f"{ORGANISATION}/{name}" if bare else name
+    cache = None if cache_dir is None else Path(cache_dir)
+    try:
+        if bare and revision is None:
+            with contextlib.suppress(ValueError):  # of a damaged copy, which is downloaded again
+                copy = cached(repo_id, cache_dir=cache)
+                if copy is not None:
+                    return copy, f"the cache: {repo_id} at commit {copy.name[:7]}"
+        return fetch(
+            repo_id,
+            revision=revision,
+            token=token,
+            cache_dir=cache,
+            local_files_only=local_files_only,
+            endpoint=endpoint,
+        )
+    except (ConnectionError, FileNotFoundError) as error:
+        also = f"These come with lightning_ham: {_known()}." if bare else f"There is no folder {name} here either."
+        raise type(error)(f"{error} {also}") from error
+
+
+def _known() -> str:
+    return ", ".join(bundled_names()) or "none"
+
+
+def _may_be_published(name: str) -> bool:
+    """Return whether a bare name is one that a model on the Hub may have: ``ham-<task>`` or ``ham-<task>-<more>``."""
+    tasks = (task.replace("_", "-") for task in task_names())
+    return any(re.fullmatch(rf"ham-{re.escape(task)}(-[\w.-]*\w)?", name) for task in tasks)
+
+
+def _locate_on_disk(path: Path) -> tuple[Path, str]:
     if path.is_dir():
         return _locate_in_folder(path)
-    if name in bundled_names():
-        return BUNDLED / name, "the models that come with lightning_ham"
-    known = ", ".join(bundled_names()) or "none"
-    if path.name != name or path.suffix == ".ckpt":
-        raise FileNotFoundError(
-            "Expected the path of a model folder, a run folder or a checkpoint, or the name of a model that "
-            f"comes with lightning_ham ({known}), but there is no {name}."
-        )
-    closest = difflib.get_close_matches(name, bundled_names(), n=1)
-    hint = f" did you mean {closest[0]!r}?" if closest else ""
-    raise ValueError(f"Unknown model {name!r};{hint} Known models: {known}. Anything else is given by its path.")
+    if path.suffix != ".ckpt":
+        raise ValueError(f"Expected a model's folder or a checkpoint (.ckpt), but got the file {path}.")
+    return path, f"the checkpoint {path}"
 
 
 def _locate_in_folder(folder: Path) -> tuple[Path, str]:
@@ -232,6 +419,17 @@ def _locate_in_folder(folder: Path) -> tuple[Path, str]:
         f"Expected a folder with {CONFIG}, or a run folder with model/{CONFIG}, checkpoints/best.ckpt or "
         f"checkpoints/last.ckpt, but {folder} has none of them."
     )
+
+
+def _check_header(file: Path) -> None:
+    """Raise a ValueError if a file says so much of its tensors that to read it would take memory and time."""
+    with file.open("rb") as content:
+        size = int.from_bytes(content.read(8), "little")
+    if size > _MAX_HEADER:
+        raise ValueError(
+            f"{file}: Expected a whole safetensors file, but got: a header of {size:,} bytes (at most "
+            f"{_MAX_HEADER:,}); fetch or save it again."
+        )
 
 
 def _check_tensors(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], file: Path) -> None:

@@ -8,7 +8,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import torch
 
@@ -62,6 +62,8 @@ class Evaluation(TypedDict):
     machine: Machine
     versions: dict[str, str]
     results: list[LengthResult]
+    weights_sha256: NotRequired[str]
+    """Of the file of the weights that were measured, where they are saved."""
 
 
 def wilson_interval(wrong: int, total: int) -> tuple[float, float]:

@@ -202,8 +202,17 @@ def test_bundled_name_needs_no_file_but_a_folder_of_that_name_wins(bundled, mode
     ("name", "error", "message"),
     [
         ("ham-tyni", ValueError, "Unknown model 'ham-tyni'; did you mean 'ham-tiny'? Known models: ham-tiny."),
-        ("something", ValueError, "Unknown model 'something'; Known models: ham-tiny."),
-        ("runs/merge", FileNotFoundError, "comes with lightning_ham (ham-tiny), but there is no runs/merge."),
+        ("something", ValueError, "Unknown model 'something'; Known models: ham-tiny. A model on the Hub is given as"),
+        ("ham-sorts", ValueError, "Unknown model 'ham-sorts'; did you mean 'ham-tiny'?"),
+        ("ham-queue", ValueError, "Unknown model 'ham-queue';"),
+        ("runs/merge", FileNotFoundError, "comes with lightning_ham (ham-tiny), or that of one on the"),
+        ("runs/merge", FileNotFoundError, "but there is no runs/merge."),
+        ("a/b/c", FileNotFoundError, "but there is no a/b/c."),
+        ("/ham-tiny", FileNotFoundError, "but there is no /ham-tiny."),
+        ("./ham-tiny", FileNotFoundError, "but there is no ./ham-tiny."),
+        ("~/ham-tiny", FileNotFoundError, "but there is no ~/ham-tiny."),
+        ("ham-tiny/", FileNotFoundError, "but there is no ham-tiny/."),
+        ("ham-sort/../../x", FileNotFoundError, "but there is no ham-sort/../../x."),
         ("../ham-tiny", FileNotFoundError, "but there is no ../ham-tiny."),
         ("best.ckpt", FileNotFoundError, "but there is no best.ckpt."),
         ("notes.txt", ValueError, "Expected a model's folder or a checkpoint (.ckpt), but got the file notes.txt."),
@@ -225,6 +234,11 @@ def test_what_leads_to_no_model_is_told_at_once(bundled, folder, tmp_path, monke
         monkeypatch.chdir(tmp_path / "moved" / "deeper")
     with pytest.raises(error, match=re.escape(message)):
         from_pretrained(name)
+
+
+def test_a_file_or_folder_has_no_revision(folder):
+    with pytest.raises(ValueError, match=r"Expected no `revision` for .*, which is a file or folder, but got 'v1'"):
+        from_pretrained(folder, revision="v1")
 
 
 # Unsound folders.
@@ -268,6 +282,12 @@ def huge_header():
     return struct.pack("<Q", 1 << 60)
 
 
+def bomb():
+    """A sound file with more to say of its tensors than any model has."""
+    header = b'{"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}' + b" " * (1 << 20) + b"}"
+    return struct.pack("<Q", len(header)) + header
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -276,9 +296,10 @@ def huge_header():
         lambda content: content + b"x",
         lambda content: b"",
         lambda content: huge_header() + content[8:],
+        lambda content: bomb(),
         lambda content: b"<!DOCTYPE html><html>not found</html>",
     ],
-    ids=["cut", "cut in header", "longer", "empty", "huge header", "web page"],
+    ids=["cut", "cut in header", "longer", "empty", "huge header", "bomb", "web page"],
 )
 def test_damaged_weights_are_refused(folder, damage):
     file = folder / "model.safetensors"

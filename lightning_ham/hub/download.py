@@ -1,0 +1,192 @@
+"""Models from the Hub, by way of its cache: whole, of one commit, and what their hashes say, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import re
+from pathlib import Path
+
+from huggingface_hub import HfApi, ModelInfo, constants, hf_hub_download, is_offline_mode, try_to_load_from_cache
+from huggingface_hub.hf_api import RepoSibling
+
+from lightning_ham import __version__
+from lightning_ham.hub.config import MAX_BYTES, read_config
+from lightning_ham.hub.connection import Token, bounded, resolve_endpoint, resolve_token, timeout
+from lightning_ham.hub.pretrained import CARD, CONFIG, FILES, WEIGHTS
+
+MAX_WEIGHTS = 1 << 30
+"""Most bytes of weights that are downloaded; real models have less than a thousandth."""
+
+_COMMIT = re.compile("[0-9a-f]{40}")
+_REVISION = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")
+_HASHES = {40: "sha1", 64: "sha256"}  # of what git keeps itself, and of large files
+
+_log = logging.getLogger(__name__)
+
+
+def fetch(
+    repo_id: str,
+    *,
+    revision: str | None = None,
+    token: Token = None,
+    cache_dir: Path | None = None,
+    local_files_only: bool = False,
+    endpoint: str | None = None,
+) -> tuple[Path, str]:
+    """Return the folder of a model on the Hub, and where it came from in words.
+
+    The Hub is asked for the newest commit of the revision, and files that are in the cache are not downloaded again.
+    If it cannot be reached, the copy in the cache is used with a warning.
+
+    Args:
+        repo_id: ``organisation/name``.
+        revision: A branch, a tag or a commit; the main branch if None.
+        token: For what is private.
+        cache_dir: The cache; that of ``HF_HOME`` if None.
+        local_files_only: Ask nothing of the Hub.
+        endpoint: The Hub's address; ``HF_ENDPOINT`` if None.
+
+    Raises:
+        ConnectionError: If the Hub cannot be reached or fails, and there is no copy in the cache.
+        FileNotFoundError: If there is no such model, or none that the token may see.
+        PermissionError: If the token does not permit it, or the cache cannot be written to.
+        ValueError: If what is there is no model of ours, or is damaged.
+    """
+    revision = revision or constants.DEFAULT_REVISION
+    if not _REVISION.fullmatch(revision):
+        raise ValueError(f"Expected a branch, a tag or a commit as `revision`, but got {revision!r}.")
+    cache = Path(cache_dir or constants.HF_HUB_CACHE).expanduser().resolve()
+    if local_files_only or is_offline_mode():
+        snapshot = cached(repo_id, revision, cache)
+        if snapshot is None:
+            asked = "`local_files_only` is given" if local_files_only else "HF_HUB_OFFLINE is set"
+            raise FileNotFoundError(
+                f"Expected {repo_id} at {revision} in the cache {cache}, as {asked}, but it is not there. Load it once "
+                "with a connection."
+            )
+        return snapshot, _origin(repo_id, snapshot, "the cache")
+    if _COMMIT.fullmatch(revision):  # what a commit has never changes
+        with contextlib.suppress(ValueError):  # of a damaged copy, which is downloaded again
+            snapshot = cached(repo_id, revision, cache)
+            if snapshot is not None:
+                return snapshot, _origin(repo_id, snapshot, "the cache")
+    try:
+        snapshot = _download(repo_id, revision, resolve_token(token), cache, resolve_endpoint(endpoint))
+    except ConnectionError as error:
+        copy = cached(repo_id, revision, cache)
+        if copy is None:
+            raise
+        _log.warning("%s Going on with the copy in the cache.", error)
+        return copy, _origin(repo_id, copy, "the cache")
+    return snapshot, _origin(repo_id, snapshot, resolve_endpoint(endpoint))
+
+
+def cached(repo_id: str, revision: str | None = None, cache_dir: Path | None = None) -> Path | None:
+    """Return the folder of a model in the cache, None if it is not there with all that is loaded.
+
+    Raises:
+        ValueError: If it is damaged, or lies outside of the cache.
+    """
+    cache = Path(cache_dir or constants.HF_HUB_CACHE).expanduser().resolve()
+    found = [try_to_load_from_cache(repo_id, name, cache, revision) for name in (CONFIG, WEIGHTS)]
+    paths = [Path(path) for path in found if isinstance(path, str)]
+    if len(paths) < 2 or paths[0].parent != paths[1].parent:
+        return None
+    for path in paths:
+        _check_place(path, cache)
+        if not _is_sound(path, None):
+            raise ValueError(f"{path}: Expected a file with the hash in its name, but it is damaged; load it again.")
+    return paths[0].parent
+
+
+def _origin(repo_id: str, snapshot: Path, place: str) -> str:
+    return f"{place}: {repo_id} at commit {snapshot.name[:7]}"
+
+
+def _download(repo_id: str, revision: str, token: Token, cache: Path, endpoint: str) -> Path:
+    """Bring the cache up to date; return the folder of the model in it.
+
+    The configuration is checked before the weights are asked for, and the cache is told of the new commit when all of
+    it is there: until then, what was there before is what is loaded without a connection.
+    """
+    action = f"fetch {repo_id}{'' if revision == constants.DEFAULT_REVISION else f' at {revision}'} from the Hub"
+    api = HfApi(endpoint, token, library_name="lightning-ham", library_version=__version__)
+
+    def get(name: str, revision: str, *, again: bool = False) -> Path:
+        with bounded(action, endpoint, token, cache):
+            path = hf_hub_download(
+                repo_id,
+                name,
+                revision=revision,
+                token=token,
+                cache_dir=cache,
+                endpoint=endpoint,
+                etag_timeout=timeout(),
+                force_download=again,
+                library_name="lightning-ham",
+                library_version=__version__,
+            )
+        _check_place(Path(path), cache)
+        return Path(path)
+
+    with bounded(action, endpoint, token):
+        info = api.model_info(repo_id, revision=revision, files_metadata=True, timeout=timeout())
+    commit, files = _contents(info, repo_id, endpoint)
+    for name, file in files.items():
+        expected = file.lfs.sha256 if file.lfs else file.blob_id
+        path = get(name, commit)
+        if not _is_sound(path, expected):  # what was in the cache may be to blame
+            path = get(name, commit, again=True)
+        if not _is_sound(path, expected):
+            _remove(path)
+            raise ValueError(
+                f"Expected to {action}, but the hash of {name} is not the one that {endpoint} gives for it. Try again."
+            )
+        if name == CONFIG:
+            read_config(path)
+    if revision != commit and try_to_load_from_cache(repo_id, CONFIG, cache, revision) != str(path.with_name(CONFIG)):
+        get(CONFIG, revision)
+    return path.parent
+
+
+def _contents(info: ModelInfo, repo_id: str, endpoint: str) -> tuple[str, dict[str, RepoSibling]]:
+    """Return the commit, and what is to be downloaded of the files that the Hub has, the configuration first."""
+    commit = info.sha or ""
+    if not _COMMIT.fullmatch(commit):
+        raise ConnectionError(f"Expected {endpoint} to tell the commit of {repo_id}, but got {commit!r}.")
+    there = {file.rfilename: file for file in info.siblings or []}
+    for name in (CONFIG, WEIGHTS):
+        if name not in there:
+            listed = ", ".join(sorted(there)[:10]) or "no file at all"
+            raise ValueError(f"Expected a model of lightning_ham, but {repo_id} has no {name}. It has {listed}.")
+    for name, most in {CONFIG: MAX_BYTES, CARD: MAX_BYTES, WEIGHTS: MAX_WEIGHTS}.items():
+        size = there[name].size if name in there else None
+        if size is not None and size > most:
+            raise ValueError(f"Expected {name} of {repo_id} to have at most {most:,} bytes, but got {size:,}.")
+    return commit, {name: there[name] for name in FILES if name in there}
+
+
+def _check_place(path: Path, cache: Path) -> None:
+    """Raise a ValueError if a file of the cache is a link that leads out of it."""
+    if not path.resolve().is_relative_to(cache):
+        raise ValueError(f"{path}: Expected a file within the cache {cache}, but it is a link to {path.resolve()}.")
+
+
+def _is_sound(path: Path, expected: str | None) -> bool:
+    """Return whether a file has the hash that is expected, by default the one that the cache named it by."""
+    expected = expected or path.resolve().name
+    kind = _HASHES.get(len(expected))
+    if kind is None or not re.fullmatch("[0-9a-f]+", expected):
+        return True  # a copy in a cache without links; its name says nothing
+    content = path.read_bytes()
+    if kind == "sha1":
+        content = b"blob %d\0%s" % (len(content), content)
+    return hashlib.new(kind, content, usedforsecurity=False).hexdigest() == expected
+
+
+def _remove(path: Path) -> None:
+    """Remove a file from the cache, and the link to it."""
+    path.resolve().unlink(missing_ok=True)
+    path.unlink(missing_ok=True)

@@ -1,0 +1,104 @@
+"""A saved model to the Hub: its fixed set of files in one commit, and a tag for the version."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+from lightning_ham import __version__
+from lightning_ham.hub.connection import Token, bounded, resolve_endpoint, resolve_token, timeout
+from lightning_ham.hub.pretrained import FILES, PICTURES
+
+_log = logging.getLogger(__name__)
+
+
+def check_name(repo_id: str) -> None:
+    """Raise a ValueError if ``repo_id`` cannot be the name of a model on the Hub."""
+    if repo_id.count("/") != 1:
+        raise ValueError(f"Expected organisation/name on the Hub, or your user name and a name, but got {repo_id!r}.")
+    validate_repo_id(repo_id)
+
+
+def check_token(repo_id: str, token: Token = None) -> None:
+    """Raise a PermissionError if there is no token to push with: this needs no network, and no time."""
+    given = resolve_token(token)
+    if not (given if isinstance(given, str) else given is not False and get_token()):
+        raise PermissionError(
+            f"Expected a token to push to {repo_id} with, but there is none: log in with `hf auth login`, or give the "
+            "argument `token` or the variable HF_TOKEN."
+        )
+
+
+def push_folder(
+    folder: Path,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: Token = None,
+    commit_message: str | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    endpoint: str | None = None,
+) -> str:
+    """Upload what of the fixed set of a model's files is in ``folder``; return the model's address on the Hub.
+
+    Of the set, what the Hub has and the folder has not is removed there; all else is left alone. All is one commit, on
+    top of the newest that is there, or none if nothing has changed. What fails leaves the Hub as it was, and can be
+    pushed again.
+
+    Args and errors: see :meth:`lightning_ham.hub.HAMModel.push_to_hub`.
+    """
+    endpoint, token = resolve_endpoint(endpoint), resolve_token(token)
+    api = HfApi(endpoint, token, library_name="lightning-ham", library_version=__version__)
+    branch = revision or constants.DEFAULT_REVISION
+    with bounded(f"push to {repo_id}", endpoint, token):
+        if not create_pr:
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            if branch != constants.DEFAULT_REVISION:
+                api.create_branch(repo_id, branch=branch, exist_ok=True)
+        info = api.model_info(repo_id, revision=branch, timeout=timeout())
+        here = [name for name in (*FILES, *PICTURES) if (folder / name).is_file()]
+        there = {file.rfilename for file in info.siblings or []}
+        commit = api.create_commit(
+            repo_id,
+            [
+                *(CommitOperationAdd(name, folder / name) for name in here),
+                *(CommitOperationDelete(name) for name in PICTURES if name in there and name not in here),
+            ],
+            commit_message=commit_message or f"Upload with lightning_ham {__version__}",
+            revision=branch,
+            create_pr=create_pr,
+            parent_commit=info.sha,
+        )
+    address = f"{endpoint}/{repo_id}"
+    if commit.pr_url:
+        _log.info("Proposed in %s", commit.pr_url)
+        return str(commit.pr_url)
+    changed = commit.oid != info.sha
+    what = f"Pushed {', '.join(here)}" if changed else "Nothing has changed since"
+    if create_pr or branch != constants.DEFAULT_REVISION:
+        address = f"{address}/tree/{branch}"
+        _log.info("%s commit %s: %s", what if not changed else f"{what} in", commit.oid[:7], address)
+        return address
+    with bounded(f"tag what was pushed to {repo_id}", endpoint, token):
+        tag = _tag(api, repo_id, commit.oid)
+    _log.info("%s commit %s, version %s: %s", what if not changed else f"{what} in", commit.oid[:7], tag, address)
+    return address
+
+
+def _tag(api: HfApi, repo_id: str, commit: str) -> str:
+    """Return the version that a commit has, or gets now if an earlier push did not come to that."""
+    versions = {}
+    for tag in api.list_repo_refs(repo_id).tags:
+        if match := re.fullmatch("v([0-9]+)", tag.name):
+            versions[int(match[1])] = tag.target_commit
+    for number, target in versions.items():
+        if target == commit:
+            return f"v{number}"
+    new = f"v{max(versions, default=0) + 1}"
+    api.create_tag(repo_id, tag=new, revision=commit)
+    return new

@@ -1,0 +1,58 @@
+"""Show the trained models that there are: ``python -m lightning_ham.models``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+
+from lightning_ham.command_line import CommandParser, run
+from lightning_ham.hub import PretrainedModel, list_pretrained
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """List as the command line says; return the exit status."""
+    parser = CommandParser(
+        "models",
+        "Show the trained models that can be loaded by name without a network: those that come with the package, and\n"
+        "those that were downloaded from the Hub. Errors are the share of wrong sequences, by range of lengths.",
+    )
+    parser.add_argument("--cache_dir", metavar="FOLDER", help="the cache of models from the Hub (default: HF_HOME's)")
+    parser.add_argument("--json", action="store_true", help="print one JSON array instead of a table")
+    arguments = parser.parse(argv)
+    models = list_pretrained(arguments.cache_dir)
+    text = json.dumps([model._asdict() for model in models], indent=2) if arguments.json else table(models)
+    sys.stdout.write(f"{text}\n")
+    return 0
+
+
+def table(models: Sequence[PretrainedModel]) -> str:
+    """Render models as lines of text, with a column for every range of lengths that one was evaluated on."""
+    ranges = sorted({span for model in models for span in model.errors}, key=_ends)
+    rows = [["name", "task", *(f"wrong, {span}" for span in ranges), "size", "where"]]
+    rows += [
+        [
+            model.name,
+            model.task,
+            *(f"{100 * model.errors[span]:.3g} %" if span in model.errors else "" for span in ranges),
+            f"{model.size / 1000:,.0f} kB",
+            model.where,
+        ]
+        for model in models
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        cells[2:-1] = [cell.rjust(width) for cell, width in zip(row[2:-1], widths[2:-1], strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def _ends(span: str) -> tuple[list[int], str]:
+    """Return what ranges of lengths are sorted by: their numbers, where they have any."""
+    return [int(part) for part in span.split("-") if part.isascii() and part.isdigit()], span
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,159 @@
+"""Publish the model of a run on the Hub: ``python -m lightning_ham.push RUN_FOLDER ORGANISATION/NAME``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import yaml
+
+from lightning_ham.command_line import CommandParser, run
+from lightning_ham.hub.card import TrainingInfo
+from lightning_ham.hub.pretrained import PICTURES, HAMModel, locate
+from lightning_ham.hub.push import check_name, check_token, push_folder
+from lightning_ham.recipe import EvaluationOptions
+from lightning_ham.training.evaluation import Evaluation, evaluate
+
+_LOG = logging.getLogger("lightning_ham")
+_EVALUATION = "evaluation.json"
+_TRAINING = "training.json"
+
+
+def make_parser() -> CommandParser:
+    """Return the parser of the command line."""
+    parser = CommandParser(
+        "push",
+        "Publish the model of a run on the Hub: its configuration, its weights and its card (and the card's pictures,\n"
+        "where there are any), in one commit that is tagged v1, v2, ... It is evaluated first, unless the run folder\n"
+        "has an evaluation of these very weights. Where nothing has changed since the last push, there is no commit.",
+        "The token is that of `hf auth login`, or of the variable HF_TOKEN.",
+    )
+    parser.add_argument("run_folder", metavar="RUN_FOLDER", help="a run folder, a saved model or a checkpoint")
+    parser.add_argument("repo_id", metavar="ORGANISATION/NAME", help="its name on the Hub; made if it is not there")
+    parser.add_argument("--private", action="store_true", help="show it to its owners only, if it is made now")
+    parser.add_argument("--message", metavar="TEXT", help="of the commit")
+    parser.add_argument("--revision", metavar="BRANCH", help="the branch, made if it is not there (default: main)")
+    parser.add_argument("--create_pr", action="store_true", help="propose the change in a pull request")
+    parser.add_argument("--endpoint", metavar="URL", help="the Hub's address (default: HF_ENDPOINT's)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Push as the command line says; return the exit status."""
+    parser = make_parser()
+    arguments = parser.parse(argv)
+    logging.basicConfig(format="%(message)s")
+    _LOG.setLevel(logging.INFO)
+    torch.set_num_threads(1)
+    try:
+        address = push_run(
+            Path(arguments.run_folder),
+            arguments.repo_id,
+            private=arguments.private or None,
+            commit_message=arguments.message,
+            revision=arguments.revision,
+            create_pr=arguments.create_pr,
+            endpoint=arguments.endpoint,
+        )
+    except (ImportError, OSError, ValueError) as error:
+        parser.error(str(error))
+    sys.stdout.write(f"{address}\n")
+    return 0
+
+
+def push_run(
+    run_dir: Path,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    commit_message: str | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    endpoint: str | None = None,
+) -> str:
+    """Publish the model of a run folder, with what the run knows of it in its card; return its address.
+
+    Arguments and errors are those of :meth:`lightning_ham.hub.HAMModel.push_to_hub`.
+    """
+    check_name(repo_id)
+    check_token(repo_id)
+    if not run_dir.exists():
+        raise FileNotFoundError(f"Expected a run folder to push, but there is no {run_dir}.")
+    source, _ = locate(run_dir)
+    run = _run_of(source)
+    model = HAMModel.from_checkpoint(source) if source.is_file() else HAMModel.from_folder(source)
+    evaluation = _evaluation(model, run)
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent, "model")
+        model.save(folder, evaluation, _training(run) if run else None, name=repo_id)
+        for picture in PICTURES:
+            if source.is_dir() and (source / picture).is_file():
+                shutil.copyfile(source / picture, folder / picture)
+        return push_folder(
+            folder,
+            repo_id,
+            private=private,
+            commit_message=commit_message,
+            revision=revision,
+            create_pr=create_pr,
+            endpoint=endpoint,
+        )
+
+
+def _run_of(source: Path) -> Path | None:
+    """Return the run folder that a saved model or a checkpoint is in, None if it is in none."""
+    folder = source.parent if source.is_dir() else source.parent.parent
+    return folder if (folder / _TRAINING).is_file() else None
+
+
+def _evaluation(model: HAMModel, run: Path | None) -> Evaluation:
+    """Return the evaluation of these very weights that the run folder has, or measure it now and keep it there."""
+    weights = model.weights_sha256()
+    found = _read(run / _EVALUATION) if run else {}
+    if found.get("weights_sha256") == weights:
+        return cast(Evaluation, found)
+    options = _options(run) if run else EvaluationOptions()
+    _LOG.info("Evaluating the model first, on lengths %s", ", ".join(f"{low}-{high}" for low, high in options.lengths))
+    evaluation = evaluate(model, options.lengths, options.episodes, options.seed)
+    evaluation["weights_sha256"] = weights
+    if run:  # so that to push again changes nothing
+        (run / _EVALUATION).write_text(json.dumps(evaluation, indent=2) + "\n")
+    return evaluation
+
+
+def _options(run: Path) -> EvaluationOptions:
+    """Return what the recipe of a run says of its evaluation; the paper's protocol where there is none."""
+    recipe = run / "recipe.yaml"
+    found: Any = yaml.safe_load(recipe.read_text(encoding="utf-8")) if recipe.is_file() else None
+    options = found.get("evaluation") if isinstance(found, dict) else None
+    if not options:
+        return EvaluationOptions()
+    return EvaluationOptions([(low, high) for low, high in options["lengths"]], options["episodes"], options["seed"])
+
+
+def _training(run: Path) -> TrainingInfo | None:
+    """Return what the run folder tells of its training, None if it has not come to its end."""
+    found = _read(run / _TRAINING)
+    return cast(TrainingInfo, found) if found.keys() == TrainingInfo.__annotations__.keys() else None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """Return the object in a JSON file, an empty one if there is no file."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ValueError(f"{file}: Expected JSON, but got: {error}") from error
+    return found if isinstance(found, dict) else {}
+
+
+if __name__ == "__main__":
+    run(main)
