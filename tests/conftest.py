@@ -17,6 +17,7 @@ import yaml
 # for its files when it is imported, and removes it at the end of the process.
 SERVER = """
 import json, os, sys
+import matplotlib.backends.backend_agg, matplotlib.figure
 from lightning_ham import command_line, fit
 
 for line in sys.stdin:

@@ -35,6 +35,10 @@ if TYPE_CHECKING:  # neither is needed to load a model
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 CARD = "README.md"
+FILES = (CONFIG, WEIGHTS, CARD)
+"""What every model consists of."""
+PICTURES = ("learning_curve.png", "attention.png")
+"""What is beside it where it was made, for the card to show."""
 BUNDLED = Path(__file__).with_name("weights")
 """The folder of the models that come with the package, each a folder by its name."""
 
@@ -61,23 +65,30 @@ class HAMModel(TaskModel):
         folder: str | os.PathLike[str],
         evaluation: Evaluation | None = None,
         training: TrainingInfo | None = None,
+        pictures: Mapping[str, bytes] | None = None,
     ) -> None:
         """Write the model's three files to ``folder``, which appears, or changes, only when all are complete.
 
         Args:
-            folder: Where to; it is made if it is not there. If it is, its three files are replaced, and
-                others are left alone.
+            folder: Where to; it is made if it is not there. If it is, its three files and its pictures are replaced,
+                and others are left alone.
             evaluation: What was measured on this model, for the card.
             training: How it was trained, for the card.
+            pictures: PNG files that the card shows, by their names in :data:`PICTURES`; they are written, too.
 
         Raises:
-            ValueError: If the model cannot be saved so that it loads, or what is said of it is not of it.
+            ValueError: If the model cannot be saved so that it loads, what is said of it is not of it, or a picture is
+                none of the card's.
         """
         from lightning_ham.hub.card import render_card
 
         target = Path(folder).resolve()
         if target.exists() and not target.is_dir():
             raise NotADirectoryError(f"Expected a folder to save to, but got the file {folder}.")
+        pictures = pictures or {}
+        for name in pictures:
+            if name not in PICTURES:
+                raise ValueError(f"Expected pictures named {' or '.join(PICTURES)}, but got {name!r}.")
         config = make_config(self.task_name, self.controller_name, self.controller_options)
         tensors = {
             name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -90,10 +101,16 @@ class HAMModel(TaskModel):
             (staging / CONFIG).write_bytes((json.dumps(config, indent=2) + "\n").encode())
             (staging / WEIGHTS).write_bytes(safetensors.torch.save(tensors, metadata={"format": "pt"}))
             saved = type(self).from_folder(staging)  # what would not load is not kept
-            (staging / CARD).write_bytes(render_card(saved, target.name, evaluation, training).encode())
+            card = render_card(saved, target.name, evaluation, training, pictures={name: name for name in pictures})
+            (staging / CARD).write_bytes(card.encode())
+            for name, picture in pictures.items():
+                (staging / name).write_bytes(picture)
             if target.exists():
-                for name in (CONFIG, WEIGHTS, CARD):
+                for name in (*FILES, *pictures):
                     (staging / name).replace(target / name)
+                for name in PICTURES:
+                    if name not in pictures:
+                        (target / name).unlink(missing_ok=True)  # the card does not show it any more
             else:
                 staging.rename(target)
         finally:
