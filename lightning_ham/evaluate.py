@@ -15,7 +15,7 @@ from rich.progress import Progress
 from lightning_ham.command_line import CommandParser, positive, run
 from lightning_ham.controllers import set_num_threads
 from lightning_ham.hub import from_pretrained
-from lightning_ham.training.evaluation import evaluate, table
+from lightning_ham.training.evaluation import episodes_per_range, evaluate, table
 
 
 def make_parser() -> CommandParser:
@@ -36,10 +36,11 @@ def make_parser() -> CommandParser:
     )
     parser.add_argument(
         "--episodes",
+        nargs="+",
         type=positive,
-        default=2500,
+        default=[2500],
         metavar="N",
-        help="episodes for each range (default: 2500)",
+        help="episodes for each range: one number, or one for each (default: 2500)",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the episodes (default: 0)")
     parser.add_argument(
@@ -69,14 +70,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("lightning_ham").setLevel(logging.INFO)
     console = Console(stderr=True)
     try:
+        counts = arguments.episodes[0] if len(arguments.episodes) == 1 else arguments.episodes
+        total = sum(episodes_per_range(arguments.lengths, counts))
         model = from_pretrained(arguments.model)
         set_num_threads(arguments.threads, compiled=model.is_compiled)
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-            bar = progress.add_task("episodes", total=arguments.episodes * len(arguments.lengths))
+            bar = progress.add_task("episodes", total=total)
             evaluation = evaluate(
                 model,
                 arguments.lengths,
-                arguments.episodes,
+                counts,
                 arguments.seed,
                 arguments.batch_size,
                 on_progress=lambda episodes: progress.advance(bar, episodes),

@@ -12,6 +12,7 @@ import logging
 import os
 import shlex
 import shutil
+import subprocess
 import sys
 import warnings
 from collections.abc import Sequence
@@ -33,10 +34,12 @@ from lightning_ham.controllers import get_num_threads, set_num_threads
 from lightning_ham.hub.card import TrainingInfo
 from lightning_ham.hub.pretrained import HAMModel
 from lightning_ham.hub.push import check_token
+from lightning_ham.learning_curve import read_curve
+from lightning_ham.pictures import card_pictures
 from lightning_ham.push import push_run
-from lightning_ham.recipe import RecipeCLI, find_recipe, recipe_names, without_markup
+from lightning_ham.recipe import RecipeCLI, find_recipe, recipe_name, recipe_names, without_markup
 from lightning_ham.training import EpisodeCounter, HAMModule
-from lightning_ham.training.evaluation import describe_machine, evaluate, table
+from lightning_ham.training.evaluation import describe_machine, describe_versions, evaluate, table
 
 _LOG = logging.getLogger("lightning_ham")
 _LAST = Path("checkpoints", "last.ckpt")
@@ -63,9 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     os.environ[_RUN_DIR_VARIABLE] = str(run_dir)
     try:
-        _train(cli, trainer, _start(cli, run_dir, recipe, arguments, checkpoint), checkpoint)
+        wandb_url = _train(cli, trainer, _start(cli, run_dir, recipe, arguments, checkpoint), checkpoint)
         if trainer.is_global_zero:
-            _evaluate_and_export(cli, trainer, counter, run_dir, checkpoint)
+            _evaluate_and_export(cli, trainer, counter, run_dir, checkpoint, wandb_url)
     except (KeyboardInterrupt, SystemExit):  # the latter is how Lightning ends on Ctrl-C
         if (run_dir / _LAST).exists() and trainer.is_global_zero:
             resume = [_python(), "-m", "lightning_ham.fit", str(run_dir / "recipe.yaml"), "--ckpt_path", "last"]
@@ -87,6 +90,7 @@ def _quieten() -> None:
     _LOG.setLevel(logging.INFO)
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of the minute that its first use takes
     for message in (
         ".*does not have many workers.*",  # episodes are cheaper to draw than to send between processes
         ".*args parameter is intended to run from within Python.*",
@@ -119,7 +123,7 @@ def _run_folder(cli: RecipeCLI, recipe: Path) -> tuple[Path, Path | None]:
     """
     config = cli.config
     asked_for = Path(config.run_dir) if config.run_dir else None
-    stem = Path("runs", recipe.stem)
+    stem = Path("runs", recipe_name(recipe).replace("/", "-"))
     checkpoint = None
     if _RUN_DIR_VARIABLE in os.environ:
         run_dir = Path(os.environ[_RUN_DIR_VARIABLE])
@@ -231,7 +235,7 @@ def _start(
     resolved = cli.resolved()
     (run_dir / "recipe.yaml").write_text(resolved)
     training = run_dir / _TRAINING
-    name, command = recipe.stem, shlex.join(["python", "-m", "lightning_ham.fit", *arguments])
+    name, command = recipe_name(recipe), shlex.join(["python", "-m", "lightning_ham.fit", *arguments])
     if checkpoint and training.is_file():  # a resumed run has the commands of all its parts
         earlier = json.loads(training.read_text())
         name, command = earlier["recipe"], f"{earlier['command']} && {command}"
@@ -250,19 +254,27 @@ def _start(
     )
 
 
-def _train(cli: RecipeCLI, trainer: Trainer, wandb_logger: WandbLogger | None, checkpoint: Path | None) -> None:
-    """Train to the end, and end the run in W&B."""
+def _train(cli: RecipeCLI, trainer: Trainer, wandb_logger: WandbLogger | None, checkpoint: Path | None) -> str | None:
+    """Train to the end, and end the run in W&B; return where it is to be seen there, if it is."""
     if wandb_logger:
         trainer.loggers = [*trainer.loggers, wandb_logger]
+    url: str | None = None
     try:
         trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     finally:
         if wandb_logger:
+            url = wandb_logger.experiment.url  # offline there is none
             _LOG.info("%s", tracking.finish(wandb_logger))
+    return url
 
 
 def _evaluate_and_export(
-    cli: RecipeCLI, trainer: Trainer, counter: EpisodeCounter, run_dir: Path, checkpoint: Path | None
+    cli: RecipeCLI,
+    trainer: Trainer,
+    counter: EpisodeCounter,
+    run_dir: Path,
+    checkpoint: Path | None,
+    wandb_url: str | None,
 ) -> None:
     """Evaluate the best checkpoint, write ``evaluation.json`` and ``model/``, and print the error table."""
     # There is no best one without validation, and none at all if ``checkpoint`` had no epoch left to train.
@@ -271,7 +283,6 @@ def _evaluate_and_export(
     options = cli.config.evaluation
     evaluation = evaluate(model, options.lengths, options.episodes, options.seed)
     evaluation["weights_sha256"] = model.weights_sha256()
-    (run_dir / "evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n")
     started = json.loads((run_dir / _TRAINING).read_text())
     training: TrainingInfo = {
         "recipe": started["recipe"],
@@ -281,10 +292,18 @@ def _evaluate_and_export(
         "episodes": counter.episodes,
         "seconds": round(counter.seconds, 1),
         "machine": _machine(model.device),
+        "versions": describe_versions(),
+        "commit": _commit(),
+        "wandb_url": wandb_url,
+        "curve": read_curve(run_dir),
         "hyper_parameters": yaml.safe_load(cli.resolved()),
     }
     (run_dir / _TRAINING).write_text(json.dumps(training, indent=2) + "\n")
-    model.save(run_dir / "model", evaluation=evaluation, training=training)
+    pictures = card_pictures(model, training["curve"])
+    model.save(run_dir / "model", evaluation=evaluation, training=training, pictures=pictures)
+    partial = run_dir / "evaluation.json.partial"  # last, and whole: it says that all is done
+    partial.write_text(json.dumps(evaluation, indent=2) + "\n")
+    partial.replace(run_dir / "evaluation.json")
     print(table(evaluation))
     _LOG.info("Trained in %.0f s. The model is in %s", training["seconds"], run_dir / "model")
 
@@ -311,6 +330,18 @@ def _machine(device: torch.device) -> str:
     machine = describe_machine(device)
     threads = f"{get_num_threads()} of {machine['cores']} cores" if device.type == "cpu" else machine["device"]
     return f"{machine['processor']}, {threads}, {machine['platform']}"
+
+
+def _commit() -> str | None:
+    """Return the commit of the checkout that this is, None where it is none or git is not there."""
+    checkout = Path(__file__).parent.parent
+    if not (checkout / ".git").exists():
+        return None
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -92,10 +91,8 @@ def push_run(
     evaluation = _evaluation(model, run)
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent, "model")
-        model.save(folder, evaluation, _training(run) if run else None, name=repo_id)
-        for picture in PICTURES:
-            if source.is_dir() and (source / picture).is_file():
-                shutil.copyfile(source / picture, folder / picture)
+        pictures = {name: (source / name).read_bytes() for name in PICTURES if (source / name).is_file()}
+        model.save(folder, evaluation, _training(run) if run else None, name=repo_id, pictures=pictures)
         return push_folder(
             folder,
             repo_id,

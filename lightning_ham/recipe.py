@@ -39,7 +39,7 @@ from lightning_ham.training import (
     StopAtErrors,
     TaskDataModule,
 )
-from lightning_ham.training.evaluation import check_lengths
+from lightning_ham.training.evaluation import check_lengths, episodes_per_range
 
 _PACKAGE = Path(__file__).parent
 RECIPES = _PACKAGE / "recipes" if (_PACKAGE / "recipes").is_dir() else _PACKAGE.parent / "recipes"
@@ -64,8 +64,8 @@ class EvaluationOptions:
 
     lengths: list[tuple[int, int]] = dataclasses.field(default_factory=lambda: [(1, 32), (33, 128)])
     """Ranges of lengths, each in the smallest tree that holds its longest."""
-    episodes: int = 2500
-    """Fresh episodes for each range."""
+    episodes: int | list[int] = 2500
+    """Fresh episodes for each range; a list has a number for each of them."""
     seed: int = 0
     """Seed of these episodes."""
 
@@ -83,6 +83,13 @@ class HubOptions:
 def recipe_names() -> list[str]:
     """Return the names of the shipped recipes, sorted."""
     return sorted(path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.rglob("*.yaml"))
+
+
+def recipe_name(path: Path) -> str:
+    """Return what a recipe is called: a shipped one as it is found by, such as ``paper/sort``, others by their file."""
+    if path.resolve().is_relative_to(RECIPES.resolve()):
+        return path.resolve().relative_to(RECIPES.resolve()).with_suffix("").as_posix()
+    return path.stem
 
 
 def find_recipe(name_or_path: str) -> Path:
@@ -283,9 +290,8 @@ class RecipeCLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         """Refuse what would fail only when the training begins, or once it has ended."""
         config = self.config
-        for key, value in {"threads": config.threads, "evaluation.episodes": config.evaluation.episodes}.items():
-            if value < 1:
-                raise ValueError(f"Expected key {key!r} to be at least 1, but got {value}.")
+        if config.threads < 1:
+            raise ValueError(f"Expected key 'threads' to be at least 1, but got {config.threads}.")
         if not 0 <= config.weight_average < 1:
             raise ValueError(
                 f"Expected key 'weight_average' to be at least 0 and below 1, but got {config.weight_average}."
@@ -300,6 +306,10 @@ class RecipeCLI(LightningCLI):
             check_lengths(self.datamodule.task, config.evaluation.lengths)
         except ValueError as error:
             raise ValueError(f"Key 'evaluation.lengths': {error}") from error
+        try:
+            episodes_per_range(config.evaluation.lengths, config.evaluation.episodes)
+        except ValueError as error:
+            raise ValueError(f"Key 'evaluation.episodes': {error}") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer | None:  # type: ignore[override]
         """Leave the Trainer for :meth:`make_trainer`: its loggers need the run folder."""

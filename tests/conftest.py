@@ -18,6 +18,7 @@ import yaml
 # for its files when it is imported, and removes it at the end of the process.
 SERVER = """
 import gc, json, os, sys
+import matplotlib.backends.backend_agg, matplotlib.figure
 from lightning_ham import command_line, fit
 
 gc.freeze()  # or each run would spend a second on the way out on what it has inherited

@@ -57,7 +57,7 @@ def test_table_is_printed_by_default(folder, run):
 
 def test_defaults_are_the_papers():
     arguments = evaluate.make_parser().parse(["model"])
-    assert (arguments.lengths, arguments.episodes, arguments.seed) == ([(1, 32), (33, 128)], 2500, 0)
+    assert (arguments.lengths, arguments.episodes, arguments.seed) == ([(1, 32), (33, 128)], [2500], 0)
 
 
 def test_threads_are_set(folder, run, monkeypatch):

@@ -18,14 +18,17 @@ import pytest
 import safetensors.torch
 import torch
 import yaml
+from PIL import Image
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 import lightning_ham.fit
 from lightning_ham import from_pretrained
+from lightning_ham.learning_curve import drawn_from, read_curve
 from lightning_ham.recipe import RecipeCLI
 from lightning_ham.training import EpisodeCounter, HAMModule
 from lightning_ham.training.evaluation import evaluate
 
+ROOT = Path(__file__).parent.parent
 COMMAND = [sys.executable, "-m", "lightning_ham.fit"]
 
 
@@ -71,7 +74,9 @@ def test_files_of_the_run_folder(run):
         "metrics/version_0/metrics.csv",
         "metrics/version_0/hparams.yaml",
         "model/README.md",
+        "model/attention.png",
         "model/config.json",
+        "model/learning_curve.png",
         "model/model.safetensors",
     }
 
@@ -133,7 +138,31 @@ def test_training_is_described(run, trained):
     assert re.fullmatch(r"python -m lightning_ham\.fit \S+/tiny\.yaml", training["command"])
     assert (training["seed"], training["updates"], training["episodes"]) == (3, 12, 192)
     assert training["hyper_parameters"]["data"]["batch_size"] == 16
+    assert training["wandb_url"] is None
+    assert training["versions"]["torch"] == torch.__version__
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (training["commit"] or "").removesuffix("-dirty") == commit.stdout.strip()
     assert training["command"] in (run / "model" / "README.md").read_text()
+
+
+def test_learning_curve_has_every_validation(run):
+    curve = json.loads((run / "training.json").read_text())["curve"]
+    assert [point["update"] for point in curve] == [4, 8, 12]
+    assert [point["episodes"] for point in curve] == logged(run, "train/episodes")
+    assert [point["capacity"] for point in curve] == logged(run, "curriculum/capacity")
+    for set_name in ("current", "2-8", "9-16"):
+        errors = [point["errors"][set_name] for point in curve if set_name in point["errors"]]
+        assert errors == pytest.approx(logged(run, f"val/{set_name}/sequence_error"), abs=1e-6)
+    assert "2-8" not in curve[0]["errors"], "the curriculum is not at its end"
+
+
+def test_card_shows_the_pictures(run):
+    card = (run / "model" / "README.md").read_text()
+    curve = json.loads((run / "training.json").read_text())["curve"]
+    for name in ("learning_curve.png", "attention.png"):
+        assert f"]({name})" in card
+    with Image.open(run / "model" / "learning_curve.png") as picture:
+        assert picture.info["Description"] == drawn_from(curve)
 
 
 def test_recipe_is_resolved(run):
@@ -141,6 +170,18 @@ def test_recipe_is_resolved(run):
     assert recipe["data"]["batch_size"] == 16  # from the recipe
     assert recipe["data"]["smaller_fraction"] == 0.2  # from the defaults
     assert recipe["run_dir"] == "runs/tiny"
+
+
+def test_an_epoch_that_was_trained_twice_counts_as_the_second_time(tmp_path):
+    header = "epoch,step,curriculum/capacity,train/episodes,train/seconds,val/current/sequence_error,val/1-2/x"
+    parts = [["0,3,,,,0.5,", "0,3,2,64,1.4,,", "1,7,,,,0.4,"], ["1,7,,,,0.3,", "1,7,4,128,3.2,,", "2,9,4,160,4.0,,"]]
+    for number, part in enumerate(parts):
+        (tmp_path / "metrics" / f"version_{number}").mkdir(parents=True)
+        (tmp_path / "metrics" / f"version_{number}" / "metrics.csv").write_text("\n".join([header, *part]) + "\n")
+    assert read_curve(tmp_path) == [
+        {"update": 4, "episodes": 64, "seconds": 1, "capacity": 2, "errors": {"current": 0.5}},
+        {"update": 8, "episodes": 128, "seconds": 3, "capacity": 4, "errors": {"current": 0.3}},
+    ]
 
 
 # What it prints.
@@ -355,7 +396,9 @@ def test_a_finished_run_goes_on_for_more_epochs(folder, tiny_recipe, fit):
     assert done.returncode == 0
     assert re.findall(r"^epoch (\d)/5", done.stdout, re.MULTILINE) == ["4", "5"]
     assert checkpoint(folder / "runs" / "tiny" / "checkpoints" / "last.ckpt")["global_step"] == 20
-    assert json.loads((folder / "runs" / "tiny" / "training.json").read_text())["episodes"] == 5 * 4 * 16
+    training = json.loads((folder / "runs" / "tiny" / "training.json").read_text())
+    assert training["episodes"] == 5 * 4 * 16
+    assert [point["update"] for point in training["curve"]] == [4, 8, 12, 16, 20], "over both parts of the run"
     # With no epoch left, it is evaluated and exported again.
     done = fit(folder, "runs/tiny/recipe.yaml", "--ckpt_path", "last", "--evaluation.episodes", "20")
     assert done.returncode == 0
@@ -465,7 +508,12 @@ WRONG = [
     ),
     ({}, ["--threads", "0"], "Expected key 'threads' to be at least 1, but got 0."),
     ({}, ["--weight_average", "1"], "Expected key 'weight_average' to be at least 0 and below 1, but got 1.0."),
-    ({}, ["--evaluation.episodes", "0"], "Expected key 'evaluation.episodes' to be at least 1, but got 0."),
+    ({}, ["--evaluation.episodes", "0"], "Key 'evaluation.episodes': Expected argument `episodes` to be at least 1"),
+    (
+        {},
+        ["--evaluation.episodes", "[1, 2, 3]"],
+        "Key 'evaluation.episodes': Expected argument `episodes` to be one number or one for each range of lengths (2)",
+    ),
     (
         {},
         ["--evaluation.lengths", "[[4, 2]]"],

@@ -40,7 +40,7 @@ FLOORS = {
 # The modules beside the floors' packages: a command each, and what the commands share.
 TOP = _floor(
     "registry memory controllers tasks models training hub",
-    "torch pytorch_lightning torchmetrics huggingface_hub jsonargparse rich wandb yaml",
+    "torch pytorch_lightning torchmetrics huggingface_hub jsonargparse matplotlib PIL rich wandb yaml",
 )
 LAZY_IMPORT = re.compile(rf"({PACKAGE}(?:\.\w+)+):(\w+)")
 

@@ -5,7 +5,6 @@ executed, shell commands are typed into bash, and what the README says they prin
 is done otherwise: commands that are not run, and those that are run smaller.
 """
 
-import importlib.util
 import os
 import re
 import shutil
@@ -16,9 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
-from lightning_ham.hub import HAMModel
 from lightning_ham.recipe import RecipeCLI, find_recipe
-from lightning_ham.training.evaluation import evaluate
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -34,6 +31,10 @@ SMALLER_COMMANDS = {  # what a command begins with: the options added to it
         "--evaluation.episodes 8 --threads 1"
     ),
     "python -m lightning_ham.evaluate": "--episodes 8 --threads 1",
+    "python -m lightning_ham.reproduce": (
+        "--only sort --seeds 1 --models ham --episodes 8 --long_episodes 2 --trainer.max_epochs=1 "
+        "--data.batches_per_epoch=2 --data.batch_size=8 --data.validation_episodes=8"
+    ),
     # No network, and into a folder on the path instead of the environment that runs the tests.
     "pip install .": "--quiet --no-index --no-deps --no-build-isolation --target site",
 }
@@ -73,7 +74,7 @@ def commands(console):
 
 
 BLOCKS = list(blocks())
-MAINTAINERS = next(block for block in BLOCKS if block.language == "console" and "docs/results_table.py" in block.code)
+MAINTAINERS = next(block for block in BLOCKS if block.language == "console" and "lightning_ham.results" in block.code)
 RUN = [block for block in BLOCKS if block.language not in NOT_CODE and block != MAINTAINERS]
 
 
@@ -173,12 +174,20 @@ def test_make_does_what_the_readme_says(target, command):
 
 def test_page_is_up_to_date(tmp_path):
     """The maintainers' commands, in a copy of the checkout, change nothing."""
-    for name in ("lightning_ham", "docs"):
+    for name in ("lightning_ham", "docs", "model_cards", "results", "recipes"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "README.md", tmp_path)
+    for name in ("README.md", "RESULTS.md"):
+        shutil.copy(ROOT / name, tmp_path)
     results = type_into_bash([command.line for command in commands(MAINTAINERS.code)], tmp_path)
-    assert [status for _, status in results] == [0, 0], results
-    assert (tmp_path / "README.md").read_text(encoding="utf-8") == README, "the table of results is stale"
+    assert [status for _, status in results] == [0, 0, 0], results
+    for path in [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("model_cards/*.md"),
+        *ROOT.glob("lightning_ham/hub/weights/*/README.md"),
+    ]:
+        made = tmp_path / path.relative_to(ROOT)
+        if made.exists():
+            assert made.read_text(encoding="utf-8") == path.read_text(encoding="utf-8"), f"{made.name} is stale"
     for path in ROOT.glob("docs/*.svg"):
         drawn = [
             _without_probabilities(svg.read_text(encoding="utf-8")) for svg in (path, tmp_path / "docs" / path.name)
@@ -217,39 +226,3 @@ def test_folders_in_the_layout_exist():
     assert len(folders) > 6
     for name in folders:
         assert (ROOT / name).is_dir(), name
-
-
-@pytest.fixture
-def results_table():
-    spec = importlib.util.spec_from_file_location("results_table", ROOT / "docs" / "results_table.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_results_are_those_of_the_card(results_table, tmp_path):
-    model = HAMModel("merge", controller_options={"controller_size": 4, "leaf_size": 4}).eval()
-    evaluation = evaluate(model, [(1, 32), (1, 2)], episodes=10, seed=0)
-    evaluation["results"][0] |= {"episodes": 2500, "wrong_sequences": 3, "sequence_error": 3 / 2500}
-    training = {"recipe": "merge", "command": "fit merge", "seed": 5, "updates": 1, "episodes": 1, "seconds": 754.0}
-    training |= {"machine": "a laptop", "hyper_parameters": {}}
-    model.save(tmp_path / "ham-merge", evaluation, training)
-    header, _, first, second = results_table.render(tmp_path).splitlines()
-    assert header.startswith("| model |")
-    assert first == (
-        "| `ham-merge` | 1-32 | 3 of 2,500 | 0.12 % (0.0408 to 0.352 %) | 0 % | 12 min 34 s, seed 5, a laptop |"
-    )
-    assert second.startswith("|  | 1-2 | 10 of 10 | 100 % (72.2 to 100 %) |  |"), "the paper has no such lengths"
-
-
-def test_card_without_results_is_refused(results_table, tmp_path):
-    HAMModel("sort").save(tmp_path / "ham-sort")
-    with pytest.raises(ValueError, match=r"Expected a card with results, but .*ham-sort.*README\.md has none"):
-        results_table.render(tmp_path)
-
-
-def test_table_stands_between_its_marks(results_table):
-    text = f"before\n{results_table.BEGIN}old\n{results_table.END}\nafter"
-    assert results_table.replace(text, "new\n") == text.replace("old", "new")
-    with pytest.raises(ValueError, match="one of them is missing"):
-        results_table.replace("before\n", "new\n")

@@ -31,6 +31,7 @@ def test_wheel_has_bundled_weights_templates_and_type_marker(contents):
     assert "lightning_ham/py.typed" in data
     assert any(name.endswith("model.safetensors") for name in data)
     assert data <= contents
+    assert "lightning_ham/hub/card.md.jinja" in contents, "the template of cards, which a checkout has in model_cards"
 
 
 def test_wheel_has_nothing_beside_the_package(contents):

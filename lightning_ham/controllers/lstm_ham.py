@@ -11,7 +11,6 @@ from lightning_ham.controllers.rollout import Rollout
 from lightning_ham.controllers.unroll import unroll
 from lightning_ham.memory import AttentionMode, HierarchicalAttentiveMemory, JoinKind
 
-
 Readout = Literal["state_and_read", "state", "read"]
 """What an output symbol is computed from: the LSTM's state, as in the paper, the value read, or both."""
 
@@ -32,8 +31,8 @@ class LSTMHAM(nn.Module):
         real_inputs: How many of the first numbers of a cell are reals in [0, 1] rather than bits.
         accesses_per_output: Accesses to the memory before each output symbol; the paper has 1.
         read_root: Whether the LSTM also sees the root of the tree; it does not in the paper.
-        readout: What an output symbol is computed from: ``state``, the LSTM's (the paper's); ``read``, the value read; or
-            ``state_and_read``.
+        readout: What an output is computed from: ``state``, the LSTM's (as in the paper); ``read``, the value read;
+            or ``state_and_read``.
     """
 
     def __init__(

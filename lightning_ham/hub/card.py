@@ -4,19 +4,48 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 import torch
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, StrictUndefined
 
+from lightning_ham.hub.paper import paper_error
 from lightning_ham.models import TaskModel
 
 if TYPE_CHECKING:  # the floor of training brings Lightning, which a card has no use for
     from lightning_ham.training.evaluation import Evaluation, LengthResult
 
-TEMPLATE = Path(__file__).with_name("card.md.jinja")
+_IN_PACKAGE = Path(__file__).with_name("card.md.jinja")
+TEMPLATE = _IN_PACKAGE if _IN_PACKAGE.is_file() else Path(__file__).parents[2] / "model_cards" / "card.md.jinja"
+"""Inside the package when installed from a wheel, in ``model_cards/`` in a checkout."""
+
+
+class Comparison(NamedTuple):
+    """Another model for the same task, whose errors a card shows beside its model's."""
+
+    title: str
+    num_parameters: int
+    errors: dict[str, float]
+    """Share of wrong sequences, in [0, 1], by lengths, such as ``1-32``."""
+
+
+class CurvePoint(TypedDict):
+    """What was measured at one validation of a training."""
+
+    update: int
+    """Updates until then."""
+    episodes: int
+    """Episodes trained on until then; 0 where it was not logged."""
+    seconds: int
+    """Trained for until then, validation counted; 0 where it was not logged."""
+    capacity: int
+    """Leaves that the curriculum was at."""
+    errors: dict[str, float]
+    """Share of wrong sequences by validation set: ``current`` is the one at the curriculum's capacity, others are named
+    by their lengths, such as ``1-32``."""
 
 
 class TrainingInfo(TypedDict):
@@ -29,6 +58,12 @@ class TrainingInfo(TypedDict):
     episodes: int
     seconds: float
     machine: str
+    versions: dict[str, str]
+    commit: str | None
+    """Of the checkout that trained it, with ``-dirty`` if it had changes; None where there was none."""
+    wandb_url: str | None
+    """Of the run in W&B; None where it was not logged online."""
+    curve: list[CurvePoint]
     hyper_parameters: dict[str, Any]
 
 
@@ -37,6 +72,8 @@ def render_card(
     folder_name: str,
     evaluation: Evaluation | None = None,
     training: TrainingInfo | None = None,
+    comparisons: Sequence[Comparison] = (),
+    pictures: Mapping[str, str] | None = None,
 ) -> str:
     """Return the text of a model's card: YAML that the Hub reads, then Markdown.
 
@@ -46,6 +83,8 @@ def render_card(
         evaluation: What :func:`lightning_ham.training.evaluation.evaluate` measured on this model, if it was
             evaluated.
         training: How the model was trained, if that is known.
+        comparisons: What else was measured on the task.
+        pictures: Where the pictures are that the card shows, by name: ``learning_curve.png``, ``attention.png``.
 
     Raises:
         ValueError: If the evaluation is another model's, or a key of ``training`` is missing or unknown.
@@ -56,24 +95,33 @@ def render_card(
         expected, got = ", ".join(TrainingInfo.__annotations__), ", ".join(training)
         raise ValueError(f"Expected argument `training` to have the keys {expected}, but got {got}.")
     documentation = inspect.cleandoc(type(model.task).__doc__ or f"The task {model.task_name}.")
+    controller = inspect.cleandoc(type(model.controller).__doc__ or "").partition("\n\n")[0]
     instance = example(model)
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    environment.filters.update(repr=repr, percent=_percent, cell=_cell, duration=_duration)
+    environment.filters.update(repr=repr, percent=percent, cell=_cell, duration=duration, versions=_versions)
     body = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         model=model,
         name=_name(model),
+        has_memory=model.accesses_per_output > 0,
+        controller_summary=" ".join(controller.split()),
         folder_name=folder_name,
         summary=documentation.partition("\n")[0],
         documentation=documentation,
         instance=instance,
         answer=model.solve([instance])[0],
         evaluation=evaluation,
+        beside=_beside(model, evaluation, comparisons) if evaluation else [],
+        mistakes=[_mistakes(result) for result in evaluation["results"] if result["wrong_sequences"]]
+        if evaluation
+        else [],
         training=training,
+        trained_length=training["hyper_parameters"].get("data", {}).get("capacity") if training else None,
         hyper_parameters=json.dumps(training["hyper_parameters"], indent=2) if training else "",
+        pictures=pictures or {},
     )
-    return f"---\n{_metadata(model, evaluation).to_yaml()}\n---\n\n{body}"
+    return f"---\n{_metadata(model, evaluation, training).to_yaml()}\n---\n\n{body}"
 
 
 def example(model: TaskModel) -> Any:
@@ -106,19 +154,64 @@ def _check_evaluation(model: TaskModel, evaluation: Evaluation) -> None:
 
 
 def _name(model: TaskModel) -> str:
-    return f"ham-{model.task_name}"
+    """Return what a model is called: a HAM only if it has such a memory."""
+    kind = "ham" if model.accesses_per_output > 0 else model.controller_name
+    return f"{kind}-{model.task_name}".replace("_", "-")
 
 
-def _metadata(model: TaskModel, evaluation: Evaluation | None) -> ModelCardData:
+def _beside(model: TaskModel, evaluation: Evaluation, comparisons: Sequence[Comparison]) -> list[list[str]]:
+    """Return a table's header and rows: the model's errors, those of others, the paper's; empty if there are none."""
+    results = {_span(result): result for result in evaluation["results"]}
+
+    def row(title: str, parameters: int | None, errors: Mapping[str, str]) -> list[str]:
+        return [title, f"{parameters:,}" if parameters else "", *(errors.get(lengths, "") for lengths in results)]
+
+    mine = {lengths: percent(result["sequence_error"]) for lengths, result in results.items()}
+    rows = [row("this model", model.num_parameters, mine)]
+    for other in comparisons:
+        theirs = {lengths: percent(error) for lengths, error in other.errors.items()}
+        rows.append(row(_cell(other.title), other.num_parameters, theirs))
+    for title, key in {"HAM": "ham", "LSTM+A": "lstm_attention", "LSTM": "lstm"}.items():
+        figures = {lengths: paper_error(model.task_name, lengths, key) for lengths in results}
+        papers = {lengths: f"{figure} %" for lengths, figure in figures.items() if figure is not None}
+        if papers:
+            rows.append(row(f"the paper's {title}", None, papers))
+    return [["", "parameters", *results], *rows] if len(rows) > 1 else []
+
+
+def _mistakes(result: LengthResult) -> str:
+    """Say what the wrong sequences of a range are like."""
+    mistakes = result["mistakes"]
+    kinds = {
+        "the right symbols in another order": mistakes["order"],
+        "other symbols": mistakes["symbols"],
+        "an end too early or too late": mistakes["end"],
+    }
+    counts = "; ".join(f"{kind}: {count:,}" for kind, count in kinds.items() if count)
+    shortest = mistakes["examples"][0]
+    return (
+        f"At lengths {_span(result)}, {result['wrong_sequences']:,} of {result['episodes']:,} sequences are wrong "
+        f"({counts}). The shortest of them, of length {shortest['length']}, first goes wrong at "
+        f"timestep {shortest['timestep']}, with {shortest['got']} instead of "
+        f"{shortest['expected']}; {shortest['wrong_symbols']} of its {shortest['symbols']} outputs are wrong."
+    )
+
+
+def _span(result: LengthResult) -> str:
+    return "-".join(map(str, result["lengths"]))
+
+
+def _metadata(model: TaskModel, evaluation: Evaluation | None, training: TrainingInfo | None) -> ModelCardData:
     results = []
     if evaluation is not None:
-        results = [metric for result in evaluation["results"] for metric in _metrics(model, evaluation, result)]
+        url = training["wandb_url"] if training else None
+        results = [metric for result in evaluation["results"] for metric in _metrics(model, evaluation, result, url)]
     return ModelCardData(
         library_name="lightning-ham",
         license="apache-2.0",
         tags=[
             "lightning-ham",
-            "hierarchical-attentive-memory",
+            "hierarchical-attentive-memory" if model.accesses_per_output > 0 else "comparison-model",
             "algorithm-learning",
             "arxiv:1602.03218",
             model.task_name,
@@ -128,17 +221,22 @@ def _metadata(model: TaskModel, evaluation: Evaluation | None) -> ModelCardData:
     )
 
 
-def _metrics(model: TaskModel, evaluation: Evaluation, result: LengthResult) -> list[EvalResult]:
-    """Return the errors on one range of lengths, shares in [0, 1], in the form of the Hub's model index."""
-    span = "-".join(map(str, result["lengths"]))
+def _metrics(
+    model: TaskModel, evaluation: Evaluation, result: LengthResult, wandb_url: str | None
+) -> Iterator[EvalResult]:
+    """Yield the errors on one range of lengths, shares in [0, 1], in the form of the Hub's model index."""
+    span = _span(result)
     low, high = result["interval"]
-    names = {
-        "sequence_error": f"share of wrong sequences (95 % interval {low:.5f} to {high:.5f})",
-        "symbol_error": "share of wrong symbols",
-        "bit_error": "share of wrong bits",
+    errors = {
+        "sequence_error": (
+            f"share of wrong sequences (95 % interval {low:.5f} to {high:.5f})",
+            result["sequence_error"],
+        ),
+        "symbol_error": ("share of wrong symbols", result["symbol_error"]),
+        "bit_error": ("share of wrong bits", result["bit_error"]),
     }
-    return [
-        EvalResult(
+    for metric, (name, value) in errors.items():
+        yield EvalResult(
             task_type="other",
             task_name=model.task_name,
             dataset_type=f"lightning_ham/{model.task_name}",
@@ -153,17 +251,23 @@ def _metrics(model: TaskModel, evaluation: Evaluation, result: LengthResult) -> 
             metric_type=metric,
             metric_name=name,
             metric_value=value,
+            source_name="W&B run" if wandb_url else None,
+            source_url=wandb_url,
         )
-        for (metric, name), value in zip(
-            names.items(),
-            (result["sequence_error"], result["symbol_error"], result["bit_error"]),
-            strict=True,
-        )
-    ]
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """Return a share as a percentage with three digits that count."""
     return f"{100 * share:.3g} %"
+
+
+def _versions(versions: Mapping[str, str]) -> str:
+    """Return versions in words.
+
+    >>> _versions({"python": "3.11.7", "torch": "2.13.0"})
+    'Python 3.11.7, torch 2.13.0'
+    """
+    return ", ".join(f"{'Python' if name == 'python' else name} {version}" for name, version in versions.items())
 
 
 def _cell(text: object) -> str:
@@ -171,10 +275,10 @@ def _cell(text: object) -> str:
     return " ".join(str(text).split()).replace("|", "\\|")
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Return seconds in words.
 
-    >>> _duration(59.6), _duration(754), _duration(7380)
+    >>> duration(59.6), duration(754), duration(7380)
     ('60 s', '12 min 34 s', '2 h 3 min')
     """
     if seconds < 60:

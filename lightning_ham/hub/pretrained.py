@@ -80,24 +80,31 @@ class HAMModel(TaskModel):
         evaluation: Evaluation | None = None,
         training: TrainingInfo | None = None,
         name: str | None = None,
+        pictures: Mapping[str, bytes] | None = None,
     ) -> None:
         """Write the model's three files to ``folder``, which appears, or changes, only when all are complete.
 
         Args:
-            folder: Where to; it is made if it is not there. If it is, its three files are replaced, and
-                others are left alone.
+            folder: Where to; it is made if it is not there. If it is, its three files and its pictures are replaced,
+                and others are left alone.
             evaluation: What was measured on this model, for the card.
             training: How it was trained, for the card.
             name: What the card tells to load it by; the folder's name if None.
+            pictures: PNG files that the card shows, by their names in :data:`PICTURES`; they are written, too.
 
         Raises:
-            ValueError: If the model cannot be saved so that it loads, or what is said of it is not of it.
+            ValueError: If the model cannot be saved so that it loads, what is said of it is not of it, or a picture is
+                none of the card's.
         """
         from lightning_ham.hub.card import render_card
 
         target = Path(folder).resolve()
         if target.exists() and not target.is_dir():
             raise NotADirectoryError(f"Expected a folder to save to, but got the file {folder}.")
+        pictures = pictures or {}
+        for file in pictures:
+            if file not in PICTURES:
+                raise ValueError(f"Expected pictures named {' or '.join(PICTURES)}, but got {file!r}.")
         config = make_config(self.task_name, self.controller_name, self.controller_options)
         target.parent.mkdir(parents=True, exist_ok=True)
         staging = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
@@ -106,10 +113,17 @@ class HAMModel(TaskModel):
             (staging / CONFIG).write_bytes((json.dumps(config, indent=2) + "\n").encode())
             (staging / WEIGHTS).write_bytes(self._weights())
             saved = type(self).from_folder(staging)  # what would not load is not kept
-            (staging / CARD).write_bytes(render_card(saved, name or target.name, evaluation, training).encode())
+            card_name = name or target.name
+            shown = {picture: picture for picture in pictures}
+            (staging / CARD).write_bytes(render_card(saved, card_name, evaluation, training, pictures=shown).encode())
+            for file, picture in pictures.items():
+                (staging / file).write_bytes(picture)
             if target.exists():
-                for file in FILES:
+                for file in (*FILES, *pictures):
                     (staging / file).replace(target / file)
+                for file in PICTURES:
+                    if file not in pictures:
+                        (target / file).unlink(missing_ok=True)  # the card does not show it any more
             else:
                 staging.rename(target)
         finally:

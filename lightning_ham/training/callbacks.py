@@ -149,7 +149,7 @@ class MovingAverage(WeightAveraging):
 class EpisodeCounter(Callback):
     """Counts episodes and time, over all processes and all parts of a run that was resumed.
 
-    Logs ``train/episodes_per_second`` (validation not counted) and ``train/episodes``.
+    Logs ``train/episodes_per_second`` (validation not counted), ``train/episodes`` and ``train/seconds``.
     """
 
     def __init__(self) -> None:
@@ -185,6 +185,7 @@ class EpisodeCounter(Callback):
         self.seconds = time.perf_counter() - self._started
         pl_module.log("train/episodes_per_second", self._epoch_episodes / max(self._epoch_seconds, 1e-9))
         pl_module.log("train/episodes", float(self.episodes))
+        pl_module.log("train/seconds", self.seconds)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the totals, so that a resumed run goes on counting."""

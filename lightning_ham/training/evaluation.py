@@ -18,6 +18,7 @@ from lightning_ham.models import TaskModel
 from lightning_ham.tasks import Episodes, Task, capacity_for
 from lightning_ham.training.datamodule import stream_seed
 from lightning_ham.training.metrics import SequenceErrors
+from lightning_ham.training.mistakes import MistakeCounter, Mistakes
 
 CELLS_PER_DRAW = 1 << 20
 """Most cells drawn at a time, so that many or long episodes need little room; also the longest length."""
@@ -36,9 +37,12 @@ class LengthResult(TypedDict):
     interval: list[float]
     """Lower and upper end of the 95 % interval (Wilson's) of ``sequence_error``."""
     symbol_error: float
+    wrong_bits: int
     bit_error: float
     episodes_per_second: float
     """Episodes drawn, answered and scored."""
+    mistakes: Mistakes
+    """What the wrong sequences are like."""
 
 
 class Machine(TypedDict):
@@ -85,7 +89,7 @@ def wilson_interval(wrong: int, total: int) -> tuple[float, float]:
 def evaluate(
     model: TaskModel,
     lengths: Sequence[tuple[int, int]],
-    episodes: int,
+    episodes: int | Sequence[int],
     seed: int,
     batch_size: int = 512,
     on_progress: Callable[[int], object] | None = None,
@@ -96,13 +100,13 @@ def evaluate(
     a single scored bit of it is, its end flag included. The memory of a range has the fewest leaves that hold
     its longest length.
 
-    The episodes depend on ``seed``, the range of lengths and ``episodes`` alone, and come from no stream of
+    The episodes depend on ``seed``, the range of lengths and their number alone, and come from no stream of
     training or validation.
 
     Args:
         model: What to evaluate; it is left in the mode that it was in.
         lengths: Ranges (low, high) of lengths, inclusive; drawn uniformly within each.
-        episodes: Episodes per range.
+        episodes: Episodes of every range, or of each.
         seed: Seed of the episodes.
         batch_size: Most episodes that the model answers at a time; it decides speed and memory, not what is
             drawn.
@@ -113,13 +117,16 @@ def evaluate(
             then.
     """
     check_lengths(model.task, lengths)
-    for name, value in {"episodes": episodes, "batch_size": batch_size}.items():
-        if value < 1:
-            raise ValueError(f"Expected argument `{name}` to be at least 1, but got {value}.")
+    counts = episodes_per_range(lengths, episodes)
+    if batch_size < 1:
+        raise ValueError(f"Expected argument `batch_size` to be at least 1, but got {batch_size}.")
     was_training = model.training
     model.eval()
     try:
-        results = [_evaluate_range(model, span, episodes, seed, batch_size, on_progress) for span in lengths]
+        results = [
+            _evaluate_range(model, span, count, seed, batch_size, on_progress)
+            for span, count in zip(lengths, counts, strict=True)
+        ]
     finally:
         model.train(was_training)
     return {
@@ -129,13 +136,27 @@ def evaluate(
         "seed": seed,
         "threads": get_num_threads(),
         "machine": describe_machine(model.device),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "lightning_ham": __version__,
-        },
+        "versions": describe_versions(),
         "results": results,
     }
+
+
+def episodes_per_range(lengths: Sequence[tuple[int, int]], episodes: int | Sequence[int]) -> list[int]:
+    """Return how many episodes each range has, if one number was given or as many as there are ranges.
+
+    Raises:
+        ValueError: If there is another number of numbers, or one is not positive.
+    """
+    counts = [episodes] * len(lengths) if isinstance(episodes, int) else list(episodes)
+    if len(counts) != len(lengths):
+        raise ValueError(
+            f"Expected argument `episodes` to be one number or one for each range of lengths ({len(lengths)}), "
+            f"but got {len(counts)}."
+        )
+    for count in counts:
+        if count < 1:
+            raise ValueError(f"Expected argument `episodes` to be at least 1, but got {count}.")
+    return counts
 
 
 def check_lengths(task: Task[Any, Any], lengths: Sequence[tuple[int, int]]) -> None:
@@ -157,11 +178,13 @@ def _evaluate_range(
     batch_size: int,
     on_progress: Callable[[int], object] | None,
 ) -> LengthResult:
-    errors = SequenceErrors().to(model.device)
+    errors, mistakes = SequenceErrors().to(model.device), MistakeCounter(model.task)
     start = time.perf_counter()
     for batch in _draw(model, lengths, episodes, seed, batch_size):
         on_device = Episodes(*(tensor.to(model.device) for tensor in batch))
-        errors.update(model(on_device, "argmax").outputs, on_device)
+        outputs = model(on_device, "argmax").outputs
+        errors.update(outputs, on_device)
+        mistakes.update(outputs, on_device)
         if on_progress:
             on_progress(len(batch.lengths))
     # The sums themselves: `compute` would wait for other processes, and only one may be evaluating.
@@ -176,8 +199,10 @@ def _evaluate_range(
         "sequence_error": wrong_sequences / sequences,
         "interval": list(wilson_interval(wrong_sequences, sequences)),
         "symbol_error": wrong_symbols / symbols,
+        "wrong_bits": wrong_bits,
         "bit_error": wrong_bits / bits,
         "episodes_per_second": sequences / seconds,
+        "mistakes": mistakes.compute(),
     }
 
 
@@ -192,6 +217,11 @@ def _draw(model: TaskModel, lengths: tuple[int, int], episodes: int, seed: int, 
             batch = Episodes(*(tensor[rows] for tensor in drawn))
             timesteps = int(batch.scored.any(dim=-1).any(dim=0).nonzero().max()) + 1
             yield batch._replace(targets=batch.targets[:, :timesteps], scored=batch.scored[:, :timesteps])
+
+
+def describe_versions() -> dict[str, str]:
+    """Return the versions that an outcome may depend on."""
+    return {"python": platform.python_version(), "torch": torch.__version__, "lightning_ham": __version__}
 
 
 def describe_machine(device: torch.device) -> Machine:

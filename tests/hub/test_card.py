@@ -6,6 +6,8 @@ import pytest
 from huggingface_hub import ModelCard
 
 from lightning_ham.hub import HAMModel
+from lightning_ham.hub.card import Comparison, render_card
+from lightning_ham.hub.pretrained import BUNDLED, FILES, PICTURES, bundled_names
 from lightning_ham.training.evaluation import evaluate
 
 TRAINING = {
@@ -16,6 +18,13 @@ TRAINING = {
     "episodes": 3_072_000,
     "seconds": 754.3,
     "machine": "2 cores | of a laptop",
+    "versions": {"python": "3.11.7", "torch": "2.13.0", "lightning_ham": "0.1.0"},
+    "commit": "0123456789abcdef0123456789abcdef01234567",
+    "wandb_url": "https://wandb.ai/someone/lightning-ham/runs/1a2b3c4d",
+    "curve": [
+        {"update": 50, "episodes": 800, "seconds": 9, "capacity": 2, "errors": {"current": 0.05}},
+        {"update": 100, "episodes": 1600, "seconds": 20, "capacity": 4, "errors": {"current": 0.01, "1-4": 0.01}},
+    ],
     "hyper_parameters": {"learning_rate": 0.003, "note": "a\n```\nb"},
 }
 
@@ -124,3 +133,107 @@ def test_training_with_other_keys_is_refused(model, tmp_path, change):
     training = {key: value for key, value in (TRAINING | change).items() if value is not None}
     with pytest.raises(ValueError, match="Expected argument `training` to have the keys recipe, command, seed, "):
         model.save(tmp_path / "saved", training=training)
+
+
+# What is told beside the errors.
+
+
+def row(text, start):
+    (found,) = [line for line in text.splitlines() if line.startswith(start)]
+    return found
+
+
+def test_errors_stand_beside_those_of_others_and_of_the_paper(model, evaluation):
+    evaluation["results"][0] |= {"lengths": [1, 32], "sequence_error": 0.0012}
+    others = [Comparison("LSTM (median of 5 seeds)", 205_195, {"1-32": 0.987, "129-1024": 1.0})]
+    text = render_card(model, "ham-tiny", evaluation, TRAINING, others)
+    assert row(text, "|  | parameters |") == "|  | parameters | 1-32 | 5-8 |"
+    mine = f"{100 * evaluation['results'][1]['sequence_error']:.3g} %"
+    assert row(text, "| this model |") == f"| this model | {model.num_parameters:,} | 0.12 % | {mine} |"
+    assert row(text, "| LSTM (median") == "| LSTM (median of 5 seeds) | 205,195 | 98.7 % |  |"
+    assert row(text, "| the paper's HAM |") == "| the paper's HAM |  | 0.04 % |  |"
+    assert row(text, "| the paper's LSTM |") == "| the paper's LSTM |  | 99 % |  |"
+    assert "| this model |" not in render_card(model, "x", evaluation | {"results": evaluation["results"][1:]})
+
+
+def test_wrong_episodes_are_described(model, evaluation):
+    example = {"length": 6, "timestep": 2, "expected": "(9, 4)", "got": "(9, 1)", "wrong_symbols": 2, "symbols": 7}
+    first, second = evaluation["results"]
+    first |= {"episodes": 50, "wrong_sequences": 0}
+    second |= {"wrong_sequences": 5, "mistakes": {"end": 1, "order": 4, "symbols": 0, "examples": [example]}}
+    text = render_card(model, "ham-tiny", evaluation)
+    assert (
+        "- At lengths 5-8, 5 of 50 sequences are wrong (the right symbols in another order: 4; an end too early or too "
+        "late: 1). The shortest of them, of length 6, first goes wrong at timestep 2, with (9, 1) instead of (9, 4); 2 "
+        "of its 7 outputs are wrong.\n"
+    ) in text
+    assert "At lengths 1-4" not in text
+
+
+def test_limits_tell_widths_and_lengths(card, model):
+    assert "- Cells of 10 numbers, outputs of 11 bits, the end among them: " in card.text
+    assert "It was trained on" not in card.text  # the hyper-parameters of this test do not say
+    training = TRAINING | {"hyper_parameters": {"data": {"capacity": 32}}}
+    assert "- It was trained on lengths up to 32.\n" in render_card(model, "x", None, training)
+    assert "outputs of 5 bits: wider" in render_card(HAMModel("search"), "x")
+
+
+def test_training_names_its_commit_versions_and_run(card, model):
+    assert "\n| commit | `0123456789abcdef0123456789abcdef01234567` |\n" in card.text
+    assert "\n| versions | Python 3.11.7, torch 2.13.0, lightning_ham 0.1.0 |\n" in card.text
+    assert "\n| W&B | <https://wandb.ai/someone/lightning-ham/runs/1a2b3c4d> |\n" in card.text
+    assert {result.source_url for result in card.data.eval_results} == {TRAINING["wandb_url"]}
+    without = render_card(model, "x", None, TRAINING | {"commit": None, "wandb_url": None})
+    assert "| commit |" not in without
+    assert "W&B" not in without
+
+
+def test_hyper_parameters_are_folded(card):
+    folded = card.text.partition("<details><summary>All hyper-parameters</summary>\n")[2].partition("</details>")[0]
+    assert '"learning_rate": 0.003' in folded
+
+
+@pytest.mark.parametrize("controller", ["lstm", "lstm_attention"])
+def test_a_comparison_model_is_called_what_it_is(controller, tmp_path):
+    model = HAMModel("sort", controller, {"controller_size": 4})
+    evaluation = evaluate(model, [(1, 4)], 10, seed=3)
+    model.save(tmp_path / "other", evaluation)
+    card = ModelCard.load(tmp_path / "other" / "README.md")
+    assert card.data.model_name == f"{controller.replace('_', '-')}-sort"
+    assert "hierarchical-attentive-memory" not in card.data.tags
+    assert "comparison-model" in card.data.tags
+    assert "it has no such memory itself" in card.text
+    assert "A [Hierarchical Attentive Memory]" not in card.text
+    assert "hierarchical-attentive-memory" in ModelCard(render_card(HAMModel("sort"), "x")).data.tags
+
+
+def test_pictures_are_saved_beside_the_card_that_shows_them(model, tmp_path):
+    folder = tmp_path / "ham-tiny"
+    pictures = {"learning_curve.png": b"a curve", "attention.png": b"a path"}
+    model.save(folder, pictures=pictures)
+    assert {path.name for path in folder.iterdir()} == {*FILES, *PICTURES}
+    for name, content in pictures.items():
+        assert (folder / name).read_bytes() == content
+        assert f".]({name})\n" in (folder / "README.md").read_text()
+    model.save(folder, pictures={"attention.png": b"another path"})
+    assert {path.name for path in folder.iterdir()} == {*FILES, "attention.png"}
+    assert "learning_curve" not in (folder / "README.md").read_text()
+    (folder / "mine.txt").touch()
+    model.save(folder)
+    assert {path.name for path in folder.iterdir()} == {*FILES, "mine.txt"}
+
+
+def test_other_pictures_are_refused(model, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"Expected pictures named learning_curve\.png or attention\.png, but got '\.\./x"
+    ):
+        model.save(tmp_path / "saved", pictures={"../x.png": b""})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", bundled_names())
+def test_snippet_of_a_bundled_card_runs(name, capsys):
+    text = (BUNDLED / name / "README.md").read_text()
+    (snippet,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(compile(snippet, "README.md", "exec"), {})
+    assert f"prints the model's own answer:\n\n    {capsys.readouterr().out}" in text

@@ -243,3 +243,25 @@ def test_table_shows_every_number():
     assert "0 % to 0.153 %" in first
     numbers = "33-64 64 2,500 3 0.12 % 0.04 % to 0.35 % 0.0123 % 0.00012 % 1,234"
     assert " ".join(second.split()) == numbers
+
+
+def test_every_range_may_have_its_own_number_of_episodes():
+    model = Planted("reverse")
+    evaluation = evaluate(model, [(1, 4), (5, 8)], [30, 7], seed=0)
+    assert [result["episodes"] for result in evaluation["results"]] == [30, 7]
+    (alone,) = evaluate(Planted("reverse"), [(5, 8)], 7, seed=0)["results"]
+    assert {**alone, "episodes_per_second": 0} == {**evaluation["results"][1], "episodes_per_second": 0}
+    with pytest.raises(ValueError, match=r"one number or one for each range of lengths \(2\), but got 3"):
+        evaluate(model, [(1, 4), (5, 8)], [1, 2, 3], seed=0)
+    with pytest.raises(ValueError, match="Expected argument `episodes` to be at least 1, but got 0"):
+        evaluate(model, [(1, 4), (5, 8)], [1, 0], seed=0)
+
+
+def test_mistakes_are_those_of_the_wrong_sequences():
+    def plant(number, bits, scored):
+        if number % 10 == 0:
+            bits[int(scored.any(1).nonzero().max()), 10] = 0.0  # does not end
+
+    result = result_of(Planted("reverse", plant), episodes=100)
+    assert result["wrong_sequences"] == result["wrong_bits"] == result["mistakes"]["end"] == 10
+    assert result["mistakes"]["examples"][0]["expected"] == "end"
