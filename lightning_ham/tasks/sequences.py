@@ -275,9 +275,9 @@ class Add(Task[tuple[int, int], int]):
 
     Sampled numbers are m uniform bits each, so both may have leading zeros. Half of the hard cases have
     a stretch of m/2 to m digits in which the two numbers have one digit in common, the first, and are each
-    other's complement in the rest: that first digit is the carry into all of them. In the other half, one of
-    the numbers is zero, so that the sum shows where the digits of the other one stand; among uniform bits,
-    a digit says nothing of the sum unless the other number's digit is known as well.
+    other's complement in the rest: that first digit is the carry into all of them. In the other half, only
+    a share of the ones in either number is left, uniform from none to all: of uniform bits, one says nothing of
+    the sum unless the other is known as well, but where ones are rare it does.
     """
 
     name = "add"
@@ -324,13 +324,14 @@ class Add(Task[tuple[int, int], int]):
         place = torch.arange(longest)
         first, second = torch.randint(2, (2, len(lengths), longest), generator=generator)
 
-        kind = torch.randint(4, lengths.shape, generator=generator).masked_fill(~hard, -1).unsqueeze(1)
-        first, second = first * (kind != 0), second * (kind != 1)
+        sparse = hard & (torch.rand(lengths.shape, generator=generator) < 0.5)
+        kept = torch.rand(2, len(lengths), 1, generator=generator).masked_fill(~sparse.unsqueeze(1), 1.0)
+        first, second = torch.stack([first, second]) * (torch.rand(2, *first.shape, generator=generator) < kept)
 
         chain = num_digits - _draw_below(num_digits // 2 + 1, generator)
         start = _draw_below(num_digits - chain + 1, generator)
         start, stop = start.unsqueeze(1), (start + chain).unsqueeze(1)
-        in_chain = (place >= start) & (place < stop) & (kind > 1)
+        in_chain = (place >= start) & (place < stop) & (hard & ~sparse).unsqueeze(1)
         second = torch.where(in_chain, first ^ (place > start), second)
 
         num_digits = num_digits.unsqueeze(1)
