@@ -85,9 +85,9 @@ def test_the_table_has_a_column_for_every_range():
     ]
     assert table(models) == (
         "name       task  wrong, 1-32  wrong, 9-16  wrong, 33-128      size  where\n"
-        "ham-sort   sort          0 %                       0.04 %    125 kB  package\n"
-        "ada/mine   sort                     100 %                      1 kB  cache\n"
-        "ada/other  add                                             1,235 kB  cache"
+        "ham-sort   sort          0 %                      0.04 %    125 kB  package\n"
+        "ada/mine   sort                     100 %                     1 kB  cache\n"
+        "ada/other  add                                            1,235 kB  cache"
     )
 
 
