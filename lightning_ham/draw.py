@@ -21,6 +21,7 @@ from lightning_ham.command_line import CommandParser, positive, run
 from lightning_ham.hub import from_pretrained
 from lightning_ham.models import TaskModel, Trace, TraceStep
 from lightning_ham.tasks import Task
+from lightning_ham.tasks.structures import Operations, Structure
 
 MAX_LEAVES = 64
 """Most leaves of a tree that is drawn: the labels of more could not be read."""
@@ -31,8 +32,11 @@ _LEAST_WIDTH, _MOST_WIDTH = 500.0, 1150.0
 _LABEL_LENGTH = 5  # characters that fit in a leaf
 _CONTENTS = {
     "merge": "priority above, value below",
+    "priority_queue": "priority above, value below",
+    "queue": "value",
     "search": "key above, value below; query",
     "sort": "key above, value below",
+    "stack": "value",
     "add": "digit or sign",
 }
 
@@ -109,8 +113,10 @@ class _Picture:
         self.task = task = model.task
         self.trace = trace
         self.shown = shown
-        self.cells = _cells(task, instance)
-        self.symbols = _symbols(model, trace)
+        by_operation = isinstance(task, Structure) and model.controller_name == "raw_ham"
+        self.operations: Operations | None = [tuple(operation) for operation in instance] if by_operation else None
+        self.cells = [] if by_operation else _cells(task, instance)
+        self.symbols = _symbols(model, trace, instance)
         self.expected = task.oracle(instance)
         self.clock = "t =" if model.accesses_per_output == 1 else "access"
         self.depth = trace["num_leaves"].bit_length() - 1
@@ -173,16 +179,35 @@ class _Picture:
 
     def _panel(self, step: int) -> Iterator[str]:
         access = self.trace["steps"][step]
-        yield f'<text class="time" x="3" y="12">{self.clock} {step}</text>'
+        operation = f": {_operation_in_words(self.operations[step])}" if self.operations else ""
+        yield f'<text class="time" x="3" y="12">{self.clock} {step}{operation}</text>'
         yield from self._edges(access)
         yield from self._nodes(access)
         if self.grouped:
             yield from self._groups()
         if self.symbols[step]:
             yield from self._output(access, self.symbols[step])
-        rewritten = {earlier["leaf"] for earlier in self.trace["steps"][:step]}
+        contents = self._contents(step)
+        rewritten = (
+            {earlier["leaf"] for earlier in self.trace["steps"][:step]} if not self.operations else set(contents)
+        )
         for leaf in range(self.trace["num_leaves"]):
-            yield from self._leaf(leaf, leaf == access["leaf"], leaf in rewritten)
+            yield from self._leaf(leaf, contents, leaf == access["leaf"], leaf in rewritten)
+
+    def _contents(self, step: int) -> dict[int, object]:
+        """Return what the labels of the leaves say at a step: what they began with, or the elements that they hold."""
+        if self.operations is None:
+            return {leaf: cell.value for leaf, cell in enumerate(self.cells)}
+        held: dict[int, object] = {}
+        for number, (operation, access) in enumerate(zip(self.operations, self.trace["steps"], strict=True)):
+            if number > step:
+                break
+            operands = operation[1:]
+            if operands:
+                held[access["leaf"]] = operands if len(operands) > 1 else operands[0]
+            elif number < step:  # what is popped is shown where it is found
+                held.pop(access["leaf"], None)
+        return held
 
     def _place(self, level: int, index: int) -> tuple[float, float]:
         """Return the centre of a node, or where the edge to a leaf ends."""
@@ -212,13 +237,13 @@ class _Picture:
                 else:
                     yield f'<g class="node"><circle cx="{x:g}" cy="{y:g}" r="3"/></g>'
 
-    def _leaf(self, leaf: int, attended: bool, rewritten: bool) -> Iterator[str]:
+    def _leaf(self, leaf: int, contents: dict[int, object], attended: bool, rewritten: bool) -> Iterator[str]:
         x, y = (leaf + 0.5) * _PITCH, self.leaf_top
-        blank = leaf >= len(self.cells)
+        blank = leaf not in contents
         states = {"blank": blank, "rewritten": rewritten, "attended": attended}
         classes = " ".join(["leaf", *(state for state, holds in states.items() if holds)])
-        lines = ["blank"] if blank else _lines(self.cells[leaf].value)
-        full = "blank" if blank else str(self.cells[leaf].value)
+        lines = ["blank"] if blank else _lines(contents[leaf])
+        full = "blank" if blank else str(contents[leaf])
         yield f'<g class="{classes}" data-leaf="{leaf}"><title>{_text(f"leaf {leaf}: {full}")}</title>'
         yield f'<rect x="{x - _LEAF_WIDTH / 2:g}" y="{y:g}" width="{_LEAF_WIDTH:g}" height="{_LEAF_HEIGHT:g}" rx="5"/>'
         places = [("first", 15), ("second", 30)] if len(lines) == 2 else [("first", 23)]
@@ -251,8 +276,16 @@ class _Picture:
             (self.depth > 0, "node taken", "probability of going right; taken above 1/2"),
             (self.task.name in _CONTENTS, "leaf", _CONTENTS.get(self.task.name, "")),
             (True, "leaf attended", "leaf read, then rewritten"),
-            (max(self.shown) > 0, "leaf rewritten", "rewritten earlier; label as at the start"),
-            (len(self.cells) < self.trace["num_leaves"], "leaf blank", "no input"),
+            (
+                max(self.shown) > 0,
+                "leaf rewritten",
+                "holds an element" if self.operations else "rewritten earlier; label as at the start",
+            ),
+            (
+                len(self.cells) < self.trace["num_leaves"],
+                "leaf blank",
+                "holds nothing" if self.operations else "no input",
+            ),
             (any(self.symbols[step] for step in self.shown), "output", "put out"),
         ]
         x, y, parts = _MARGIN, top, []
@@ -288,9 +321,14 @@ def _cells(task: Task[Any, Any], instance: Any) -> list[_Cell]:
     return [_Cell(" ".join(f"{number:g}" for number in row)) for row in rows.tolist()]
 
 
-def _symbols(model: TaskModel, trace: Trace) -> list[str]:
-    """Return what was put out at each access, in words or numbers; nothing before the last access of a timestep."""
+def _symbols(model: TaskModel, trace: Trace, instance: Any) -> list[str]:
+    """Return what was put out at each access, in words or numbers.
+
+    There is nothing before the last access of a timestep, and at a symbol that does not count.
+    """
     task = model.task
+    num_symbols = len(trace["steps"]) // model.accesses_per_output - task.silent_timesteps - task.predicts_end
+    counts = task.symbols_that_count(task.instance_to_cells(instance), num_symbols).tolist()
     symbols, ended = [], False
     for access, step in enumerate(trace["steps"]):
         timestep, rest = divmod(access + 1, model.accesses_per_output)
@@ -301,12 +339,19 @@ def _symbols(model: TaskModel, trace: Trace) -> list[str]:
             symbols.append("after end")
         elif timestep <= task.silent_timesteps:
             symbols.append("unscored")
+        elif timestep - task.silent_timesteps <= num_symbols and not counts[timestep - task.silent_timesteps - 1]:
+            symbols.append("")
         elif task.predicts_end and bits[-1]:
             symbols.append("end")
             ended = True
         else:
             symbols.append(_in_words(task.symbols_to_answer(bits[: len(bits) - task.predicts_end].unsqueeze(0))))
     return symbols
+
+
+def _operation_in_words(operation: tuple[Any, ...]) -> str:
+    """Return ``push 9, 4``, ``push 7`` or ``pop``."""
+    return f"{operation[0]} {', '.join(map(str, operation[1:]))}".rstrip()
 
 
 def _in_words(answer: object) -> str:

@@ -73,11 +73,16 @@ _COLUMNS = {
     "search": _PAIRS,
     "sort": _PAIRS,
 }
+_OPERATIONS = {
+    "stack": ("operation", "value"),
+    "queue": ("operation", "value"),
+    "priority_queue": ("operation", "priority", "value"),
+}
 
 
 def has_csv_form(task_name: str) -> bool:
     """Return whether instances of a task can be read from CSV; from JSON lines, all can."""
-    return task_name in _COLUMNS
+    return task_name in _COLUMNS or task_name in _OPERATIONS
 
 
 def read_source(name: str) -> Source:
@@ -105,10 +110,13 @@ def read_csv(task_name: str, sources: Sequence[Source], queries: Sequence[int] =
 
     Args:
         task_name: ``merge``, whose instance is two files; ``add``, whose instances are the lines of a file; or
-            ``reverse``, ``search`` or ``sort``, whose instance is a file.
+            ``reverse``, ``search``, ``sort`` or a data structure, whose instance is a file.
         sources: As many as the task takes.
         queries: For ``search``, what to search for; each makes an instance.
     """
+    if task_name in _OPERATIONS:
+        (source,) = sources
+        return [_read_operations(_OPERATIONS[task_name], source)]
     columns = _COLUMNS[task_name]
     if task_name == "merge":
         first, second = (_read_rows(columns, source) for source in sources)
@@ -150,6 +158,31 @@ def _read_rows(columns: _Columns, source: Source) -> list[Row]:
             raise InputError(f"{source.at(number)}: Expected {columns.described}, but got {_shown(line)}") from error
         rows.append(Row(source.at(number), values))
     return rows
+
+
+def _read_operations(names: tuple[str, ...], source: Source) -> ReadInstance:
+    """Return the operations of a file, one on each line, without the header if there is one."""
+    wanted = f"push,{','.join(names[1:])} or pop"
+    operations: list[tuple[Any, ...]] = []
+    places = {}
+    for number, line in enumerate(source.lines, 1):
+        try:
+            name, *fields = [field.strip() for field in next(csv.reader([line], strict=True), [""])]
+            if number == 1 and (name.lower(), *(field.lower() for field in fields)) == names:
+                continue
+            if (name, any(fields)) == ("pop", False):
+                operation: tuple[Any, ...] = ("pop",)
+            elif name == "push" and len(fields) == len(names) - 1:
+                operation = ("push", *map(_integer, fields))
+            else:
+                raise ValueError(line)
+        except (csv.Error, ValueError) as error:
+            raise InputError(f"{source.at(number)}: Expected {wanted}, but got {_shown(line)}") from error
+        operations.append(operation)
+        places[f"operation {len(operations)}"] = source.at(number)
+    if not operations:
+        raise InputError(f"{source.at(len(source.lines) + 1)}: Expected {wanted}, but got the end of the input")
+    return ReadInstance(operations, source.name, places)
 
 
 def read_jsonl(source: Source) -> list[ReadInstance]:

@@ -29,6 +29,8 @@ CSV, with or without the header; the answers come without one:
   merge     priority,value   two files, each sorted -> the values, a line each
   search    key,value        sorted, with --query   -> the value, a line for each query
   add       a,b              an instance a line     -> the sum, a line each
+  stack, queue, priority_queue: a line push,value (push,priority,value) or pop for each operation
+                                                    -> the values popped, a line each
 
 JSON lines (.jsonl): an instance a line -> its answer, a line each:
   reverse   [7, 1000, 42]
@@ -36,6 +38,7 @@ JSON lines (.jsonl): an instance a line -> its answer, a line each:
   merge     [[[0.2, 7], [0.9, 1]], [[0.5, 2]]]
   search    [[[2, 7], [9, 4]], 9]
   add       [6, 3]
+  stack     [["push", 7], ["push", 30], ["pop"]], and queue; priority_queue [["push", 9, 4], ["pop"]]
 
 All input is checked before anything is answered or written. Status 2: FILE:LINE and what is wrong on one line
 of standard error, and no output.

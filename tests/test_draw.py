@@ -125,6 +125,23 @@ def test_labels(task, labels):
     assert [texts(leaf) for leaf in leaves[: len(labels)]] == labels
 
 
+def test_leaves_of_a_raw_ham_show_the_elements_that_they_hold():
+    torch.manual_seed(3)
+    model = HAMModel("priority_queue", "raw_ham", {"leaf_size": 6}).eval()
+    operations = [("push", 9, 4), ("push", 2, 7), ("pop",)]
+    trace = model.trace(operations)
+    at = [step["leaf"] for step in trace["steps"]]
+    root = parse(draw.attention_svg(model, operations))
+    expected = [{at[0]: ["9", "4"]}, {at[0]: ["9", "4"], at[1]: ["2", "7"]}]
+    expected.append(expected[1])
+    for group, held, title in zip(steps_of(root), expected, ("push 9, 4", "push 2, 7", "pop"), strict=True):
+        leaves = {int(leaf.get("data-leaf")): texts(leaf)[:2] for leaf in with_class(group, "leaf")}
+        assert leaves == {leaf: held.get(leaf, ["blank"]) for leaf in range(4)}
+        assert any(text.endswith(f": {title}") for text in texts(group))
+    put_out = [len(with_class(group, "output")) for group in steps_of(root)]
+    assert put_out == [0, 0, 1], "nothing comes out at a push"
+
+
 def test_long_labels_are_abbreviated_and_whole_values_kept_beside_them():
     instance = ([(0.0001, 7), (1 / 3, 21), (1.0, 3)], [])
     root = parse(draw.attention_svg(merged(0, 1, 2, 3, 0), instance, [0]))

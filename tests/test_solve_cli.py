@@ -29,7 +29,7 @@ class Oracle(HAMModel):
         nothing = torch.zeros(batch, timesteps)
         leaves, branches = nothing.long(), torch.zeros(batch, timesteps, depth)
         rollout = Rollout(2 * episodes.targets - 1, nothing, nothing, nothing, leaves, branches)
-        return episodes.targets.bool(), rollout, episodes.lengths.tolist()
+        return episodes.inputs, episodes.targets.bool(), rollout, episodes.lengths.tolist()
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +81,10 @@ CSV = [
     ("search", "--query 9 a.csv --query 2", {"a.csv": "2,7\n9,4\n"}, "4\n7\n"),
     ("add", "a.csv", {"a.csv": "a,b\n3,6\n0,0\n+5,1\n"}, "9\n0\n6\n"),
     ("add", "a.csv", {"a.csv": f"{10**30},1\n"}, f"{10**30 + 1}\n"),
+    ("stack", "a.csv", {"a.csv": "operation,value\npush,7\npush, 30\npop\npop,\n"}, "30\n7\n"),
+    ("queue", "a.csv", {"a.csv": "push,7\npush,30\npop"}, "7\n"),
+    ("queue", "a.csv", {"a.csv": "push,7\n"}, ""),
+    ("priority_queue", "a.csv", {"a.csv": "Operation,Priority,Value\npush,9,4\npush,2,7\npop,,\n"}, "7\n"),
 ]
 JSON_LINES = [
     ("reverse", "[7, 1000, 42]\n[5]\n", "[42, 1000, 7]\n[5]\n"),
@@ -88,6 +92,8 @@ JSON_LINES = [
     ("merge", "[[[0.2, 7], [0.9, 1]], [[0.5, 2]]]\n[[], [[1, 3]]]\n", "[7, 2, 1]\n[3]\n"),
     ("search", "[[[2, 7], [9, 4]], 9]\n", "4\n"),
     ("add", "[6, 3]\n[1, 1]", "9\n2\n"),
+    ("stack", '[["push", 7], ["push", 30], ["pop"]]\n[["push", 1]]\n', "[30]\n[]\n"),
+    ("priority_queue", '[["push", 9, 4], ["push", 2, 7], ["pop"]]\n', "[7]\n"),
 ]
 
 
@@ -209,6 +215,24 @@ WRONG = [
     ("sort", "-", {}, f"<stdin>:1: {PAIR}the end of the input"),
     ("reverse", "a.csv", {"a.csv": "1\n2,3\n"}, "a.csv:2: Expected one integer, but got '2,3'"),
     ("add", "a.csv", {"a.csv": "1,2\n3+4\n"}, "a.csv:2: Expected two integers a,b, but got '3+4'"),
+    ("stack", "a.csv", {"a.csv": "push,1\npeek\n"}, "a.csv:2: Expected push,value or pop, but got 'peek'"),
+    ("stack", "a.csv", {"a.csv": "push,1,2\n"}, "a.csv:1: Expected push,value or pop, but got 'push,1,2'"),
+    ("stack", "a.csv", {"a.csv": "pop,1\n"}, "a.csv:1: Expected push,value or pop, but got 'pop,1'"),
+    ("stack", "a.csv", {"a.csv": "push,x\n"}, "a.csv:1: Expected push,value or pop, but got 'push,x'"),
+    ("queue", "a.csv", {"a.csv": "\n"}, "a.csv:1: Expected push,value or pop, but got an empty line"),
+    ("queue", "a.csv", {"a.csv": ""}, "a.csv:1: Expected push,value or pop, but got the end of the input"),
+    (
+        "priority_queue",
+        "a.csv",
+        {"a.csv": "push,1\n"},
+        "a.csv:1: Expected push,priority,value or pop, but got 'push,1'",
+    ),
+    (
+        "stack",
+        "a.csv",
+        {"a.csv": "operation,value\npush,1\npop\npop\n"},
+        "a.csv:4: Expected something to pop, but got an empty stack (operation 3)",
+    ),
     (
         "merge",
         "a.csv b.csv",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from lightning_ham.memory import AttentionMode, HierarchicalAttentiveMemory, fused
+from lightning_ham.memory.attention import COUNTERFACTUAL_MODES
 from lightning_ham.memory.transforms import GatedJoin
 
 if TYPE_CHECKING:
@@ -27,22 +28,30 @@ a batch are taken lane by lane and then block by block, so the number of threads
 
 
 def obstacle(
-    memory: HierarchicalAttentiveMemory, cell: nn.LSTMCell, leaves: Tensor, attention: AttentionMode, read_root: bool
+    memory: HierarchicalAttentiveMemory,
+    cell: nn.LSTMCell | None,
+    leaves: Tensor,
+    attention: AttentionMode,
+    read_root: bool = False,
+    queries: Tensor | None = None,
 ) -> str | None:
-    """Return what keeps the fused engine from running these episodes, if anything."""
+    """Return what keeps the fused engine from running these episodes, of a cell or with given queries, if anything."""
     if attention == "soft":
         return "attention 'soft' visits every leaf"
     for name in ("attend", "write"):
         if getattr(type(memory), name) is not getattr(HierarchicalAttentiveMemory, name) or name in vars(memory):
             return f"it does not know what {type(memory).__name__}.{name} does"
-    obstacle = fused.obstacle(leaves, memory.join, memory.search, memory.write_leaf, cell)
+    modules = (memory.join, memory.search, memory.write_leaf, *([cell] if cell else []))
+    obstacle = fused.obstacle(leaves, *modules)
     if obstacle:
         return obstacle
-    sizes = leaves.shape[2], cell.input_size, cell.hidden_size
-    seen = memory.leaf_size * (2 if read_root else 1)
-    if sizes != (memory.leaf_size, seen, memory.search.query.in_features):
-        return "leaves, memory and cell do not fit together"  # compiled loops check no bounds
-    return None
+    query_size = memory.search.query.in_features
+    fits = leaves.shape[2] == memory.leaf_size
+    if cell:
+        fits &= (cell.input_size, cell.hidden_size) == (memory.leaf_size * (2 if read_root else 1), query_size)
+    if queries is not None:
+        fits &= (queries.shape[0], queries.shape[2], queries.dtype) == (leaves.shape[0], query_size, leaves.dtype)
+    return None if fits else "leaves, memory and cell or queries do not fit together"  # compiled loops check no bounds
 
 
 def run_episodes(
@@ -51,7 +60,7 @@ def run_episodes(
     leaves: Tensor,
     noise: Tensor,
     *,
-    straight_through: bool,
+    attention: AttentionMode,
     read_root: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Attend, read, step the cell, write and re-join, in compiled loops.
@@ -61,32 +70,69 @@ def run_episodes(
         cell: Its input is the value read, and the root of the tree behind it if ``read_root``.
         leaves: The tree's leaves at first, ``[batch, num_leaves, leaf_size]``.
         noise: Of each access, from :func:`lightning_ham.memory.attention.draw_noise`, ``[accesses, batch, count]``.
-        straight_through: Whether the gradient of the value read reaches the branches.
+        attention: One of the hard modes.
         read_root: Whether the cell also sees the root.
 
     Returns:
         The cell's state after each access, ``[accesses, batch, controller_size]``; the values read, ``[accesses, batch,
         leaf_size]``; SEARCH along the paths, ``[accesses, batch, depth]``; the attended leaves, ``[accesses, batch]``.
     """
-    from lightning_ham.kernels.episode import Options
-
-    options = Options(
-        gated=isinstance(memory.join, GatedJoin),
-        read_root=read_root,
-        sampled=noise.shape[2] > 0,
-        counterfactual=straight_through,
-        temperature=memory.temperature,
-        keep=torch.is_grad_enabled(),
-    )
-    episodes: tuple[Tensor, Tensor, Tensor, Tensor] = _Episodes.apply(leaves, noise, options, *_pack(memory, cell))  # type: ignore[no-untyped-call]
+    options = _options(memory, noise, attention, read_root=read_root, given=False)
+    none = leaves.new_empty(0, len(leaves), cell.hidden_size)
+    episodes: tuple[Tensor, Tensor, Tensor, Tensor] = _Episodes.apply(
+        leaves, none, noise, options, *_pack(memory, cell)
+    )  # type: ignore[no-untyped-call]
     return episodes
 
 
-def _pack(memory: HierarchicalAttentiveMemory, cell: nn.LSTMCell) -> Weights:
+def run_queries(
+    memory: HierarchicalAttentiveMemory, queries: Tensor, leaves: Tensor, noise: Tensor, *, attention: AttentionMode
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Attend, read, write and re-join with each of the queries, in compiled loops.
+
+    Args:
+        memory: The memory.
+        queries: Of each access, ``[accesses, batch, query_size]``.
+        leaves: As for :func:`run_episodes`, like all that follows.
+        noise: Of each access.
+        attention: One of the hard modes.
+
+    Returns:
+        The values read, SEARCH along the paths, and the attended leaves, shaped as those of :func:`run_episodes`.
+    """
+    options = _options(memory, noise, attention, read_root=False, given=True)
+    _, *episodes = _Episodes.apply(leaves, queries, noise, options, *_pack(memory, None))  # type: ignore[no-untyped-call]
+    reads, logits, attended = episodes
+    return reads, logits, attended
+
+
+def _options(
+    memory: HierarchicalAttentiveMemory, noise: Tensor, attention: AttentionMode, *, read_root: bool, given: bool
+) -> Options:
+    from lightning_ham.kernels.episode import Options
+
+    return Options(
+        gated=isinstance(memory.join, GatedJoin),
+        read_root=read_root,
+        sampled=noise.shape[2] > 0,
+        counterfactual=attention in COUNTERFACTUAL_MODES,
+        through_write=attention == "straight_through_write",
+        given=given,
+        temperature=memory.temperature,
+        keep=torch.is_grad_enabled(),
+    )
+
+
+def _pack(memory: HierarchicalAttentiveMemory, cell: nn.LSTMCell | None) -> Weights:
     """Return the parameters as the kernels want them, as tensors that carry gradients."""
     from lightning_ham.kernels.episode import Weights
 
     search, write, (join_hidden, join_out) = memory.search, memory.write_leaf, memory.join.layers
+    cell_weight = search.query.weight.new_zeros(search.query.in_features, 0)
+    cell_bias = cell_weight.new_zeros(0)
+    if cell:
+        cell_weight = torch.cat((cell.weight_ih, cell.weight_hh), dim=1).t()
+        cell_bias = cell.bias_ih + cell.bias_hh if cell.bias else cell_weight.new_zeros(4 * cell.hidden_size)
     return Weights(
         join_hidden=join_hidden.weight.t(),
         join_hidden_bias=join_hidden.bias,
@@ -99,19 +145,22 @@ def _pack(memory: HierarchicalAttentiveMemory, cell: nn.LSTMCell) -> Weights:
         search_out_bias=search.out.bias,
         write=torch.cat((write.leaf.weight, write.query.weight), dim=1).t(),
         write_bias=write.leaf.bias,
-        cell=torch.cat((cell.weight_ih, cell.weight_hh), dim=1).t(),
-        cell_bias=cell.bias_ih + cell.bias_hh if cell.bias else cell.weight_ih.new_zeros(4 * cell.hidden_size),
+        cell=cell_weight,
+        cell_bias=cell_bias,
     )
 
 
 class _Episodes(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, leaves: Tensor, noise: Tensor, options: Options, *weights: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, leaves: Tensor, queries: Tensor, noise: Tensor, options: Options, *weights: Tensor
+    ) -> tuple[Tensor, ...]:
         from lightning_ham.kernels import episode
 
         w = _arrays(weights)
         noises = noise.contiguous().numpy()
         record, workspace = episode.empty_record(leaves.detach().numpy(), len(noises), w, keep=options.keep)
+        record.hidden[: len(queries)] = queries.detach().numpy()
         _for_blocks(len(leaves), lambda _, first, last: episode.forward(first, last, w, options, noises, record))
         ctx.episode = w, options, noises, record, workspace
         hidden, reads, logits, attended = map(
@@ -136,14 +185,19 @@ class _Episodes(torch.autograd.Function):
         weights_grad = [torch.zeros(blocks, *matrix.shape, dtype=grads[0].dtype) for matrix in w]
         leaves_grad = torch.empty(batch, num_leaves, size, dtype=grads[0].dtype)
         w_grad, dleaves = _arrays(weights_grad), leaves_grad.numpy()
+        queries_grad = torch.empty(
+            len(noises) if options.given else 0, batch, record.hidden.shape[2], dtype=grads[0].dtype
+        )
+        dqueries = queries_grad.numpy()
 
         def run(block: int, first: int, last: int) -> None:
             episode.backward(
-                first, last, block, w, transposed, options, noises, record, dhidden, dreads, dlogits, w_grad, dleaves
-            )
+                first, last, block, w, transposed, options, noises, record, dhidden, dreads, dlogits, w_grad, dleaves,
+                dqueries,
+            )  # fmt: skip
 
         _for_blocks(batch, run)
-        return leaves_grad, None, None, *(grad.sum(dim=0) for grad in weights_grad)
+        return leaves_grad, queries_grad, None, None, *(grad.sum(dim=0) for grad in weights_grad)
 
 
 def _arrays(weights: Any) -> Weights:

@@ -18,6 +18,7 @@ _CONTROLLERS: Registry[Callable[..., nn.Module]] = Registry(
         "lstm": "lightning_ham.controllers.seq2seq:EncoderDecoder",
         "lstm_attention": "lightning_ham.controllers.seq2seq:AttentionEncoderDecoder",
         "lstm_ham": "lightning_ham.controllers.lstm_ham:LSTMHAM",
+        "raw_ham": "lightning_ham.controllers.raw_ham:RawHAM",
     },
 )
 

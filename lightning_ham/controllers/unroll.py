@@ -58,7 +58,7 @@ def unroll(
         ValueError: If ``memory.engine`` is ``fused`` and that engine cannot run these episodes.
     """
     check_num_leaves(leaves.shape[1])
-    if _use_fused(memory, cell, leaves, accesses, attention, read_root):
+    if _use_fused(memory, len(leaves) * accesses, fused.obstacle(memory, cell, leaves, attention, read_root)):
         return _unroll_fused(memory, cell, leaves, accesses, attention, generator, read_root)
     tree = build(leaves, memory.join)
     differentiable = torch.is_grad_enabled()
@@ -75,19 +75,12 @@ def unroll(
     return Unrolled(*(torch.stack(values, dim=1) for values in zip(*steps, strict=True)))
 
 
-def _use_fused(
-    memory: HierarchicalAttentiveMemory,
-    cell: nn.LSTMCell,
-    leaves: Tensor,
-    accesses: int,
-    attention: AttentionMode,
-    read_root: bool,
-) -> bool:
+def _use_fused(memory: HierarchicalAttentiveMemory, accesses: int, obstacle: str | None) -> bool:
+    """Whether compiled loops run so many accesses, given what keeps them from it."""
     if memory.engine not in ("auto", "fused"):
         return False
-    if memory.engine == "auto" and len(leaves) * accesses < WORTH_COMPILING:
+    if memory.engine == "auto" and accesses < WORTH_COMPILING:
         return False
-    obstacle = fused.obstacle(memory, cell, leaves, attention, read_root)
     if obstacle and memory.engine == "fused":
         raise ValueError(f"The engine 'fused' cannot run this: {obstacle}. Choose the engine 'auto'.")
     return obstacle is None
@@ -102,10 +95,63 @@ def _unroll_fused(
     generator: torch.Generator | None,
     read_root: bool,
 ) -> Unrolled:
-    batch, depth = len(leaves), leaves.shape[1].bit_length() - 1
-    noise = torch.stack([draw_noise(batch, depth, attention, leaves, generator) for _ in range(accesses)])
-    episodes = fused.run_episodes(
-        memory, cell, leaves, noise, straight_through=attention == "straight_through", read_root=read_root
-    )
+    noise = _draw_noises(leaves, accesses, attention, generator)
+    episodes = fused.run_episodes(memory, cell, leaves, noise, attention=attention, read_root=read_root)
     hidden, reads, logits, attended = (values.transpose(0, 1) for values in episodes)
     return Unrolled(hidden, reads, logits, attended, path_log_prob(logits, attended), path_entropy(logits))
+
+
+def _draw_noises(leaves: Tensor, accesses: int, attention: AttentionMode, generator: torch.Generator | None) -> Tensor:
+    """Draw the noise of all accesses, in the order in which the other engines do: ``[accesses, batch, count]``."""
+    batch, depth = len(leaves), leaves.shape[1].bit_length() - 1
+    return torch.stack([draw_noise(batch, depth, attention, leaves, generator) for _ in range(accesses)])
+
+
+class Accesses(NamedTuple):
+    """What happened in each access of the episodes of a batch."""
+
+    reads: Tensor
+    """The values read, ``[batch, accesses, leaf_size]``."""
+    logits: Tensor
+    """SEARCH along the path, ``[batch, accesses, depth]``."""
+    leaves: Tensor
+    """Index of the attended leaf, ``[batch, accesses]``."""
+    log_probs: Tensor
+    """Log-probability of the branches taken, ``[batch, accesses]``."""
+    entropies: Tensor
+    """Entropy of the choice in nats, ``[batch, accesses]``."""
+
+
+def unroll_queries(
+    memory: HierarchicalAttentiveMemory,
+    queries: Tensor,
+    num_leaves: int,
+    attention: AttentionMode = "argmax",
+    generator: torch.Generator | None = None,
+) -> Accesses:
+    """Build a tree of blank leaves; then attend, read, write and re-join once for each query.
+
+    Args:
+        memory: The memory; its ``engine`` says how this is done.
+        queries: What SEARCH and WRITE are given in every access, ``[batch, accesses, query_size]``.
+        num_leaves: Of the tree, a power of two.
+        attention: How leaves are chosen.
+        generator: Source of the samples; torch's global one if not given.
+    """
+    tree = memory.init_blank(len(queries), num_leaves)
+    batch, accesses = queries.shape[:2]
+    obstacle = fused.obstacle(memory, None, tree.leaves, attention, queries=queries)
+    if _use_fused(memory, batch * accesses, obstacle):
+        noise = _draw_noises(tree.leaves, accesses, attention, generator)
+        episodes = fused.run_queries(memory, queries.transpose(0, 1), tree.leaves, noise, attention=attention)
+        reads, logits, leaves = (values.transpose(0, 1) for values in episodes)
+        return Accesses(reads, logits, leaves, path_log_prob(logits, leaves), path_entropy(logits))
+    differentiable = torch.is_grad_enabled()
+    if differentiable and memory.engine != "reference" and attention != "soft":
+        tree = begin_in_place(tree)
+    steps = []
+    for query in queries.unbind(dim=1):
+        access = memory.attend(tree, query, attention, generator)
+        steps.append((access.read, access.logits, access.leaf, access.log_prob, access.entropy))
+        tree = memory.write(access, query, in_place=not differentiable)
+    return Accesses(*(torch.stack(values, dim=1) for values in zip(*steps, strict=True)))

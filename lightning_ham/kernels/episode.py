@@ -45,7 +45,7 @@ class Weights(NamedTuple):
     """``[d + l, 2 d]``: of the leaf and the query, to gate and value"""
     write_bias: Any
     cell: Any
-    """``[input + l, 4 l]``: of the input and the state, to the gates i, f, g, o"""
+    """``[input + l, 4 l]``: of the input and the state, to the gates i, f, g, o; ``[l, 0]`` where there is none"""
     cell_bias: Any
 
 
@@ -59,6 +59,10 @@ class Options(NamedTuple):
     """Whether branches are sampled (else: right iff the logit is positive)."""
     counterfactual: bool
     """Whether siblings not taken are descended from too, for straight-through."""
+    through_write: bool
+    """Whether the gradient reaches the branches through the place of the write too; only with ``counterfactual``."""
+    given: bool
+    """Whether the queries of all accesses are given, instead of being a cell's states."""
     temperature: float
     keep: bool
     """Whether a backward will follow."""
@@ -68,7 +72,7 @@ class Record(NamedTuple):
     """What forward leaves; without ``keep``, only the first group is whole, the rest has room for one access."""
 
     hidden: Array
-    """``[T + 1, B, l]``: the cell's state before each access, and at the end"""
+    """``[T + 1, B, l]``: the cell's state before each access, and at the end; the queries, where they are given"""
     reads: Array
     """``[T, B, d]``"""
     logits: Array
@@ -116,7 +120,7 @@ def empty_record(leaves: Array, accesses: int, w: Weights, *, keep: bool) -> tup
         "keys": (batch, num_leaves, units),
         "memory": (states, batch, controller),
         "queries": (steps, batch, units),
-        "cell_gates": (steps, batch, 4 * controller),
+        "cell_gates": (steps, batch, w.cell.shape[1]),
         "write_gates": (steps, batch, 2 * size),
         "old_nodes": (steps, depth + 1, batch, size),
         "old_keys": (steps, depth, batch, units),
@@ -236,10 +240,10 @@ def _join(x, w, gated, scale, hidden, gates, out):
 
 
 @compiled
-def _join_backward(x, hidden, gates, grad, w_t, gated, w_grad, block, dx, dgates, dhidden):
-    """Set ``dx`` ``[lanes, 2 d]`` to the gradient of a JOIN's children, given that of its parent, and add to weights'.
+def _join_input_backward(x, hidden, gates, grad, w_t, gated, dx, dgates, dhidden):
+    """Set ``dx`` ``[lanes, 2 d]`` to the gradient of a JOIN's children, given that of its parent.
 
-    ``dgates`` and ``dhidden`` are scratch, shaped as ``gates`` and ``hidden``.
+    ``dgates`` and ``dhidden``, shaped as ``gates`` and ``hidden``, become the gradients before the activations.
     """
     lanes, size = grad.shape
     zero, one = grad.dtype.type(0), grad.dtype.type(1)
@@ -266,6 +270,12 @@ def _join_backward(x, hidden, gates, grad, w_t, gated, w_grad, block, dx, dgates
         for u in range(hidden.shape[1]):
             dhidden[a, u] = dhidden[a, u] if hidden[a, u] > zero else zero
     accumulate(dhidden, w_t.join_hidden, dx)
+
+
+@compiled
+def _join_backward(x, hidden, gates, grad, w_t, gated, w_grad, block, dx, dgates, dhidden):
+    """Do the same, and add to the weights' gradients."""
+    _join_input_backward(x, hidden, gates, grad, w_t, gated, dx, dgates, dhidden)
     accumulate(hidden.T, dgates, w_grad.join_out[block])
     add_column_sums(dgates, w_grad.join_out_bias[block])
     accumulate(x.T, dhidden, w_grad.join_hidden[block])
@@ -308,7 +318,7 @@ def _logit(key, query, w):
 
 
 @compiled
-def _search_backward(keys, rows, query, grad, w, dout, dkeys, dquery):
+def _search_backward(keys, rows, query, grad, place, w, dout, dkeys, dquery, dplace):
     """Add the gradients of SEARCH's output weights, of the keys at ``rows`` and of the query's part.
 
     Args:
@@ -316,41 +326,54 @@ def _search_backward(keys, rows, query, grad, w, dout, dkeys, dquery):
         rows: ``[lanes]``.
         query: The query's part, ``[lanes, s]``.
         grad: Gradient of the logits, ``[lanes]``.
+        place: More of it, which stops at the keys, ``[lanes]``.
         w: Weights.
         dout: Gradient of SEARCH's output weights, ``[s]``.
         dkeys: As ``keys``.
         dquery: As ``query``.
+        dplace: What the keys would have got through ``place``, ``[lanes, s]``; it is set.
     """
     zero = query.dtype.type(0)
     lanes, units = query.shape
     for a in range(lanes):
-        row, g = rows[a], grad[a]
+        row, g, p = rows[a], grad[a], place[a]
         for u in range(units):
-            dout[u] += g * max(keys[a, row, u] + query[a, u], zero)
+            dout[u] += (g + p) * max(keys[a, row, u] + query[a, u], zero)
         for u in range(units):
-            dquery[a, u] += g * w.search_out[u] if keys[a, row, u] + query[a, u] > zero else zero
+            dquery[a, u] += (g + p) * w.search_out[u] if keys[a, row, u] + query[a, u] > zero else zero
+        for u in range(units):
+            dplace[a, u] = p * w.search_out[u] if keys[a, row, u] + query[a, u] > zero else zero
         for u in range(units):
             dkeys[a, row, u] += g * w.search_out[u] if keys[a, row, u] + query[a, u] > zero else zero
 
 
 @compiled
-def _branch_gradients(first, t, level, depth, leaf_rows, nodes, dread, dlogits, options, noise, record, grad):
-    """Set ``grad`` ``[lanes]`` to the gradient of SEARCH at one level: its own, and straight-through from the read."""
+def _branch_gradients(
+    first, t, level, depth, leaf_rows, nodes, dread, worth, dlogits, options, noise, record, grad, place
+):
+    """Set the gradient of SEARCH at one level.
+
+    ``grad`` ``[lanes]`` is its own, and straight-through from the read; ``place`` ``[lanes]`` what comes from ``worth``
+    ``[depth + 1, lanes]``, the loss that a write adds at the attended leaf and at each counterfactual one.
+    """
     zero, one = dread.dtype.type(0), dread.dtype.type(1)
     coldness = dread.dtype.type(1 / options.temperature)
     for a in range(grad.shape[0]):
         lane = first + a
-        total = dlogits[t, lane, level]
+        grad[a] = dlogits[t, lane, level]
+        place[a] = zero
         if options.counterfactual:
             other, leaf = record.other_leaves[t, lane, level], leaf_rows[a]
             along = zero
             for i in range(dread.shape[1]):
                 along += dread[a, i] * (nodes[a, leaf, i] - nodes[a, other, i])
-            if not (leaf >> (depth - 1 - level)) & 1:
-                along = -along
             p = sigmoid((record.logits[t, lane, level] + noise[t, lane, level * (level + 1) // 2]) * coldness)
-            total += along * p * (one - p) * coldness
-        grad[a] = total
+            slope = p * (one - p) * coldness
+            if not (leaf >> (depth - 1 - level)) & 1:
+                slope = -slope
+            grad[a] += along * slope
+            if options.through_write:
+                place[a] = (worth[0, a] - worth[1 + level, a]) * slope
 
 
 @compiled
@@ -460,7 +483,7 @@ def forward(first, last, w, options, noise, record):
     for t in range(accesses):
         kept = t if options.keep else 0
         before, after = (t, t + 1) if options.keep else (t % 2, (t + 1) % 2)
-        hidden, state = record.hidden[t, first:last], record.hidden[t + 1, first:last]
+        hidden, state = record.hidden[t, first:last], record.hidden[t if options.given else t + 1, first:last]
         query, read = record.queries[kept, first:last], record.reads[t, first:last]
         # Attend and read
         affine(hidden, w.search_query, no_bias, query)
@@ -477,12 +500,13 @@ def forward(first, last, w, options, noise, record):
         for level in range(depth):
             _gather(keys, rows[level], record.old_keys[kept, level, first:last])
         # Step the cell
-        _beside(read, hidden, cell_input)
-        if options.read_root:
-            _gather(nodes, rows[0], cell_input[:, size : 2 * size])
-        gates = record.cell_gates[kept, first:last]
-        affine(cell_input, w.cell, w.cell_bias, gates)
-        _step_cell(gates, cell_scale, record.memory[before, first:last], record.memory[after, first:last], state)
+        if not options.given:
+            _beside(read, hidden, cell_input)
+            if options.read_root:
+                _gather(nodes, rows[0], cell_input[:, size : 2 * size])
+            gates = record.cell_gates[kept, first:last]
+            affine(cell_input, w.cell, w.cell_bias, gates)
+            _step_cell(gates, cell_scale, record.memory[before, first:last], record.memory[after, first:last], state)
         # Write and re-join, unless nobody will read it
         if t == accesses - 1:
             continue
@@ -512,8 +536,102 @@ def _node_backward(node, dnode, dkey, w_t, w_grad, block):
 
 
 @compiled
-def backward(first, last, block, w, w_t, options, noise, record, dhidden_out, dreads, dlogits, w_grad, dleaves):
-    """Add to ``w_grad`` at ``block``, and set ``dleaves`` ``[B, n, d]``, for the lanes ``first`` to ``last``.
+def _worths(
+    first,
+    t,
+    w,
+    w_t,
+    options,
+    record,
+    rows,
+    nodes,
+    keys,
+    dnodes,
+    dkeys,
+    state,
+    read,
+    dleaf,
+    join_scale,
+    write_scale,
+    worth,
+):
+    """Set ``worth`` ``[depth + 1, lanes]`` to the loss that access ``t`` adds by writing where it did, and elsewhere.
+
+    To first order: the gradient of a leaf after the write, its ancestors re-joined, along the change that WRITE makes.
+    First that of the attended leaf, then those of the counterfactual leaves from the root down.
+
+    Args:
+        first: First lane.
+        t: The access.
+        w: Weights.
+        w_t: Their matrices transposed.
+        options: Those of forward.
+        record: What forward left.
+        rows: Heap rows of the path, ``[depth + 1, lanes]``.
+        nodes: The trees before the write; only the path differs from those after it.
+        keys: As ``nodes``.
+        dnodes: Gradients of the nodes beside the path, after the write, with what they get from the re-joined path.
+        dkeys: Gradients of their keys.
+        state: The query of WRITE.
+        read: The attended leaf before the write.
+        dleaf: Gradient of the attended leaf after it.
+        join_scale: Of the activations of JOIN.
+        write_scale: Of those of WRITE.
+        worth: What is set.
+    """
+    lanes, size = read.shape
+    dtype = read.dtype
+    depth = rows.shape[0] - 1
+    units = keys.shape[2]
+    zero = dtype.type(0)
+    pair, dpair = np.empty((lanes, 2 * size), dtype), np.empty((lanes, 2 * size), dtype)
+    gates, dgates = np.empty((lanes, w.join_out.shape[1]), dtype), np.empty((lanes, w.join_out.shape[1]), dtype)
+    hidden, dhidden = np.empty((lanes, w.join_out.shape[0]), dtype), np.empty((lanes, w.join_out.shape[0]), dtype)
+    grad, node, dkey = np.empty((lanes, size), dtype), np.empty((lanes, size), dtype), np.empty((lanes, units), dtype)
+    write_input, write_gates = np.empty((lanes, w.write.shape[0]), dtype), np.empty((lanes, 2 * size), dtype)
+    at, below = np.empty(lanes, np.int64), np.empty(lanes, np.int64)
+    for a in range(lanes):
+        total = zero
+        for i in range(size):
+            gate, value = record.write_gates[t, first + a, i], record.write_gates[t, first + a, size + i]
+            total += dleaf[a, i] * gate * (value - read[a, i])
+        worth[0, a] = total
+    for start in range(1, depth + 1):
+        for a in range(lanes):
+            at[a] = rows[start, a] ^ 1
+        _gather(dnodes, at, grad)
+        for level in range(start, depth):
+            _gather(dkeys, at, dkey)
+            accumulate(dkey, w_t.search_node, grad)
+            for a in range(lanes):
+                row = 2 * at[a]
+                below[a] = record.other_leaves[t, first + a, start - 1] >> (depth - level - 1)
+                for i in range(size):
+                    pair[a, i] = nodes[a, row, i]
+                    pair[a, size + i] = nodes[a, row + 1, i]
+            _join(pair, w, options.gated, join_scale, hidden, gates, node)
+            _join_input_backward(pair, hidden, gates, grad, w_t, options.gated, dpair, dgates, dhidden)
+            for a in range(lanes):
+                offset = size if below[a] & 1 else 0
+                for i in range(size):
+                    grad[a, i] = dnodes[a, below[a], i] + dpair[a, offset + i]
+                at[a] = below[a]
+        _gather(nodes, at, node)
+        _beside(node, state, write_input)
+        affine(write_input, w.write, w.write_bias, write_gates)
+        activate(write_gates, write_scale)
+        for a in range(lanes):
+            total = zero
+            for i in range(size):
+                total += grad[a, i] * write_gates[a, i] * (write_gates[a, size + i] - node[a, i])
+            worth[start, a] = total
+
+
+@compiled
+def backward(
+    first, last, block, w, w_t, options, noise, record, dhidden_out, dreads, dlogits, w_grad, dleaves, dqueries
+):
+    """Add to ``w_grad`` at ``block``, and set ``dleaves`` and ``dqueries``, for the lanes ``first`` to ``last``.
 
     Args:
         first: First lane.
@@ -524,11 +642,12 @@ def backward(first, last, block, w, w_t, options, noise, record, dhidden_out, dr
         options: Those of forward.
         noise: That of forward.
         record: What forward left; it stays as it is.
-        dhidden_out: Gradient of the states after each access, ``[T, B, l]``.
+        dhidden_out: Gradient of the states after each access, ``[T, B, l]``; not used where queries are given.
         dreads: Gradient of what was read, ``[T, B, d]``.
         dlogits: Gradient of SEARCH along the paths, ``[T, B, k]``.
         w_grad: Gradients of the weights, ``[blocks, ...]``.
-        dleaves: Gradient of the leaves at first.
+        dleaves: Gradient of the leaves at first, ``[B, n, d]``.
+        dqueries: Gradient of the queries, ``[T, B, l]``, where they are given.
     """
     lanes = last - first
     accesses, _, depth = record.logits.shape
@@ -555,14 +674,21 @@ def backward(first, last, block, w, w_t, options, noise, record, dhidden_out, dr
     dlogit, squashed = np.empty(lanes, dtype), np.empty((lanes, controller), dtype)
     rows = np.empty((depth + 1, lanes), np.int64)
     before_state = dcell_input.shape[1] - controller
+    worth, place, dplace = np.zeros((depth + 1, lanes), dtype), np.empty(lanes, dtype), np.empty((lanes, units), dtype)
+    width = record.join_gates.shape[3]
+    join_scale = _scales(lanes, width, 2 * size if options.gated else 0, width, dtype)
+    write_scale = _scales(lanes, 2 * size, size, 2 * size, dtype)
     for t in range(accesses - 1, -1, -1):
-        hidden, state = record.hidden[t, first:last], record.hidden[t + 1, first:last]
+        hidden, state = record.hidden[t, first:last], record.hidden[t if options.given else t + 1, first:last]
         query, read = record.queries[t, first:last], record.reads[t, first:last]
         leaf_rows = record.leaves[t, first:last] + num_leaves
         _path_rows(leaf_rows, depth, rows)
-        for a in range(lanes):
-            for i in range(controller):
-                dstate[a, i] += dhidden_out[t, first + a, i]
+        if options.given:
+            dstate[:] = zero
+        else:
+            for a in range(lanes):
+                for i in range(controller):
+                    dstate[a, i] += dhidden_out[t, first + a, i]
         dleaf[:] = zero
         if t < accesses - 1:  # the last access wrote nothing
             # The nodes that this access wrote, and their gradients; what stood there before was not seen from here on.
@@ -582,6 +708,11 @@ def backward(first, last, block, w, w_t, options, noise, record, dhidden_out, dr
                     pair, hidden_units, gates, dpath[level], w_t, options.gated, w_grad, block, dpair, dgates, dunits
                 )
                 _pair_backward(dpair, rows[level + 1], dpath[level + 1], dnodes)
+            if options.through_write:
+                _worths(
+                    first, t, w, w_t, options, record, rows, nodes, keys, dnodes, dkeys, state, read, dpath[depth],
+                    join_scale, write_scale, worth,
+                )  # fmt: skip
             # Write
             _write_backward(record.write_gates[t, first:last], read, dpath[depth], dleaf, dwrite_gates)
             _beside(read, state, write_input)
@@ -595,22 +726,28 @@ def backward(first, last, block, w, w_t, options, noise, record, dhidden_out, dr
                 for i in range(controller):
                     dstate[a, i] += dwrite_input[a, size + i]
         # Step the cell
-        memory_before, memory_after = record.memory[t, first:last], record.memory[t + 1, first:last]
-        gates = record.cell_gates[t, first:last]
-        _step_cell_backward(gates, memory_before, memory_after, dstate, dmemory, dcell_gates, squashed)
-        _beside(read, hidden, cell_input)
-        if options.read_root:
-            _gather(nodes, rows[0], cell_input[:, size : 2 * size])
-        accumulate(cell_input.T, dcell_gates, w_grad.cell[block])
-        add_column_sums(dcell_gates, w_grad.cell_bias[block])
-        dcell_input[:] = zero
-        accumulate(dcell_gates, w_t.cell, dcell_input)
-        for a in range(lanes):
-            for i in range(controller):
-                dstate[a, i] = dcell_input[a, before_state + i]
-            for i in range(size):
-                dread[a, i] = dcell_input[a, i] + dreads[t, first + a, i]
-                dleaf[a, i] += dread[a, i]
+        if options.given:
+            for a in range(lanes):
+                for i in range(size):
+                    dread[a, i] = dreads[t, first + a, i]
+                    dleaf[a, i] += dread[a, i]
+        else:
+            memory_before, memory_after = record.memory[t, first:last], record.memory[t + 1, first:last]
+            gates = record.cell_gates[t, first:last]
+            _step_cell_backward(gates, memory_before, memory_after, dstate, dmemory, dcell_gates, squashed)
+            _beside(read, hidden, cell_input)
+            if options.read_root:
+                _gather(nodes, rows[0], cell_input[:, size : 2 * size])
+            accumulate(cell_input.T, dcell_gates, w_grad.cell[block])
+            add_column_sums(dcell_gates, w_grad.cell_bias[block])
+            dcell_input[:] = zero
+            accumulate(dcell_gates, w_t.cell, dcell_input)
+            for a in range(lanes):
+                for i in range(controller):
+                    dstate[a, i] = dcell_input[a, before_state + i]
+                for i in range(size):
+                    dread[a, i] = dcell_input[a, i] + dreads[t, first + a, i]
+                    dleaf[a, i] += dread[a, i]
         # Read and attend
         for a in range(lanes):
             for i in range(size):
@@ -621,12 +758,23 @@ def backward(first, last, block, w, w_t, options, noise, record, dhidden_out, dr
                     dnodes[a, 1, i] += dcell_input[a, size + i]
         dquery[:] = zero
         for level in range(depth):
-            _branch_gradients(first, t, level, depth, leaf_rows, nodes, dread, dlogits, options, noise, record, dlogit)
+            _branch_gradients(
+                first, t, level, depth, leaf_rows, nodes, dread, worth, dlogits, options, noise, record, dlogit, place
+            )
             for a in range(lanes):
-                w_grad.search_out_bias[block, 0] += dlogit[a]
-            _search_backward(keys, rows[level], query, dlogit, w, w_grad.search_out[block], dkeys, dquery)
+                w_grad.search_out_bias[block, 0] += dlogit[a] + place[a]
+            _search_backward(
+                keys, rows[level], query, dlogit, place, w, w_grad.search_out[block], dkeys, dquery, dplace
+            )
+            if options.through_write:
+                accumulate(record.old_nodes[t, level, first:last].T, dplace, w_grad.search_node[block])
+                add_column_sums(dplace, w_grad.search_node_bias[block])
         accumulate(hidden.T, dquery, w_grad.search_query[block])
         accumulate(dquery, w_t.search_query, dstate)
+        if options.given:
+            for a in range(lanes):
+                for i in range(controller):
+                    dqueries[t, first + a, i] = dstate[a, i]
     # The tree as it was built
     dparent, dkey, parent = (
         np.empty((lanes, size), dtype),

@@ -7,6 +7,7 @@ mode                      choice, and what carries the gradient
 ========================  ==========================================================================================
 ``reinforce``             sampled; nothing but the log-probability of the branches (section 3.2 of the paper)
 ``straight_through``      sampled; the read value, through counterfactual descents (:func:`straight_through_read`; ours)
+``straight_through_write``  the same, and the place of the write as well (:func:`straight_through_weights`; ours)
 ``soft``                  no choice: every leaf, weighted by its probability (Appendix A of the paper)
 ``argmax``                right iff the probability is above 1/2; for evaluation, deterministic
 ========================  ==========================================================================================
@@ -23,7 +24,8 @@ from torch import Tensor
 from lightning_ham.memory.transforms import Search
 from lightning_ham.memory.tree import Tree, gather_rows
 
-AttentionMode = Literal["reinforce", "straight_through", "soft", "argmax"]
+AttentionMode = Literal["reinforce", "straight_through", "straight_through_write", "soft", "argmax"]
+COUNTERFACTUAL_MODES = ("straight_through", "straight_through_write")
 
 
 def check_mode(mode: str) -> None:
@@ -54,7 +56,7 @@ def draw_noise(
         number for the root, 2 for the first level, ... (the path, then the siblings left aside, from the root down);
         ``[batch, 0]`` for ``argmax``.
     """
-    count = {"reinforce": depth, "straight_through": depth * (depth + 1) // 2}.get(mode, 0)
+    count = depth * (depth + 1) // 2 if mode in COUNTERFACTUAL_MODES else depth if mode == "reinforce" else 0
     dtype = torch.promote_types(like.dtype, torch.float32)  # half precision knows too few probabilities
     uniform = torch.rand(batch, count, dtype=dtype, device=like.device, generator=generator)
     return torch.logit(uniform, eps=torch.finfo(dtype).eps)
@@ -85,7 +87,7 @@ def descend(tree: Tree, query: Tensor, search: Search, mode: AttentionMode, nois
             perturbation, noise = noise.split((rows.shape[1], noise.shape[1] - rows.shape[1]), dim=1)
         on_path.append(perturbation[:, 0])
         rows = 2 * rows + (logits + perturbation > 0)
-        if mode == "straight_through":
+        if mode in COUNTERFACTUAL_MODES:
             rows = torch.cat((rows, rows[:, :1] ^ 1), dim=1)
     path_noise = torch.stack(on_path, dim=1) if on_path else query.new_zeros(len(query), 0)
     return Descent(rows[:, 0], path_noise, rows[:, 1:])
@@ -133,6 +135,28 @@ def straight_through_read(
     right_minus_left = signs * (leaf.unsqueeze(1) - counterfactual_leaves).detach()
     through_branches = (p - p.detach()).to(leaf.dtype).unsqueeze(1) @ right_minus_left
     return leaf + through_branches.squeeze(1).to(leaf.dtype)
+
+
+def straight_through_weights(logits: Tensor, noise: Tensor, right: Tensor, temperature: float) -> Tensor:
+    """Return how much is written to the attended leaf and to the counterfactual ones, with a gradient to the branches.
+
+    The attended leaf has weight 1 and the others 0. Like those of :func:`straight_through_read`, each branch moves
+    weight between the attended leaf and the one that was reached on its other side, by ``p_j - stopgrad(p_j)``. A write
+    ``h := w WRITE(h) + (1 - w) h`` to all of them then tells the branches what the loss would have been elsewhere, to
+    first order.
+
+    Args:
+        logits: SEARCH along the path, ``[batch, depth]``, with gradients.
+        noise: The noise with which the branches were sampled, ``[batch, depth]``.
+        right: Whether the descent went right at each level, ``[batch, depth]`` of 0 and 1.
+        temperature: Of the relaxation.
+
+    Returns:
+        ``[batch, depth + 1]``: the attended leaf first, then the counterfactual ones from the root down.
+    """
+    p = torch.sigmoid((logits + noise) / temperature)
+    moved = ((p - p.detach()) * (2 * right - 1)).to(logits.dtype)
+    return torch.cat((1 + moved.sum(dim=1, keepdim=True), -moved), dim=1)
 
 
 def leaf_probabilities(tree: Tree, query: Tensor, search: Search) -> tuple[Tensor, Tensor]:

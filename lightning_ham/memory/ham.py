@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lightning_ham.memory import fused
 from lightning_ham.memory.attention import (
+    COUNTERFACTUAL_MODES,
     AttentionMode,
     check_mode,
     descend,
@@ -17,11 +18,21 @@ from lightning_ham.memory.attention import (
     path_entropy,
     path_log_prob,
     straight_through_read,
+    straight_through_weights,
     went_right,
 )
 from lightning_ham.memory.engine import Engine, check_engine
 from lightning_ham.memory.transforms import Embed, JoinKind, Search, Write, make_join
-from lightning_ham.memory.tree import Tree, build, gather_rows, path_rows, rejoin_path, replace_rows
+from lightning_ham.memory.tree import (
+    Tree,
+    build,
+    check_num_leaves,
+    gather_rows,
+    path_rows,
+    rejoin_path,
+    rejoin_paths,
+    replace_rows,
+)
 
 
 class Access(NamedTuple):
@@ -38,9 +49,12 @@ class Access(NamedTuple):
     siblings: Tensor
     """The nodes beside them, from the level below the root to the leaves, ``[batch, depth, leaf_size]``."""
     weights: Tensor
-    """Probability of every leaf, ``[batch, num_leaves]``, for ``soft``; ``[batch, 0]`` for the hard modes."""
+    """How much is written: for ``soft`` to every leaf, ``[batch, num_leaves]``; for ``straight_through_write`` to the
+    attended leaf and to ``others``, 1 and 0 with a gradient, ``[batch, depth + 1]``; else ``[batch, 0]``."""
     tree: Tree
     """The memory's state, which :meth:`HierarchicalAttentiveMemory.write` changes."""
+    others: Tensor | None = None
+    """For ``straight_through_write``, heap rows of leaves that could have been written instead, ``[batch, depth]``."""
 
     @property
     def log_prob(self) -> Tensor:
@@ -53,7 +67,9 @@ class Access(NamedTuple):
 
         Over sampled paths its mean is the entropy of the choice of a leaf, which is what it is for ``soft``.
         """
-        return torch.special.entr(self.weights).sum(dim=1) if self.weights.shape[1] else path_entropy(self.logits)
+        if self.weights.shape[1] and self.others is None:
+            return torch.special.entr(self.weights).sum(dim=1)
+        return path_entropy(self.logits)
 
 
 class HierarchicalAttentiveMemory(nn.Module):
@@ -69,7 +85,7 @@ class HierarchicalAttentiveMemory(nn.Module):
         leaf_size: Numbers per node of the tree (d in the paper).
         hidden_size: Units in the hidden layer of EMBED, JOIN and SEARCH; ``leaf_size`` if not given.
         join: ``gated`` (a choice between the children, the default) or ``mlp`` (the paper's).
-        temperature: Of the relaxed branches of ``straight_through``.
+        temperature: Of the relaxed branches of ``straight_through`` and ``straight_through_write``.
         real_inputs: How many of the first numbers of a cell are reals in [0, 1] rather than bits.
         engine: Which implementation runs whole episodes; it changes the speed, not the numbers.
     """
@@ -123,6 +139,19 @@ class HierarchicalAttentiveMemory(nn.Module):
             occupied = torch.ones(inputs.shape[:2], dtype=torch.bool, device=inputs.device)
         return build(self.embed(inputs, occupied), self.join)
 
+    def init_blank(self, batch: int, num_leaves: int) -> Tree:
+        """Return trees whose leaves are all blank; ``num_leaves`` is a power of two.
+
+        In such a tree all nodes of a level are equal, so this takes log n JOINs.
+        """
+        check_num_leaves(num_leaves)
+        levels = [self.embed.blank]
+        while 1 << len(levels) <= num_leaves:
+            levels.append(self.join(levels[-1], levels[-1]))
+        unused = torch.zeros_like(self.embed.blank).unsqueeze(0)
+        rows = [level.expand(1 << depth, -1) for depth, level in enumerate(reversed(levels))]
+        return Tree(torch.cat((unused, *rows)).expand(batch, -1, -1).contiguous())
+
     def attend(
         self,
         tree: Tree,
@@ -135,7 +164,7 @@ class HierarchicalAttentiveMemory(nn.Module):
         Args:
             tree: The memory's state.
             query: The controller's state, ``[batch, query_size]``.
-            attention: ``reinforce``, ``straight_through`` or ``soft`` for training, ``argmax`` for evaluation.
+            attention: ``argmax`` for evaluation, any other mode for training.
             generator: Source of the samples; torch's global one if not given.
         """
         check_mode(attention)
@@ -143,7 +172,7 @@ class HierarchicalAttentiveMemory(nn.Module):
             return self._attend_softly(tree, query)
         depth = tree.depth
         noise = draw_noise(len(query), depth, attention, query, generator)
-        if attention != "straight_through" and self._use_fused(tree, query):
+        if attention not in COUNTERFACTUAL_MODES and self._use_fused(tree, query):
             rows, logits, path, siblings = fused.attend(self.search, tree, query, noise)
             leaf = rows - tree.num_leaves
             return Access(path[:, depth], leaf, logits, path, siblings, logits.new_zeros(len(query), 0), tree)
@@ -151,10 +180,15 @@ class HierarchicalAttentiveMemory(nn.Module):
         path, siblings, tree = self._beside_path(tree, descent.leaf_rows)
         logits = self.search(path[:, :depth], query)
         read, leaf = path[:, depth], descent.leaf_rows - tree.num_leaves
-        if attention == "straight_through":
+        if attention in COUNTERFACTUAL_MODES:
             counterfactual_leaves, _ = gather_rows(Tree(tree.nodes.detach()), descent.counterfactual_rows)
             right = went_right(leaf, depth)
             read = straight_through_read(read, counterfactual_leaves, logits, descent.noise, right, self.temperature)
+        if attention == "straight_through_write":
+            weights = straight_through_weights(
+                self.search(path[:, :depth].detach(), query), descent.noise, went_right(leaf, depth), self.temperature
+            )
+            return Access(read, leaf, logits, path, siblings, weights, tree, descent.counterfactual_rows)
         return Access(read, leaf, logits, path, siblings, logits.new_zeros(len(query), 0), tree)
 
     def _attend_softly(self, tree: Tree, query: Tensor) -> Access:
@@ -181,14 +215,29 @@ class HierarchicalAttentiveMemory(nn.Module):
             in_place: Overwrite that tree instead of copying it: O(log n), only where no gradient is needed.
         """
         tree = access.tree
+        if access.others is not None:
+            rows = torch.cat((access.leaf.unsqueeze(1) + tree.num_leaves, access.others), dim=1)
+            leaves, tree = gather_rows(tree, rows)
+            leaves = torch.lerp(leaves, self.write_leaf(leaves, query), access.weights.unsqueeze(-1))
+            return rejoin_paths(tree, rows, leaves, self.join)
         if access.weights.shape[1]:
             weights = access.weights.unsqueeze(-1)
             return build(torch.lerp(tree.leaves, self.write_leaf(tree.leaves, query), weights), self.join)
         if in_place and self._use_fused(tree, query):
             fused.write_in_place(self, tree, access.leaf + tree.num_leaves, query)
             return tree
+        return self.put(access, self.write_leaf(access.path[:, -1], query), in_place=in_place)
+
+    def put(self, access: Access, leaf: Tensor, *, in_place: bool = False) -> Tree:
+        """Put a vector where a hard descent arrived, without WRITE, and re-join its ancestors.
+
+        Args:
+            access: What :meth:`attend` returned; the tree that it read from is the one that is changed.
+            leaf: The new leaf, ``[batch, leaf_size]``.
+            in_place: Overwrite that tree instead of copying it: O(log n), only where no gradient is needed.
+        """
+        tree = access.tree
         rows = path_rows(access.leaf + tree.num_leaves, tree.depth)
-        leaf = self.write_leaf(access.path[:, -1], query)
         path = rejoin_path(rows, leaf, access.siblings, self.join)
         return replace_rows(tree, rows, path, in_place=in_place)
 

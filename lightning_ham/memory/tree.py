@@ -190,3 +190,27 @@ def rejoin_path(rows: Tensor, leaf: Tensor, siblings: Tensor, join: Join) -> Ten
         came_from_right = is_right[:, level]
         path.append(join(torch.where(came_from_right, sibling, node), torch.where(came_from_right, node, sibling)))
     return torch.stack(path[::-1], dim=1)
+
+
+def rejoin_paths(tree: Tree, rows: Tensor, leaves: Tensor, join: Join) -> Tree:
+    """Put leaves at the end of a path and of what branches off from it, and recompute all nodes above: Theta(log^2 n).
+
+    Args:
+        tree: The tree.
+        rows: Heap rows of the path's leaf, and of a leaf under the node that the path leaves aside at each level, from
+            the root down, ``[batch, depth + 1]``.
+        leaves: Their new values, ``[batch, depth + 1, leaf_size]``.
+        join: JOIN.
+    """
+    all_rows, all_values = [rows], [leaves]
+    values = leaves
+    for level in range(tree.depth, 0, -1):
+        # The last one has arrived beside the path; the others have siblings that nothing has changed.
+        siblings, tree = gather_rows(tree, rows[:, 1:level] ^ 1)
+        siblings = torch.cat((values[:, level:], siblings), dim=1)
+        values, is_right = values[:, :level], (rows[:, :level] & 1).bool().unsqueeze(-1)
+        values = join(torch.where(is_right, siblings, values), torch.where(is_right, values, siblings))
+        rows = rows[:, :level] >> 1
+        all_rows.append(rows)
+        all_values.append(values)
+    return replace_rows(tree, torch.cat(all_rows, dim=1), torch.cat(all_values, dim=1))

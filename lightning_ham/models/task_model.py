@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from lightning_ham.controllers import Controller, Rollout, complete_options, make_controller
+from lightning_ham.controllers.raw_ham import RawHAM
 from lightning_ham.memory import AttentionMode, HierarchicalAttentiveMemory
+from lightning_ham.models.online import OpenStructure
 from lightning_ham.tasks import Episodes, capacity_for, get_task
+from lightning_ham.tasks.structures import Structure
 
 
 class TraceStep(TypedDict):
@@ -109,11 +112,28 @@ class TaskModel(nn.Module):
             self.task.check(instance)
         answers: list[Any] = [None] * len(instances)
         for positions in self._batches(instances, batch_size):
-            outputs, _, lengths = self._run([instances[i] for i in positions])
-            for position, length, bits in zip(positions, lengths, outputs, strict=True):
+            inputs, outputs, _, lengths = self._run([instances[i] for i in positions])
+            for position, length, cells, bits in zip(positions, lengths, inputs, outputs, strict=True):
                 # Longer neighbours have given it more timesteps than its own.
-                answers[position] = self.task.decode(bits[: self.task.timesteps_for(length)])
+                answers[position] = self.task.decode(bits[: self.task.timesteps_for(length)], cells)
         return answers
+
+    def open(self, capacity: int) -> OpenStructure:
+        """Open the data structure that the model has learned, empty; its elements will be in the memory alone.
+
+        Args:
+            capacity: Most elements at a time.
+
+        Raises:
+            ValueError: If the model's task is no data structure, its controller is not ``raw_ham``, or the capacity is
+                below 1.
+        """
+        if not isinstance(self.task, Structure) or not isinstance(self.controller, RawHAM):
+            raise ValueError(
+                "Expected a model of a data structure (stack, queue or priority_queue) with the controller 'raw_ham', "
+                f"but got one of {self.task_name!r} with {self.controller_name!r}."
+            )
+        return OpenStructure(self.task, self.controller, capacity)
 
     def trace(self, instance: Any) -> Trace:
         """Answer one instance and tell, for every access, the leaf attended and the branch probabilities.
@@ -128,7 +148,7 @@ class TaskModel(nn.Module):
                 "which has none."
             )
         self.task.check(instance)
-        outputs, rollout, (length,) = self._run([instance])
+        inputs, outputs, rollout, (length,) = self._run([instance])
         bits = outputs[0].long().tolist()
         per_output = rollout.leaves.shape[1] // len(bits)
         steps: list[TraceStep] = [
@@ -140,7 +160,7 @@ class TaskModel(nn.Module):
         return {
             "num_leaves": capacity_for(length),
             "steps": steps,
-            "answer": self.task.decode(outputs[0]),
+            "answer": self.task.decode(outputs[0], inputs[0]),
         }
 
     def _batches(self, instances: Sequence[Any], batch_size: int) -> Iterator[list[int]]:
@@ -153,11 +173,12 @@ class TaskModel(nn.Module):
                 yield positions[start : start + batch_size]
 
     @torch.inference_mode()
-    def _run(self, instances: Sequence[Any]) -> tuple[Tensor, Rollout, list[int]]:
+    def _run(self, instances: Sequence[Any]) -> tuple[Tensor, Tensor, Rollout, list[int]]:
         """Run instances deterministically, without their right answers.
 
         Returns:
-            The output bits ``[batch, timesteps, output_size]`` on the CPU, what the controller did, and the lengths.
+            The cells ``[batch, capacity, input_size]`` and the output bits ``[batch, timesteps, output_size]``, on the
+            CPU, what the controller did, and the lengths.
         """
         inputs, occupied, lengths = self.task.encode_inputs(instances)
         timesteps = max(map(self.task.timesteps_for, lengths.tolist()))
@@ -167,4 +188,4 @@ class TaskModel(nn.Module):
             rollout: Rollout = self.controller(inputs.to(self.device), occupied.to(self.device), timesteps, "argmax")
         finally:
             self.train(was_training)
-        return (rollout.outputs > 0).cpu(), rollout, lengths.tolist()
+        return inputs, (rollout.outputs > 0).cpu(), rollout, lengths.tolist()

@@ -5,11 +5,12 @@ from typing import Any
 
 from lightning_ham.registry import Registry
 from lightning_ham.tasks.sequences import Add, Merge, Reverse, Search, Sort
+from lightning_ham.tasks.structures import PriorityQueue, Queue, Stack
 from lightning_ham.tasks.task import Task
 
 _TASKS: Registry[Callable[[], Task[Any, Any]]] = Registry(
     "task",
-    {task.name: task for task in (Add, Merge, Reverse, Search, Sort)},
+    {task.name: task for task in (Add, Merge, PriorityQueue, Queue, Reverse, Search, Sort, Stack)},
     group="lightning_ham.tasks",
 )
 

@@ -41,6 +41,8 @@ class Task(ABC, Generic[Instance, Answer]):
     """Timesteps before the first symbol; nothing is scored in them."""
     predicts_end: ClassVar[bool] = True
     """Whether the last output bit is an end flag, set in one more timestep after the last symbol."""
+    num_hints: ClassVar[int] = 0
+    """Last bits of a symbol that training may use as hints; they are neither scored nor part of an answer."""
     has_hard_cases: ClassVar[bool] = False
     """Whether `draw` can make instances that are harder than uniform ones."""
 
@@ -56,6 +58,17 @@ class Task(ABC, Generic[Instance, Answer]):
         """The number of symbols in the answer to an instance of this length; by default one for each cell."""
         return length
 
+    def symbols_that_count(self, cells: Tensor, num_symbols: int) -> Tensor:
+        """Which symbols belong to the answer, bool of shape [..., num_symbols].
+
+        By default all do. Those that do not are not scored, and `symbols_to_answer` does not see them.
+
+        Args:
+            cells: What the instances begin with, [..., at least the longest length, input_size].
+            num_symbols: The number of symbols that are put out, the others among them.
+        """
+        return torch.ones(*cells.shape[:-2], num_symbols, dtype=torch.bool, device=cells.device)
+
     @abstractmethod
     def instance_to_cells(self, instance: Instance) -> Tensor:
         """A valid instance as cells, float32 of shape [length, input_size]."""
@@ -66,11 +79,16 @@ class Task(ABC, Generic[Instance, Answer]):
 
     @abstractmethod
     def answer_to_symbols(self, answer: Answer, length: int) -> Tensor:
-        """The answer to an instance of this length as symbols, float32 of shape [symbols, symbol bits]."""
+        """The answer as the symbols that count, float32 of shape [symbols, symbol bits].
+
+        Args:
+            answer: The answer to an instance.
+            length: The instance's length.
+        """
 
     @abstractmethod
     def symbols_to_answer(self, symbols: Tensor) -> Answer:
-        """The answer that these symbols, [symbols, symbol bits], spell.
+        """The answer that these symbols, [symbols, symbol bits], those that count, spell.
 
         A model that decides on its own end may have put out any number of them.
         """
@@ -87,7 +105,8 @@ class Task(ABC, Generic[Instance, Answer]):
 
         Returns:
             Cells, float32 of shape [batch, longest length, input_size], and symbols, float32 of shape [batch,
-            most symbols, symbol bits]. What lies beyond a row's own length or number of symbols is ignored.
+            most symbols, symbol bits]. What lies beyond a row's own length or number of symbols, and a symbol that
+            does not count, is ignored.
         """
 
     def instance_length(self, instance: Instance) -> int:
@@ -145,10 +164,12 @@ class Task(ABC, Generic[Instance, Answer]):
                 where None.
         """
         cells, lengths = self._cells(instances)
-        symbols = [
-            self.answer_to_symbols(self.oracle(instance), length)
-            for instance, length in zip(instances, lengths.tolist(), strict=True)
-        ]
+        symbols = []
+        for instance, row, length in zip(instances, cells, lengths.tolist(), strict=True):
+            counts = self.symbols_that_count(row, self.num_symbols(length))
+            answer = self.answer_to_symbols(self.oracle(instance), length)
+            symbols.append(answer.new_zeros(len(counts), answer.shape[1]))
+            symbols[-1][counts] = answer
         capacity = _checked_capacity(capacity, int(lengths.max()))
         return self._assemble(cells, pad_sequence(symbols, batch_first=True), lengths, capacity)
 
@@ -172,10 +193,14 @@ class Task(ABC, Generic[Instance, Answer]):
         cells = [self.instance_to_cells(instance) for instance in instances]
         return pad_sequence(cells, batch_first=True), torch.tensor([len(rows) for rows in cells])
 
-    def decode(self, outputs: Tensor) -> Answer:
-        """Read the answer from the output bits of one episode, [timesteps, output_size], bool or 0 and 1.
+    def decode(self, outputs: Tensor, inputs: Tensor | None = None) -> Answer:
+        """Read the answer from the output bits of one episode.
 
         What comes after the first end flag is ignored. Where no end flag is set, every timestep is read.
+
+        Args:
+            outputs: Bool or 0 and 1, of shape [timesteps, output_size].
+            inputs: The episode's cells, [at least its length, input_size]; needed where not all symbols count.
         """
         if outputs.ndim != 2 or outputs.shape[1] != self.output_size:
             raise ValueError(
@@ -187,11 +212,33 @@ class Task(ABC, Generic[Instance, Answer]):
         if self.predicts_end:
             before_end = symbols[:, -1].cumsum(0) == 0
             symbols = symbols[before_end, :-1]
+        if inputs is not None:
+            symbols = symbols[self.symbols_that_count(inputs, len(symbols))]
         return self.symbols_to_answer(symbols)
 
     def decode_inputs(self, inputs: Tensor, occupied: Tensor) -> Instance:
         """Read an instance from one episode's inputs, [capacity, input_size], and occupied, [capacity]."""
         return self.cells_to_instance(inputs[occupied])
+
+    def hinted(self, episodes: Episodes) -> Tensor:
+        """Which bits of these episodes' targets are hints, bool of shape [batch, timesteps, output_size]."""
+        hinted = torch.zeros_like(episodes.scored)
+        if self.num_hints:
+            end = hinted.shape[2] - self.predicts_end
+            timesteps = self._timesteps(episodes.lengths)
+            clock = torch.arange(hinted.shape[1], device=timesteps.device)
+            hinted[:, :, end - self.num_hints : end] = self._is_symbol(timesteps, clock).unsqueeze(-1)
+        return hinted
+
+    def _timesteps(self, lengths: Tensor) -> Tensor:
+        """The number of timesteps of episodes of these lengths, [batch], as [batch, 1]."""
+        distinct, row_to_distinct = torch.unique(lengths, return_inverse=True)
+        timesteps = torch.tensor([self.timesteps_for(length) for length in distinct.tolist()], device=lengths.device)
+        return timesteps[row_to_distinct].unsqueeze(1)
+
+    def _is_symbol(self, timesteps: Tensor, clock: Tensor) -> Tensor:
+        """Whether a symbol is put out at each time of the clock, bool of shape [batch, times]."""
+        return (clock >= self.silent_timesteps) & (clock < timesteps - int(self.predicts_end))
 
     def _draw_lengths(self, batch_size: int, low: int, high: int, generator: torch.Generator | None) -> Tensor:
         """Lengths, int64 of shape [batch], uniform over the valid ones from ``low`` to ``high``."""
@@ -207,15 +254,16 @@ class Task(ABC, Generic[Instance, Answer]):
 
     def _assemble(self, cells: Tensor, symbols: Tensor, lengths: Tensor, capacity: int) -> Episodes:
         """Pad to the capacity, blank what is beyond each row's length, add end flags, mark what is scored."""
-        distinct, row_to_distinct = torch.unique(lengths, return_inverse=True)
-        timesteps = torch.tensor([self.timesteps_for(length) for length in distinct.tolist()])
-        timesteps = timesteps[row_to_distinct].unsqueeze(1)  # [batch, 1]
+        timesteps = self._timesteps(lengths)
         clock = torch.arange(int(timesteps.max()))
-        is_symbol = (clock >= self.silent_timesteps) & (clock < timesteps - int(self.predicts_end))
-        is_symbol = is_symbol.unsqueeze(-1)  # [batch, timesteps, 1]
+        is_symbol = self._is_symbol(timesteps, clock).unsqueeze(-1)  # [batch, timesteps, 1]
 
-        targets = pad(symbols, (0, 0, self.silent_timesteps, int(self.predicts_end))) * is_symbol
-        scored = is_symbol.repeat(1, 1, targets.shape[-1])
+        beside_symbols = (self.silent_timesteps, int(self.predicts_end))
+        counts = pad(self.symbols_that_count(cells, len(clock) - sum(beside_symbols)), beside_symbols)
+        counts = is_symbol & counts.unsqueeze(-1)
+        targets = pad(symbols, (0, 0, *beside_symbols)) * counts
+        scored = counts.repeat(1, 1, targets.shape[-1])
+        scored[:, :, scored.shape[2] - self.num_hints :] = False
         if self.predicts_end:
             is_end = (clock == timesteps - 1).unsqueeze(-1)
             targets = torch.cat([targets, is_end], dim=-1)  # [batch, timesteps, output_size]

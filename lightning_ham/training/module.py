@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from lightning_ham.controllers import Rollout
 from lightning_ham.memory import Engine, HierarchicalAttentiveMemory
 from lightning_ham.memory.engine import check_engine
-from lightning_ham.models import TaskModel, Trace
+from lightning_ham.models import OpenStructure, TaskModel, Trace
 from lightning_ham.tasks import Episodes
 from lightning_ham.training import losses
 from lightning_ham.training.datamodule import TaskDataModule, stream_seed
 from lightning_ham.training.metrics import SequenceErrors
 
-TrainingAttention = Literal["reinforce", "straight_through", "soft"]
+TrainingAttention = Literal["reinforce", "straight_through", "straight_through_write", "soft"]
 Reward = Literal["log_likelihood", "bit_accuracy"]
 Baseline = Literal["learned", "leave_one_out", "none"]
 
@@ -76,13 +76,15 @@ class HAMModule(LightningModule):
         task: Name of the task.
         controller: Name of the controller.
         controller_options: The controller's keyword arguments; those not given keep their defaults.
-        attention: How leaves are chosen in training: ``straight_through``, ``reinforce`` (the paper's) or ``soft`` (the
-            paper's Appendix A). A controller without a memory is trained alike by all three.
+        attention: How leaves are chosen in training: ``straight_through``, ``straight_through_write`` (where what is
+            read at a write is not scored), ``reinforce`` (the paper's) or ``soft`` (the paper's Appendix A). A
+            controller without a memory is trained alike by all of them.
         reinforce: Options of ``reinforce``; only for that attention.
         learning_rate: Of Adam, at the start.
         final_learning_rate: Fraction of ``learning_rate`` left at the Trainer's last step; exponential decay.
         entropy_bonus: Weight of the branches' entropy per access, at the start.
         final_entropy_bonus: Fraction of ``entropy_bonus`` that is left at the Trainer's last step.
+        hint_weight: Weight of the error in hint bits, in tasks that have any (see :class:`lightning_ham.tasks.Task`).
         seed: Seed of the sampled branches; every batch and rank has a stream of its own.
         engine: Which implementation runs the episodes: ``auto``, or one that :data:`lightning_ham.memory.Engine` lists.
             It changes the speed, not what is learned, and is no part of the model.
@@ -99,6 +101,7 @@ class HAMModule(LightningModule):
         final_learning_rate: float = 0.05,
         entropy_bonus: float = 0.003,
         final_entropy_bonus: float = 0.1,
+        hint_weight: float = 1.0,
         seed: int = 0,
         engine: Engine = "auto",
     ) -> None:
@@ -114,6 +117,8 @@ class HAMModule(LightningModule):
             raise ValueError(f"Expected argument `learning_rate` to be positive, but got {learning_rate}.")
         if entropy_bonus < 0:
             raise ValueError(f"Expected argument `entropy_bonus` to be at least 0, but got {entropy_bonus}.")
+        if hint_weight < 0:
+            raise ValueError(f"Expected argument `hint_weight` to be at least 0, but got {hint_weight}.")
         for name, fraction in {
             "final_learning_rate": final_learning_rate,
             "final_entropy_bonus": final_entropy_bonus,
@@ -136,6 +141,7 @@ class HAMModule(LightningModule):
                 "final_learning_rate": final_learning_rate,
                 "entropy_bonus": entropy_bonus,
                 "final_entropy_bonus": final_entropy_bonus,
+                "hint_weight": hint_weight,
                 "seed": seed,
                 "engine": engine,
             }
@@ -146,6 +152,7 @@ class HAMModule(LightningModule):
         self.final_learning_rate = final_learning_rate
         self.entropy_bonus = entropy_bonus
         self.final_entropy_bonus = final_entropy_bonus
+        self.hint_weight = hint_weight
         self.seed = seed
         if self.reinforce and self.reinforce.baseline == "learned":
             self.baseline = nn.Linear(self.model.controller_size, 1)
@@ -162,6 +169,10 @@ class HAMModule(LightningModule):
     def solve(self, instances: list[Any]) -> list[Any]:
         """Answer instances of the task; see :meth:`lightning_ham.models.TaskModel.solve`."""
         return self.model.solve(instances)
+
+    def open(self, capacity: int) -> OpenStructure:
+        """Open the data structure that was learned; see :meth:`lightning_ham.models.TaskModel.open`."""
+        return self.model.open(capacity)
 
     def trace(self, instance: Any) -> Trace:
         """Tell what the model attends to in one instance; see :meth:`lightning_ham.models.TaskModel.trace`."""
@@ -189,6 +200,7 @@ class HAMModule(LightningModule):
         parts = self.loss_parts(rollout, batch)
         bonus = self.entropy_bonus * self.final_entropy_bonus**self.progress
         loss = parts["nll"] - bonus * parts["entropy"] + parts.get("policy", 0.0) + parts.get("baseline", 0.0)
+        loss = loss + self.hint_weight * parts.get("hint", 0.0)
         if self.trainer.world_size > 1:
             # A tree of one leaf has nothing to search or to join, but DDP waits for a gradient of every parameter.
             loss = loss + 0.0 * sum(parameter.sum() for parameter in self.parameters())
@@ -208,6 +220,10 @@ class HAMModule(LightningModule):
             "nll": -losses.masked_mean(likelihood, scored),
             "entropy": losses.masked_mean(rollout.entropies, counts),
         }
+        if self.model.task.num_hints:
+            hinted = self.model.task.hinted(batch)
+            hints = losses.log_likelihood(rollout.outputs, batch.targets, hinted)
+            parts["hint"] = -losses.masked_mean(hints, hinted.any(dim=-1))
         options = self.reinforce
         if options is None or per_output == 0:  # without a memory there is no choice to reward
             return parts

@@ -115,7 +115,7 @@ def test_unknown_controller():
 
 
 def test_names(install):
-    built_in = ["lstm", "lstm_attention", "lstm_ham"]
+    built_in = ["lstm", "lstm_attention", "lstm_ham", "raw_ham"]
     assert controller_names() == built_in
     install("small = ham_controllers:Small", "absent = no_such_module:Controller")
     assert controller_names() == ["absent", *built_in, "small"]

@@ -12,7 +12,7 @@ from lightning_ham.models import TaskModel
 from lightning_ham.tasks import InstanceError, capacity_for, get_task, task_names
 
 SMALL = {"controller_size": 8, "leaf_size": 6}
-BUILT_IN = ["add", "merge", "reverse", "search", "sort"]
+BUILT_IN = ["add", "merge", "priority_queue", "queue", "reverse", "search", "sort", "stack"]
 
 
 def make_model(task: str, *, ends: bool = True, **options) -> TaskModel:
@@ -55,7 +55,7 @@ def mixed(task: str) -> list:
     bounds = [(9, 11), (4, 5), (31, 33), (4, 4), (12, 16), (6, 7), (5, 6), (17, 30), (8, 8), (4, 8), (14, 16)]
     if task != "add":
         bounds += [(2, 2), (3, 3), (2, 3)]
-    if task not in ("add", "search"):
+    if get_task(task).min_length == 1:
         bounds += [(1, 1), (1, 1)]
     return instances_of(task, bounds)
 

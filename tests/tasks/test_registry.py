@@ -8,8 +8,18 @@ import pytest
 
 from lightning_ham.tasks import get_task, task_names
 from lightning_ham.tasks.sequences import Add, Merge, Reverse, Search, Sort
+from lightning_ham.tasks.structures import PriorityQueue, Queue, Stack
 
-BUILT_IN = {"add": Add, "merge": Merge, "reverse": Reverse, "search": Search, "sort": Sort}
+BUILT_IN = {
+    "add": Add,
+    "merge": Merge,
+    "priority_queue": PriorityQueue,
+    "queue": Queue,
+    "reverse": Reverse,
+    "search": Search,
+    "sort": Sort,
+    "stack": Stack,
+}
 
 Install = Callable[[str, str, str], None]
 

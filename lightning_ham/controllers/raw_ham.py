@@ -1,0 +1,83 @@
+"""The raw HAM: a memory as a data structure, with no LSTM (section 4.3 of the paper)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lightning_ham.controllers.rollout import Rollout
+from lightning_ham.controllers.unroll import unroll_queries
+from lightning_ham.memory import AttentionMode, HierarchicalAttentiveMemory, JoinKind
+
+
+class RawHAM(nn.Module):
+    """A memory that is blank at first, and carries out one operation a timestep.
+
+    The operation takes the controller's place: embedded by EMBED, it is the query of SEARCH and of WRITE. What is put
+    out depends on the value read alone. The tree has as many leaves as there are cells in the input, so that every
+    operation could write to a leaf of its own.
+
+    Args:
+        input_size: Numbers per input cell, that is per operation (b in the paper).
+        output_size: Bits per output symbol.
+        leaf_size: Numbers per node of the tree, and per embedded operation (d and l in the paper).
+        hidden_size: Units in the hidden layers of the memory's transformations; ``leaf_size`` if not given.
+        join: ``gated`` or ``mlp``.
+        temperature: Of the relaxed branches of ``straight_through`` and ``straight_through_write``.
+    """
+
+    accesses_per_output = 1
+
+    def __init__(
+        self,
+        input_size: int,
+        output_size: int,
+        leaf_size: int = 32,
+        hidden_size: int | None = None,
+        join: JoinKind = "gated",
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if output_size < 1:
+            raise ValueError(f"Expected argument `output_size` to be at least 1, but got {output_size}.")
+        self.memory = HierarchicalAttentiveMemory(input_size, leaf_size, leaf_size, hidden_size, join, temperature)
+        hidden = hidden_size or leaf_size
+        self.head = nn.Sequential(nn.Linear(leaf_size, hidden), nn.ReLU(), nn.Linear(hidden, output_size))
+
+    @property
+    def controller_size(self) -> int:
+        """Numbers in an embedded operation, which is all the state that there is beside the tree."""
+        return self.memory.leaf_size
+
+    def forward(
+        self,
+        inputs: Tensor,
+        occupied: Tensor,
+        timesteps: int,
+        attention: AttentionMode = "argmax",
+        generator: torch.Generator | None = None,
+    ) -> Rollout:
+        """Run a batch of episodes.
+
+        Args:
+            inputs: The operations in their order, ``[batch, num_leaves, input_size]``; ``num_leaves`` is a power of 2.
+            occupied: Which cells hold an operation, ``[batch, num_leaves]``.
+            timesteps: Operations to carry out, and symbols to put out; at most ``num_leaves``.
+            attention: How leaves are chosen; see :mod:`lightning_ham.memory.attention`.
+            generator: Source of the samples; torch's global one if not given.
+        """
+        if timesteps > inputs.shape[1]:
+            raise ValueError(
+                f"Expected at most as many timesteps as cells ({inputs.shape[1]}), but got {timesteps}: raw_ham "
+                "carries out one operation a timestep. Tasks that are no data structures need the controller lstm_ham."
+            )
+        queries = self.memory.embed(inputs[:, :timesteps], occupied[:, :timesteps])
+        episode = unroll_queries(self.memory, queries, inputs.shape[1], attention, generator)
+        return Rollout(
+            outputs=self.head(episode.reads),
+            states=queries,
+            log_probs=episode.log_probs,
+            entropies=episode.entropies,
+            leaves=episode.leaves,
+            branch_probs=torch.sigmoid(episode.logits),
+        )

@@ -1,0 +1,271 @@
+"""The three data structures of the HAM paper's raw HAM (arXiv 1602.03218): stack, FIFO queue and priority queue."""
+
+import heapq
+from abc import abstractmethod
+from collections import deque
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from lightning_ham.tasks.checks import expect_integer, expect_list, mismatch
+from lightning_ham.tasks.episode import from_bits, to_bits
+from lightning_ham.tasks.task import Task
+
+Operation = tuple[str] | tuple[str, int] | tuple[str, int, int]
+"""``("push", value)``, ``("push", priority, value)`` or ``("pop",)``."""
+Operations = list[Operation]
+
+VALUE_BITS = 5
+NUM_VALUES = 1 << VALUE_BITS
+PRIORITY_BITS = 5
+NUM_PRIORITIES = 1 << PRIORITY_BITS
+
+
+class Structure(Task[Operations, list[int]]):
+    """Carry out operations on a data structure that is empty at first, one a timestep.
+
+    An instance is a list of operations; its length is their number. A cell is a flag that is 1 for a pop, and
+    the operands' bits, most significant first, zeros for a pop. Only the value put out at a
+    pop is scored. The last output bit is a hint for training: whether the operation found an element where it
+    went, as a pop must and a push must not. There is no end flag, as there is an output for every operation.
+
+    Operation t of m is a pop with probability t/m unless the structure is empty, as in the paper. In a hard case the
+    structure is filled and then emptied: pushes are nine times as likely as pops before a uniformly chosen
+    operation, and pops from there on.
+    """
+
+    output_size = VALUE_BITS + 1
+    min_length = 2  # the shortest that is sampled: one operation alone would be a push, and nothing scored
+    predicts_end = False
+    num_hints = 1
+    has_hard_cases = True
+
+    operands: ClassVar[tuple[str, ...]] = ("value",)
+    """What a push is given, in its order; the last is what a pop puts out."""
+    last_in_first_out: ClassVar[bool] = False
+    """Whether elements come out in the reverse of the order in which they would have to go in again."""
+
+    def operation_to_cell(self, operation: Operation) -> Tensor:
+        """A valid operation as a cell, float32 of shape [input_size]."""
+        return self.instance_to_cells([operation])[0]
+
+    def check_operation(self, operation: object, place: str = "") -> bool:
+        """Raise `InstanceError` unless this is an operation; return whether it is a pop.
+
+        Whether there is something to pop is not known here.
+        """
+        pushed = ", ".join(("'push'", *self.operands))
+        wanted = f"('pop',) or ({pushed})"
+        if not isinstance(operation, list | tuple):
+            raise mismatch(wanted, type(operation).__name__, place)
+        if list(operation) == ["pop"]:
+            return True
+        if not operation or operation[0] != "push" or len(operation) != 1 + len(self.operands):
+            raise mismatch(wanted, operation, place)
+        for name, operand in zip(self.operands, operation[1:], strict=True):
+            plural = {"value": "values", "priority": "priorities"}[name]
+            expect_integer(operand, plural, place, limit=NUM_VALUES if name == "value" else NUM_PRIORITIES)
+        return False
+
+    def check(self, instance: object) -> None:
+        size = 0
+        for index, operation in enumerate(expect_list(instance, "operations"), 1):
+            place = f"operation {index}"
+            size += -1 if self.check_operation(operation, place) else 1
+            if size < 0:
+                raise mismatch("something to pop", f"an empty {self.name.replace('_', ' ')}", place)
+
+    def instance_to_cells(self, instance: Operations) -> Tensor:
+        rows = [(1, 0) if operation[0] == "pop" else (0, self._operand(operation)) for operation in instance]
+        is_pop, operands = torch.tensor(rows).unbind(1)
+        return _cells(is_pop, operands, self.input_size - 1)
+
+    def cells_to_instance(self, cells: Tensor) -> Operations:
+        operations: Operations = []
+        for is_pop, operand in zip(cells[:, 0].tolist(), from_bits(cells[:, 1:]).tolist(), strict=True):
+            pushed = (operand,) if len(self.operands) == 1 else divmod(operand, NUM_VALUES)
+            operations.append(("pop",) if is_pop else ("push", *pushed))
+        return operations
+
+    def symbols_that_count(self, cells: Tensor, num_symbols: int) -> Tensor:
+        return cells[..., :num_symbols, 0] == 1
+
+    def decode(self, outputs: Tensor, inputs: Tensor | None = None) -> list[int]:
+        if inputs is None:
+            raise ValueError(
+                "Expected the episode's inputs beside its outputs, which do not tell the pops, but got none"
+            )
+        return super().decode(outputs, inputs)
+
+    def answer_to_symbols(self, answer: list[int], length: int) -> Tensor:
+        values = to_bits(torch.tensor(answer, dtype=torch.long), VALUE_BITS)
+        return torch.cat([values, torch.ones(len(answer), 1)], dim=1)
+
+    def symbols_to_answer(self, symbols: Tensor) -> list[int]:
+        values: list[int] = from_bits(symbols[:, :VALUE_BITS]).tolist()
+        return values
+
+    def draw(self, lengths: Tensor, hard: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        is_pop = _draw_pops(lengths, hard, generator)
+        operands = self.draw_operands(hard, is_pop.shape[1], generator).masked_fill(is_pop, 0)
+        popped = self.answers(is_pop, operands) % NUM_VALUES
+        symbols = torch.cat([to_bits(popped, VALUE_BITS), is_pop.unsqueeze(-1)], dim=-1)
+        return _cells(is_pop, operands, self.input_size - 1), symbols
+
+    def draw_operands(self, hard: Tensor, longest: int, generator: torch.Generator | None) -> Tensor:
+        """Draw what a push would be given at every timestep, int64 of shape [batch, longest].
+
+        Priority and value are one integer, whose low bits are the value.
+        """
+        return torch.randint(NUM_VALUES, (len(hard), longest), generator=generator)
+
+    @abstractmethod
+    def answers(self, is_pop: Tensor, operands: Tensor) -> Tensor:
+        """What comes out at every pop, as it was pushed, int64 of shape [batch, longest]; anything elsewhere.
+
+        Args:
+            is_pop: Which operations are pops, none of them on empty, bool of shape [batch, longest].
+            operands: What the other operations push, int64 of shape [batch, longest].
+        """
+
+    def _operand(self, operation: Operation) -> int:
+        """All that a push is given, as one integer."""
+        number = 0
+        for operand in operation[1:]:
+            number = number * NUM_VALUES + int(operand)
+        return number
+
+
+class Stack(Structure):
+    """Pop what was pushed last (the paper's Stack).
+
+    Values are from 0 to 31::
+
+        cells    push 7  push 30  pop  push 2  pop  pop
+        outputs  -       -        30   -       2    7
+    """
+
+    name = "stack"
+    input_size = 1 + VALUE_BITS
+    last_in_first_out = True
+
+    def oracle(self, instance: Operations) -> list[int]:
+        inside: list[int] = []
+        popped = []
+        for operation in instance:
+            if operation[0] == "pop":
+                popped.append(inside.pop())
+            else:
+                inside.append(self._operand(operation))
+        return popped
+
+    def answers(self, is_pop: Tensor, operands: Tensor) -> Tensor:
+        # What stands at a height when a pop comes down to it is what was pushed there last.
+        sizes = (1 - 2 * is_pop.long()).cumsum(1)
+        heights = torch.where(is_pop, sizes, sizes - 1)  # of what comes out or goes in, [batch, longest]
+        inside, popped = torch.zeros_like(operands), torch.zeros_like(operands)
+        for t in range(operands.shape[1]):
+            place = heights[:, t : t + 1].clamp(min=0)
+            there = inside.gather(1, place)
+            popped[:, t : t + 1] = there
+            inside.scatter_(1, place, torch.where(is_pop[:, t : t + 1], there, operands[:, t : t + 1]))
+        return popped
+
+
+class Queue(Structure):
+    """Pop what was pushed first (the paper's Queue).
+
+    Values are from 0 to 31::
+
+        cells    push 7  push 30  pop  push 2  pop  pop
+        outputs  -       -        7    -       30   2
+    """
+
+    name = "queue"
+    input_size = 1 + VALUE_BITS
+
+    def oracle(self, instance: Operations) -> list[int]:
+        inside: deque[int] = deque()
+        popped = []
+        for operation in instance:
+            if operation[0] == "pop":
+                popped.append(inside.popleft())
+            else:
+                inside.append(self._operand(operation))
+        return popped
+
+    def answers(self, is_pop: Tensor, operands: Tensor) -> Tensor:
+        pushes_first = is_pop.long().argsort(dim=1, stable=True)
+        number = is_pop.long().cumsum(1) - 1
+        return operands.gather(1, pushes_first).gather(1, number.clamp(min=0))
+
+
+class PriorityQueue(Structure):
+    """Pop the value of the least (priority, value) pair (the paper's PriorityQueue).
+
+    Priorities and values are from 0 to 31; of equal priorities the smaller value comes first. The priority's
+    bits come before the value's::
+
+        cells    push (9, 4)  push (2, 7)  pop  push (30, 1)  pop  pop
+        outputs  -            -            7    -             4    1
+
+    Sampled priorities are all distinct in every stretch of 32 operations; there are no more of them. In a
+    hard case they are from 2 to 8 adjacent ones with many ties, so that the order hangs on small differences.
+    """
+
+    name = "priority_queue"
+    input_size = 1 + PRIORITY_BITS + VALUE_BITS
+    operands = ("priority", "value")
+
+    def oracle(self, instance: Operations) -> list[int]:
+        inside: list[int] = []
+        popped = []
+        for operation in instance:
+            if operation[0] == "pop":
+                popped.append(heapq.heappop(inside) % NUM_VALUES)
+            else:
+                heapq.heappush(inside, self._operand(operation))
+        return popped
+
+    def draw_operands(self, hard: Tensor, longest: int, generator: torch.Generator | None) -> Tensor:
+        batch, stretches = len(hard), -(-longest // NUM_PRIORITIES)
+        shuffled = torch.rand(batch, stretches, NUM_PRIORITIES, generator=generator).argsort(2)
+        distinct = shuffled.flatten(1)[:, :longest]
+        widths = torch.randint(2, 9, (batch, 1), generator=generator)
+        starts = (torch.rand(batch, 1, generator=generator) * (NUM_PRIORITIES - widths + 1)).long()
+        adjacent = starts + (torch.rand(batch, longest, generator=generator) * widths).long()
+        values = super().draw_operands(hard, longest, generator)
+        return torch.where(hard.unsqueeze(1), adjacent, distinct) * NUM_VALUES + values
+
+    def answers(self, is_pop: Tensor, operands: Tensor) -> Tensor:
+        nothing = NUM_PRIORITIES * NUM_VALUES  # larger than every pair
+        inside = torch.full_like(operands, nothing)
+        popped = torch.zeros_like(operands)
+        for t in range(operands.shape[1]):
+            least, place = inside.min(1, keepdim=True)
+            popped[:, t : t + 1] = least
+            pops = is_pop[:, t : t + 1]
+            inside.scatter_(1, torch.where(pops, place, t), torch.where(pops, nothing, operands[:, t : t + 1]))
+        return popped
+
+
+def _draw_pops(lengths: Tensor, hard: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Which operations are pops, bool of shape [batch, longest], none of them on an empty structure."""
+    batch, longest = len(lengths), int(lengths.max())
+    number = torch.arange(1, longest + 1)
+    turn = (torch.rand(batch, generator=generator) * lengths).ceil().unsqueeze(1)
+    chances = torch.where(
+        hard.unsqueeze(1), torch.where(number < turn, 0.1, 0.9), number / lengths.unsqueeze(1)
+    )  # [batch, longest]
+    is_pop = torch.rand(batch, longest, generator=generator) < chances
+    sizes = torch.zeros(batch, dtype=torch.long)
+    for t in range(longest):
+        is_pop[:, t] &= sizes > 0
+        sizes += 1 - 2 * is_pop[:, t].long()
+    return is_pop
+
+
+def _cells(is_pop: Tensor, operands: Tensor, num_bits: int) -> Tensor:
+    """Cells [..., 1 + num_bits] from flags and operands, both of shape [...]."""
+    return torch.cat([is_pop.unsqueeze(-1).float(), to_bits(operands, num_bits)], dim=-1)

@@ -1,0 +1,147 @@
+"""The raw HAM: what it does with operations, and that every engine does the same."""
+
+import re
+from unittest import mock
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from lightning_ham.controllers import Rollout, complete_options, fused
+from lightning_ham.controllers.raw_ham import RawHAM
+from lightning_ham.tasks import get_task
+
+MODES = ["straight_through", "straight_through_write", "reinforce", "soft", "argmax"]
+DIFFERENTIABLE = [name for name in Rollout._fields if name != "leaves"]
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def make(engine: str = "auto", dtype: torch.dtype = torch.float64, **options) -> RawHAM:
+    """With large random weights, so that branches are neither even nor all alike."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = RawHAM(3, 2, **{"leaf_size": 5, **options}).double()
+        with torch.no_grad():
+            model.memory.embed.blank.normal_()
+            for parameter in (*model.memory.embed.parameters(), *model.memory.search.parameters()):
+                parameter *= 2
+    model.memory.engine = engine
+    return model.to(dtype)
+
+
+def run(model: RawHAM, mode: str, batch: int, num_leaves: int, timesteps: int) -> tuple[Rollout, list[Tensor]]:
+    """A rollout and the gradient of a loss that depends on every number of it."""
+    dtype = model.memory.embed.blank.dtype
+    inputs = torch.randn(batch, num_leaves, 3, dtype=torch.float64, generator=seeded(1)).to(dtype).requires_grad_()
+    occupied = torch.rand(batch, num_leaves, generator=seeded(2)) < 0.8
+    rollout = model(inputs, occupied, timesteps, mode, seeded(3))
+    total = rollout.outputs.new_zeros(())
+    for index, name in enumerate(DIFFERENTIABLE):
+        values = getattr(rollout, name)
+        weights = torch.randn(values.shape, dtype=torch.float64, generator=seeded(4 + index)).to(dtype)
+        total = total + (torch.sin(values) * weights).sum()
+    return rollout, list(torch.autograd.grad(total, [inputs, *model.parameters()], materialize_grads=True))
+
+
+@pytest.mark.parametrize("engine", ["sparse", "fused"])
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_every_engine_is_the_reference(engine: str, data: st.DataObject) -> None:
+    options = {
+        "leaf_size": data.draw(st.integers(1, 6)),
+        "hidden_size": data.draw(st.sampled_from([None, 1, 7])),
+        "join": data.draw(st.sampled_from(["gated", "mlp"])),
+        "temperature": data.draw(st.sampled_from([0.5, 1.0])),
+    }
+    mode = data.draw(st.sampled_from([mode for mode in MODES if (engine, mode) != ("fused", "soft")]))
+    num_leaves = 2 ** data.draw(st.integers(0, 4))
+    sizes = data.draw(st.integers(1, 5)), num_leaves, data.draw(st.integers(1, min(num_leaves, 6)))
+    expected, expected_gradients = run(make("reference", **options), mode, *sizes)
+    got, gradients = run(make(engine, **options), mode, *sizes)
+    assert torch.equal(got.leaves, expected.leaves)
+    torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(gradients, expected_gradients, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("mode", ["straight_through_write", "straight_through", "argmax"])
+def test_every_engine_is_the_reference_in_float32_and_over_many_blocks_and_threads(mode: str) -> None:
+    sizes = 2 * fused.LANES + 3, 8, 7
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for engine, count in (("reference", 1), ("sparse", 1), ("fused", 1), ("fused", 3)):
+            torch.set_num_threads(count)
+            results.append(run(make(engine, torch.float32), mode, *sizes))
+    finally:
+        torch.set_num_threads(threads)
+    (expected, expected_gradients), *others = results
+    for rollout, gradients in others:
+        torch.testing.assert_close(rollout.outputs, expected.outputs, rtol=1e-4, atol=1e-5)
+        for gradient, like in zip(gradients, expected_gradients, strict=True):
+            torch.testing.assert_close(gradient, like, rtol=1e-4, atol=1e-5 * float(like.abs().max() + 1))
+    assert all(map(torch.equal, others[1][1], others[2][1]))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_without_gradients_it_does_the_same(mode: str) -> None:
+    for engine in ("reference", "sparse", "auto"):
+        model = make(engine)
+        inputs, occupied = torch.randn(2, 8, 3, dtype=torch.float64, generator=seeded(1)), torch.ones(2, 8).bool()
+        expected = model(inputs, occupied, 6, mode, seeded(3))
+        with torch.no_grad():
+            torch.testing.assert_close(model(inputs, occupied, 6, mode, seeded(3)), expected)
+
+
+def test_engines_are_chosen_as_asked_for() -> None:
+    inputs, occupied = torch.zeros(300, 2, 3, dtype=torch.float64), torch.ones(300, 2, dtype=torch.bool)
+    with mock.patch.object(fused, "run_queries", side_effect=fused.run_queries) as compiled:
+        for engine, mode, calls in (("sparse", "argmax", 0), ("auto", "soft", 0), ("auto", "argmax", 1)):
+            make(engine)(inputs, occupied, 1, mode)
+            assert compiled.call_count == calls
+        make("auto")(inputs[:2], occupied[:2], 1)
+        assert compiled.call_count == 1, "compiling is not worth it for so little"
+    with pytest.raises(ValueError, match="The engine 'fused' cannot run this: attention 'soft' visits every leaf"):
+        make("fused")(inputs, occupied, 1, "soft")
+
+
+def test_an_operation_sees_what_earlier_ones_wrote_and_nothing_later() -> None:
+    model = make()
+    inputs, occupied = torch.randn(1, 8, 3, dtype=torch.float64, generator=seeded(1)), torch.ones(1, 8).bool()
+    before = model(inputs, occupied, 8).outputs
+    changed = inputs.clone()
+    changed[:, 4] += 10
+    after = model(changed, occupied, 8).outputs
+    assert torch.equal(before[:, :4], after[:, :4])
+    assert not torch.equal(before[:, 5:], after[:, 5:])
+    assert torch.equal(model(inputs, occupied, 5).outputs, before[:, :5])
+
+
+def test_more_timesteps_than_operations_are_refused() -> None:
+    with pytest.raises(ValueError, match=re.escape("Expected at most as many timesteps as cells (4), but got 5")):
+        make()(torch.zeros(1, 4, 3, dtype=torch.float64), torch.ones(1, 4, dtype=torch.bool), 5)
+    with pytest.raises(ValueError, match="`output_size` to be at least 1, but got 0"):
+        RawHAM(3, 0)
+
+
+def test_all_parameters_learn() -> None:
+    task = get_task("priority_queue")
+    episodes = task.sample(8, (6, 8), generator=seeded(0))
+    torch.manual_seed(0)
+    model = RawHAM(task.input_size, task.output_size)
+    rollout = model(episodes.inputs, episodes.occupied, 8, "straight_through_write", seeded(1))
+    rollout.outputs.square().sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in model.parameters())
+
+
+def test_options_have_defaults_that_a_recipe_can_change() -> None:
+    assert complete_options("raw_ham", {"leaf_size": 8}) == {
+        "leaf_size": 8,
+        "hidden_size": None,
+        "join": "gated",
+        "temperature": 1.0,
+    }

@@ -1,0 +1,124 @@
+"""Data structures played by a network: what holds with any weights, and with a network that is right by design."""
+
+import random
+from collections import deque
+
+import pytest
+import torch
+from torch import Tensor
+
+from lightning_ham.models import TaskModel
+from lightning_ham.tasks import InstanceError
+
+SMALL = {"leaf_size": 8}
+
+
+def test_len_and_errors() -> None:
+    structure = TaskModel("queue", "raw_ham", SMALL).open(capacity=3)
+    assert len(structure) == 0
+    with pytest.raises(IndexError, match=r"Expected an element to pop, but the queue is empty\."):
+        structure.pop()
+    for value in (1, 2, 3):
+        structure.push(value)
+    assert len(structure) == 3
+    with pytest.raises(OverflowError, match="Expected fewer than 3 elements before a push, but the queue is full"):
+        structure.push(4)
+    assert len(structure) == 3
+    assert 0 <= structure.pop() < 32
+    assert len(structure) == 2
+
+
+def test_what_is_pushed_is_checked_first() -> None:
+    structure = TaskModel("priority_queue", "raw_ham", SMALL).open(capacity=1)
+    for operands in ((), (1,), (1, 2, 3), (32, 0), (0, 32), (0, True), ("1", 2)):
+        with pytest.raises(InstanceError):
+            structure.push(*operands)
+    assert len(structure) == 0
+    structure.push(31, 31)
+    assert len(structure) == 1
+
+
+def test_what_cannot_be_opened() -> None:
+    with pytest.raises(ValueError, match="Expected a capacity of at least 1, but got 0"):
+        TaskModel("stack", "raw_ham", SMALL).open(0)
+    for task, controller in (("sort", "lstm_ham"), ("stack", "lstm_ham")):
+        with pytest.raises(ValueError, match=f"but got one of '{task}' with 'lstm_ham'"):
+            TaskModel(task, controller, SMALL).open(4)
+
+
+@pytest.mark.parametrize("task", ["stack", "queue", "priority_queue"])
+def test_it_is_the_model_one_operation_at_a_time(task: str) -> None:
+    torch.manual_seed(0)
+    model = TaskModel(task, "raw_ham", SMALL)
+    operands = [(i,) if task != "priority_queue" else (31 - i, i) for i in range(4)]
+    operations = [("push", *operands[0]), ("push", *operands[1]), ("pop",), ("push", *operands[2]), ("pop",), ("pop",)]
+    structure = model.open(4)  # a tree of 8 leaves, as solve takes for 6 operations
+    popped = [structure.pop() if name == "pop" else structure.push(*rest) for name, *rest in operations]
+    assert [value for value in popped if value is not None] == model.solve([operations])[0]
+
+
+def by_hand(task: str) -> TaskModel:
+    """A stack or a queue of known behaviour: leaves are used from left to right, and never again.
+
+    Of a node's numbers, 0 says that something has been written in every leaf below, 1 that something is there to be
+    popped, 2 that a push goes right, 3 that a pop goes right. A leaf's first two are the same; its values come after.
+    """
+    model = TaskModel(task, "raw_ham", {"leaf_size": 9})
+    memory = model.controller.memory
+    pops_right_first = task == "stack"
+
+    def join(left: Tensor, right: Tensor) -> Tensor:
+        node = torch.zeros_like(left)
+        node[..., 0] = right[..., 0]
+        node[..., 1] = torch.maximum(left[..., 1], right[..., 1])
+        node[..., 2] = left[..., 0]
+        node[..., 3] = right[..., 1] if pops_right_first else 1 - left[..., 1]
+        return node
+
+    def search(nodes: Tensor, query: Tensor) -> Tensor:
+        is_pop = query[:, 3:4]
+        return torch.where(is_pop > 0, nodes[..., 3], nodes[..., 2]) - 0.5
+
+    def write(leaves: Tensor, query: Tensor) -> Tensor:
+        new = leaves.clone()
+        is_pop = query[:, 3] > 0
+        new[:, 0] = 1
+        new[:, 1] = (~is_pop).float()
+        new[~is_pop, 4:] = query[~is_pop, 4:]
+        return new
+
+    def embed(inputs: Tensor, occupied: Tensor) -> Tensor:
+        return torch.cat((torch.zeros(*inputs.shape[:2], 3), inputs), dim=2)
+
+    for name, function in (("join", join), ("search", search), ("write_leaf", write)):
+        setattr(memory, name, _Function(function))
+    embedding = _Function(embed)
+    embedding.blank = torch.nn.Parameter(torch.zeros(9))
+    memory.embed = embedding
+    model.controller.head = _Function(lambda read: torch.nn.functional.pad(read[..., 4:] - 0.5, (0, 1)))
+    return model
+
+
+class _Function(torch.nn.Module):
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *arguments: Tensor) -> Tensor:
+        return self.function(*arguments)
+
+
+@pytest.mark.parametrize("task", ["stack", "queue"])
+def test_it_goes_on_for_ever_with_a_network_that_never_uses_a_leaf_again(task: str) -> None:
+    model = by_hand(task)
+    operations = [("push", 7), ("push", 30), ("pop",), ("push", 2), ("pop",), ("pop",)]
+    assert model.solve([operations]) == [model.task.oracle(operations)]
+
+    structure, inside, draw = model.open(capacity=5), deque[int](), random.Random(0)
+    for _ in range(500):
+        if inside and (len(inside) == 5 or draw.random() < 0.45):
+            assert structure.pop() == (inside.pop() if task == "stack" else inside.popleft())
+        else:
+            inside.append(draw.randrange(32))
+            structure.push(inside[-1])
+        assert len(structure) == len(inside)
