@@ -318,33 +318,37 @@ def _logit(key, query, w):
 
 
 @compiled
-def _search_backward(keys, rows, query, grad, place, w, dout, dkeys, dquery, dplace):
+def _search_backward(path_keys, rows, query, grad, place, through_write, w, dout, dkeys, dquery, dplace):
     """Add the gradients of SEARCH's output weights, of the keys at ``rows`` and of the query's part.
 
     Args:
-        keys: ``[lanes, n, s]``.
+        path_keys: The keys at ``rows``, ``[lanes, s]``.
         rows: ``[lanes]``.
         query: The query's part, ``[lanes, s]``.
         grad: Gradient of the logits, ``[lanes]``.
-        place: More of it, which stops at the keys, ``[lanes]``.
+        place: More of it, which stops at the keys, ``[lanes]``; zeros unless ``through_write``.
+        through_write: As in :class:`Options`.
         w: Weights.
         dout: Gradient of SEARCH's output weights, ``[s]``.
-        dkeys: As ``keys``.
+        dkeys: Gradient of all keys, ``[lanes, n, s]``.
         dquery: As ``query``.
-        dplace: What the keys would have got through ``place``, ``[lanes, s]``; it is set.
+        dplace: What the keys would have got through ``place``, ``[lanes, s]``; it is set if ``through_write``.
     """
     zero = query.dtype.type(0)
     lanes, units = query.shape
     for a in range(lanes):
-        row, g, p = rows[a], grad[a], place[a]
+        row, g = rows[a], grad[a]
+        both = g + place[a]
         for u in range(units):
-            dout[u] += (g + p) * max(keys[a, row, u] + query[a, u], zero)
+            dout[u] += both * max(path_keys[a, u] + query[a, u], zero)
         for u in range(units):
-            dquery[a, u] += (g + p) * w.search_out[u] if keys[a, row, u] + query[a, u] > zero else zero
+            dquery[a, u] += both * w.search_out[u] if path_keys[a, u] + query[a, u] > zero else zero
         for u in range(units):
-            dplace[a, u] = p * w.search_out[u] if keys[a, row, u] + query[a, u] > zero else zero
-        for u in range(units):
-            dkeys[a, row, u] += g * w.search_out[u] if keys[a, row, u] + query[a, u] > zero else zero
+            dkeys[a, row, u] += g * w.search_out[u] if path_keys[a, u] + query[a, u] > zero else zero
+    if through_write:
+        for a in range(lanes):
+            for u in range(units):
+                dplace[a, u] = place[a] * w.search_out[u] if path_keys[a, u] + query[a, u] > zero else zero
 
 
 @compiled
@@ -545,7 +549,6 @@ def _worths(
     record,
     rows,
     nodes,
-    keys,
     dnodes,
     dkeys,
     state,
@@ -569,7 +572,6 @@ def _worths(
         record: What forward left.
         rows: Heap rows of the path, ``[depth + 1, lanes]``.
         nodes: The trees before the write; only the path differs from those after it.
-        keys: As ``nodes``.
         dnodes: Gradients of the nodes beside the path, after the write, with what they get from the re-joined path.
         dkeys: Gradients of their keys.
         state: The query of WRITE.
@@ -582,7 +584,7 @@ def _worths(
     lanes, size = read.shape
     dtype = read.dtype
     depth = rows.shape[0] - 1
-    units = keys.shape[2]
+    units = dkeys.shape[2]
     zero = dtype.type(0)
     pair, dpair = np.empty((lanes, 2 * size), dtype), np.empty((lanes, 2 * size), dtype)
     gates, dgates = np.empty((lanes, w.join_out.shape[1]), dtype), np.empty((lanes, w.join_out.shape[1]), dtype)
@@ -655,8 +657,8 @@ def backward(
     zero = dtype.type(0)
     num_leaves, size = record.nodes.shape[1] // 2, record.nodes.shape[2]
     units, controller = record.keys.shape[2], record.hidden.shape[2]
-    nodes, keys = record.nodes[first:last].copy(), record.keys[first:last].copy()
-    dnodes, dkeys = np.zeros_like(nodes), np.zeros_like(keys)
+    nodes = record.nodes[first:last].copy()
+    dnodes, dkeys = np.zeros_like(nodes), np.zeros((lanes, num_leaves, units), dtype)
     dstate, dmemory = np.zeros((lanes, controller), dtype), np.zeros((lanes, controller), dtype)
     path, dpath = np.empty((depth + 1, lanes, size), dtype), np.empty((depth + 1, lanes, size), dtype)
     dpath_keys = np.empty((depth, lanes, units), dtype)
@@ -698,7 +700,6 @@ def backward(
                 _scatter(record.old_nodes[t, level, first:last], rows[level], nodes)
             for level in range(depth):
                 _take(dkeys, rows[level], dpath_keys[level])
-                _scatter(record.old_keys[t, level, first:last], rows[level], keys)
             # Re-join
             for level in range(depth):
                 _node_backward(path[level], dpath[level], dpath_keys[level], w_t, w_grad, block)
@@ -710,7 +711,7 @@ def backward(
                 _pair_backward(dpair, rows[level + 1], dpath[level + 1], dnodes)
             if options.through_write:
                 _worths(
-                    first, t, w, w_t, options, record, rows, nodes, keys, dnodes, dkeys, state, read, dpath[depth],
+                    first, t, w, w_t, options, record, rows, nodes, dnodes, dkeys, state, read, dpath[depth],
                     join_scale, write_scale, worth,
                 )  # fmt: skip
             # Write
@@ -763,8 +764,10 @@ def backward(
             )
             for a in range(lanes):
                 w_grad.search_out_bias[block, 0] += dlogit[a] + place[a]
+            path_keys = record.old_keys[t, level, first:last]
+            dout = w_grad.search_out[block]
             _search_backward(
-                keys, rows[level], query, dlogit, place, w, w_grad.search_out[block], dkeys, dquery, dplace
+                path_keys, rows[level], query, dlogit, place, options.through_write, w, dout, dkeys, dquery, dplace
             )
             if options.through_write:
                 accumulate(record.old_nodes[t, level, first:last].T, dplace, w_grad.search_node[block])

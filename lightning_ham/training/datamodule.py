@@ -153,6 +153,8 @@ class TaskDataModule(LightningDataModule):
         capacity: Leaves of the tree at the end of the curriculum, a power of two.
         start_capacity: Leaves at its start; ``capacity`` means that there is no curriculum.
         smaller_fraction: Share of the batches drawn at a capacity below the current one.
+        deeper_fraction: Share of the batches put into a tree 2 or 4 times as large as their episodes need, blank in the
+            rest, so that a model does not come to rely on the depth of a tree.
         hard_fraction: Share of the episodes drawn as the task's hard cases.
         validation_episodes: Episodes in every validation set.
         validation_lengths: Ranges of lengths, each validated in the smallest tree that holds its longest.
@@ -168,6 +170,7 @@ class TaskDataModule(LightningDataModule):
         capacity: int = 32,
         start_capacity: int = 2,
         smaller_fraction: float = 0.2,
+        deeper_fraction: float = 0.0,
         hard_fraction: float = 0.0,
         validation_episodes: int = 500,
         validation_lengths: Sequence[tuple[int, int]] = ((1, 32), (33, 128)),
@@ -197,7 +200,11 @@ class TaskDataModule(LightningDataModule):
             raise ValueError(
                 f"Expected argument `start_capacity` to be at most `capacity` ({capacity}), but got {start_capacity}."
             )
-        for name, share in {"smaller_fraction": smaller_fraction, "hard_fraction": hard_fraction}.items():
+        for name, share in {
+            "smaller_fraction": smaller_fraction,
+            "deeper_fraction": deeper_fraction,
+            "hard_fraction": hard_fraction,
+        }.items():
             if not 0 <= share <= 1:
                 raise ValueError(f"Expected argument `{name}` to be between 0 and 1, but got {share}.")
         if hard_fraction > 0 and not self.task.has_hard_cases:
@@ -217,6 +224,7 @@ class TaskDataModule(LightningDataModule):
         self.capacity = max(start_capacity, self.min_capacity)
         """Leaves of the tree that training is at; the curriculum raises it."""
         self.smaller_fraction = smaller_fraction
+        self.deeper_fraction = deeper_fraction
         self.hard_fraction = hard_fraction
         self.validation_episodes = validation_episodes
         self.validation_lengths = [(low, high) for low, high in validation_lengths]
@@ -238,7 +246,7 @@ class TaskDataModule(LightningDataModule):
                 raise ValueError(f"Argument `validation_lengths`: {error}") from error
 
     def draw_lengths(self, generator: torch.Generator) -> tuple[tuple[int, int], int]:
-        """Draw a batch's range of lengths (inclusive) and its capacity, at or below the current one."""
+        """Draw a batch's range of lengths (inclusive), at or below the current capacity, and the leaves of its tree."""
         capacity, smallest = self.capacity, self.min_capacity
         if capacity > smallest and torch.rand((), generator=generator) < self.smaller_fraction:
             levels = (capacity // smallest).bit_length() - 1
@@ -246,6 +254,8 @@ class TaskDataModule(LightningDataModule):
         shortest = self.task.min_length
         high = int(torch.randint(shortest, capacity + 1, (2,), generator=generator).max())  # long ones more often
         spread = max(capacity // 8, self.task.length_step)
+        if self.deeper_fraction > 0 and torch.rand((), generator=generator) < self.deeper_fraction:
+            capacity <<= 1 + int(torch.randint(2, (), generator=generator))
         return (max(shortest, high - spread), high), capacity
 
     def train_dataloader(self) -> DataLoader[Episodes]:

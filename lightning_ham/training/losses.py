@@ -31,6 +31,13 @@ def bit_accuracy(logits: Tensor, targets: Tensor, scored: Tensor) -> Tensor:
     return right.sum(dim=-1) / scored.sum(dim=-1).clamp(min=1)
 
 
+def until_first_error(logits: Tensor, targets: Tensor, scored: Tensor) -> Tensor:
+    """Return ``scored`` without what comes after the first timestep that has a wrong bit; arguments as above."""
+    wrong = (((logits > 0) != (targets > 0.5)) & scored).any(dim=-1)
+    errors_before = wrong.cumsum(dim=1) - wrong.long()
+    return scored & (errors_before == 0).unsqueeze(-1)
+
+
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Return the mean of ``values`` where ``mask`` is True, both ``[batch, time]``; 0 where none is."""
     return torch.where(mask, values, 0.0).sum() / mask.sum().clamp(min=1)

@@ -85,6 +85,8 @@ class HAMModule(LightningModule):
         entropy_bonus: Weight of the branches' entropy per access, at the start.
         final_entropy_bonus: Fraction of ``entropy_bonus`` that is left at the Trainer's last step.
         hint_weight: Weight of the error in hint bits, in tasks that have any (see :class:`lightning_ham.tasks.Task`).
+        until_error: Whether nothing after the first wrong timestep of an episode counts in training. Where outputs
+            build on one another, this keeps the later ones from being learned first, by other means.
         seed: Seed of the sampled branches; every batch and rank has a stream of its own.
         engine: Which implementation runs the episodes: ``auto``, or one that :data:`lightning_ham.memory.Engine` lists.
             It changes the speed, not what is learned, and is no part of the model.
@@ -101,6 +103,7 @@ class HAMModule(LightningModule):
         final_learning_rate: float = 0.05,
         entropy_bonus: float = 0.003,
         final_entropy_bonus: float = 0.1,
+        until_error: bool = False,
         hint_weight: float = 1.0,
         seed: int = 0,
         engine: Engine = "auto",
@@ -142,6 +145,7 @@ class HAMModule(LightningModule):
                 "entropy_bonus": entropy_bonus,
                 "final_entropy_bonus": final_entropy_bonus,
                 "hint_weight": hint_weight,
+                "until_error": until_error,
                 "seed": seed,
                 "engine": engine,
             }
@@ -153,6 +157,7 @@ class HAMModule(LightningModule):
         self.entropy_bonus = entropy_bonus
         self.final_entropy_bonus = final_entropy_bonus
         self.hint_weight = hint_weight
+        self.until_error = until_error
         self.seed = seed
         if self.reinforce and self.reinforce.baseline == "learned":
             self.baseline = nn.Linear(self.model.controller_size, 1)
@@ -197,7 +202,10 @@ class HAMModule(LightningModule):
         # Not the number of the step, which batches share where their gradients are accumulated.
         seed = stream_seed(self.seed, "branches", self.global_rank, self.current_epoch, batch_idx)
         rollout = self.model(batch, self.attention, torch.Generator(self.device).manual_seed(seed))
-        parts = self.loss_parts(rollout, batch)
+        scored = (
+            losses.until_first_error(rollout.outputs, batch.targets, batch.scored) if self.until_error else batch.scored
+        )
+        parts = self.loss_parts(rollout, batch._replace(scored=scored))
         bonus = self.entropy_bonus * self.final_entropy_bonus**self.progress
         loss = parts["nll"] - bonus * parts["entropy"] + parts.get("policy", 0.0) + parts.get("baseline", 0.0)
         loss = loss + self.hint_weight * parts.get("hint", 0.0)

@@ -20,6 +20,8 @@ VARIANTS = [
     {},
     {"accesses_per_output": 3},
     {"read_root": True},
+    {"readout": "state"},
+    {"readout": "read", "read_root": True},
     {"join": "mlp", "accesses_per_output": 2, "read_root": True},
 ]
 
@@ -88,7 +90,8 @@ def follow(model: LSTMHAM, inputs: Tensor, occupied: Tensor, leaves: list[int]) 
         hidden, cell = model.lstm(seen.unsqueeze(0), (hidden, cell))
         cells[leaf] = memory.write_leaf(read.unsqueeze(0), hidden)[0]
         if access % model.accesses_per_output == 0:
-            results["outputs"].append(model.head(torch.cat((hidden[0], read))))
+            seen = {"state": hidden[0], "read": read, "state_and_read": torch.cat((hidden[0], read))}[model.readout]
+            results["outputs"].append(model.head(seen))
     return {name: torch.stack(values) for name, values in results.items()}
 
 
@@ -278,6 +281,8 @@ def rollout_and_gradient(**options) -> tuple[Rollout, Tensor]:
         ("real_inputs", 2, 0),
         ("accesses_per_output", 2, 1),
         ("read_root", True, False),
+        ("readout", "state", "state_and_read"),
+        ("readout", "read", "state_and_read"),
     ],
 )
 def test_every_option_changes_the_outputs(option, value, default):

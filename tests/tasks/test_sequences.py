@@ -277,8 +277,7 @@ def test_hard_additions_carry_far() -> None:
     easy, hard = (digits_of_addends(sample(Add(), 66, fraction)) for fraction in (0.0, 1.0))
     easy_runs, hard_runs = (longest_runs(first != second) for first, second in (easy, hard))
     assert easy_runs.float().mean() < 8
-    assert hard_runs.min() >= 32 // 2 - 1
-    assert hard_runs.max() == 31
+    assert hard_runs.max() >= 31
 
     # Unequal digits pass a carry on; whether there is one is open until the digit before them.
     first, second = hard
@@ -286,7 +285,15 @@ def test_hard_additions_carry_far() -> None:
     for place in range(32):
         carried[:, place + 1] = (first[:, place] + second[:, place] + carried[:, place] >= 2).float()
     far = longest_runs((first != second) & (carried[:, :-1] == 1)) >= 15
-    assert 0.4 < far.float().mean() < 0.6
+    assert 0.2 < far.float().mean() < 0.3  # half of the half that has a chain
+
+
+def test_ones_are_rare_in_some_hard_additions() -> None:
+    easy, hard = (digits_of_addends(sample(Add(), 66, fraction)) for fraction in (0.0, 1.0))
+    shares = torch.stack(hard).float().mean(-1).flatten()
+    for below in (0.05, 0.15):  # of half of the numbers, from none to half of the digits are ones
+        assert (shares < below).float().mean().item() == pytest.approx(below, abs=0.04)
+    assert torch.stack(easy).float().mean(-1).min() > 0.1
 
 
 # Checks.

@@ -158,6 +158,17 @@ class TestLengths:
         for level in (1, 2, 4, 8):  # each as often as the others
             assert smaller.count(level) / len(capacities) == pytest.approx(share / 4, abs=0.03)
 
+    @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+    def test_deeper_fraction_is_the_share_of_trees_that_are_larger_than_they_need_be(self, share):
+        data = make(capacity=8, start_capacity=8, smaller_fraction=0.0, deeper_fraction=share)
+        drawn = drawn_lengths(data)
+        assert max(high for (_, high), _ in drawn) == 8
+        for factor in (2, 4):
+            deeper = sum(capacity == factor * 8 for _, capacity in drawn)
+            assert deeper / len(drawn) == pytest.approx(share / 2, abs=0.03)
+        if not share:
+            assert {capacity for _, capacity in drawn} == {8}
+
     def test_lengths_of_a_smaller_capacity_fit_it(self):
         for (low, high), capacity in drawn_lengths(make(capacity=16, start_capacity=16, smaller_fraction=0.5)):
             assert 1 <= low <= high <= capacity
@@ -281,6 +292,7 @@ def everything(data: TaskDataModule) -> list[list[Episodes]]:
         {"capacity": 8},
         {"start_capacity": 2},
         {"smaller_fraction": 0.0},
+        {"deeper_fraction": 1.0},
         {"hard_fraction": 1.0},
         {"validation_episodes": 9},
         {"validation_lengths": ((1, 4), (5, 7))},

@@ -60,6 +60,22 @@ def test_bit_accuracy():
     assert losses.bit_accuracy(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1), torch.ones(1, 1, 1).bool()).item() == 1
 
 
+def test_until_first_error_ends_each_episode_after_its_first_wrong_timestep():
+    logits = torch.tensor([[[1.0, 1.0], [1.0, -1.0], [1.0, 1.0]], [[-1.0, 1.0], [1.0, 1.0], [1.0, 1.0]]])
+    targets = torch.tensor([[[1.0, 1.0], [1.0, 1.0], [1.0, 1.0]], [[1.0, 1.0], [1.0, 1.0], [0.0, 1.0]]])
+    scored = torch.ones_like(targets).bool()
+    assert losses.until_first_error(logits, targets, scored).any(-1).tolist() == [
+        [True, True, False],
+        [True, False, False],
+    ]
+    scored[1, 0, 0] = False  # that wrong bit does not count, so it ends nothing
+    remaining = losses.until_first_error(logits, targets, scored)
+    assert remaining.tolist() == [
+        [[True, True], [True, True], [False, False]],
+        [[False, True], [True, True], [True, True]],
+    ]
+
+
 def test_masked_mean():
     values = torch.tensor([[1.0, 2.0], [4.0, 100.0]], requires_grad=True)
     mean = losses.masked_mean(values, torch.tensor([[True, True], [True, False]]))

@@ -223,6 +223,7 @@ CHANGES = [
     {"final_learning_rate": 0.6},
     {"entropy_bonus": 0.2},
     {"final_entropy_bonus": 0.6},
+    {"until_error": True},
     {"seed": 1},
 ]
 OPTION_CHANGES = [
@@ -234,6 +235,8 @@ OPTION_CHANGES = [
     {"real_inputs": 1},
     {"accesses_per_output": 2},
     {"read_root": True},
+    {"readout": "state"},
+    {"readout": "read"},
 ]
 REINFORCE_CHANGES = [
     {"reward": "bit_accuracy"},
