@@ -19,6 +19,9 @@ from aiohttp import web
 TOKENS = {"hf_writer": {"lightning-ham", "ada"}, "hf_reader": set(), "hf_ada": {"ada"}}
 """Each token, and the names in whose models it may read and write what is private."""
 
+LARGE = (".safetensors", ".png")
+"""Endings of the names of files that are kept as large ones are."""
+
 
 @dataclasses.dataclass
 class Fault:
@@ -162,7 +165,7 @@ class HubServer:
         return oid
 
     def entry(self, path, content):
-        large = path.endswith(".safetensors")
+        large = path.endswith(LARGE)
         return {"size": len(content), "git": git_hash(content), "sha256": self.keep(content), "large": large}
 
     # Faults.
@@ -319,7 +322,7 @@ class HubServer:
         tree = repo["commits"][self._commit_of(repo, request.match_info["revision"])]["tree"]
         files = []
         for file in (await request.json())["files"]:
-            large = file["path"].endswith(".safetensors")
+            large = file["path"].endswith(LARGE)
             known = tree.get(file["path"])
             oid = known and known["sha256" if large else "git"]
             mode = "lfs" if large else "regular"

@@ -1,8 +1,9 @@
 """Requests to the Hub that end within seconds, and their failures in one clear sentence.
 
 huggingface_hub itself tries a server that is down for 24 seconds, waits without end for one that does not answer, and
-sleeps for as long as a busy one asks. Hooks on the requests of its session, in effect in the thread and for the time of
-:func:`bounded` only, leave it a single try of everything and two resumptions of a download.
+sleeps for as long as a busy one asks. Hooks on the requests of its session, in effect for what :func:`bounded` does
+only, leave it a single try of everything and two resumptions of a download. What hf_xet transfers makes no use of that
+session, and keeps limits of its own.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from __future__ import annotations
 import json
 import logging
 import re
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from pathlib import Path
 from typing import NoReturn
 
@@ -35,9 +36,10 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
     enable_progress_bars,
     hf_raise_for_status,
 )
-from huggingface_hub.utils.logging import get_verbosity, set_verbosity
 
 _RESUMPTIONS = 2
+_TALKATIVE = ("utils._http", "file_download", "hf_api")
+"""What of huggingface_hub logs single tries, and that nothing was to be done."""
 _FILE_NAME = re.compile(r'(W/)?"?\w[\w.-]*"?')
 """What a header may be that huggingface_hub makes a file's name of."""
 
@@ -55,17 +57,28 @@ class _Operation:
     def __init__(self) -> None:
         self.tries = Counter[tuple[str, str]]()
         self.failure: Exception | None = None
+        self.others = {thread.ident for thread in threading.enumerate()} - {threading.get_ident()}
+        """Threads that have nothing to do with it. Those that begin from now on are taken for its own."""
 
     def give_up(self, failure: Exception) -> NoReturn:
         self.failure = failure
         raise _GiveUp from failure
 
 
-_operation: ContextVar[_Operation | None] = ContextVar("operation", default=None)
+_operations: list[_Operation] = []
+"""Those that go on now, the latest last."""
+
+
+def _operation() -> _Operation | None:
+    """Return the operation that the current thread belongs to, if any."""
+    return next((each for each in reversed(_operations) if threading.get_ident() not in each.others), None)
 
 
 def timeout() -> float:
-    """Return the seconds that a server may take to connect, or between two parts of an answer: HF_HUB_ETAG_TIMEOUT."""
+    """Return the seconds that a server may take to connect, or between two parts of an answer: HF_HUB_ETAG_TIMEOUT.
+
+    What changes something on the Hub may take three times as long.
+    """
     return float(constants.HF_HUB_ETAG_TIMEOUT)
 
 
@@ -101,51 +114,56 @@ def bounded(action: str, endpoint: str, token: Token, folder: Path | None = None
             "request": [*session.event_hooks["request"], _before],
             "response": [*session.event_hooks["response"], _after],
         }
+    for name in _TALKATIVE:
+        logging.getLogger(f"huggingface_hub.{name}").addFilter(_is_shown)  # once, however often it is added
     operation = _Operation()
-    reset = _operation.set(operation)
+    _operations.append(operation)
     try:
-        with _quiet():
+        with _without_bars():
             yield
-    except (_GiveUp, httpx2.HTTPError, OSError, RuntimeError, ValueError) as error:
+    except (_GiveUp, httpx2.HTTPError, httpx2.InvalidURL, OSError, RuntimeError, ValueError) as error:
         raise _explained(operation.failure or _cause(error), action, endpoint, token, folder) from error
     finally:
-        _operation.reset(reset)
+        _operations.remove(operation)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep from the terminal the progress of small files, and the single tries of what is told as a whole."""
-    verbosity = get_verbosity()
-    bars = constants.HF_HUB_DISABLE_PROGRESS_BARS is None and not are_progress_bars_disabled()
-    set_verbosity(logging.ERROR)
-    if bars:
-        disable_progress_bars()
+def _without_bars() -> Iterator[None]:
+    """Show no progress: all files are small."""
+    if constants.HF_HUB_DISABLE_PROGRESS_BARS is not None or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
     try:
         yield
     finally:
-        set_verbosity(verbosity)
-        if bars:
-            enable_progress_bars()
+        enable_progress_bars()
+
+
+def _is_shown(record: logging.LogRecord) -> bool:
+    """Keep from the log what is told as a whole in the end."""
+    return _operation() is None or record.levelno >= logging.ERROR
 
 
 def _before(request: httpx2.Request) -> None:
     """Refuse to send a request again, and let none wait without end."""
-    operation = _operation.get()
+    operation = _operation()
     if operation is None:
         return
     key = request.method, str(request.url)
     operation.tries[key] += 1
     if operation.tries[key] > (1 + _RESUMPTIONS if request.method == "GET" else 1):
-        operation.give_up(httpx2.NetworkError(f"the connection broke, or nothing came for {timeout():g} s"))
-    limits = request.extensions.get("timeout", {})
+        operation.give_up(httpx2.NetworkError("the connection broke, or nothing came in time"))
+    given = request.extensions.get("timeout", {})
+    most = timeout() if request.method in ("GET", "HEAD") else 3 * timeout()
     request.extensions["timeout"] = {
-        kind: min(limits.get(kind) or timeout(), timeout()) for kind in ("connect", "read", "write", "pool")
+        kind: min(given.get(kind) or most, most) for kind in ("connect", "read", "write", "pool")
     }
 
 
 def _after(response: httpx2.Response) -> None:
     """End at an answer that huggingface_hub would wait after, and at one that names no file of the cache."""
-    operation = _operation.get()
+    operation = _operation()
     if operation is None:
         return
     if response.status_code in (408, 429) or response.status_code >= 500:
@@ -192,9 +210,9 @@ def _reason(error: BaseException, endpoint: str, token: Token) -> tuple[type[OSE
         return ConnectionError, "HF_HUB_OFFLINE is set, and nothing is asked of the Hub."
     if isinstance(error, httpx2.TimeoutException):
         return ConnectionError, (
-            f"{endpoint} did not answer within {timeout():g} s. Try again, or give it longer with HF_HUB_ETAG_TIMEOUT."
+            f"{endpoint} did not answer in time. Try again, or give it more than {timeout():g} s: HF_HUB_ETAG_TIMEOUT."
         )
-    if isinstance(error, httpx2.HTTPError):
+    if isinstance(error, httpx2.HTTPError | httpx2.InvalidURL):
         return ConnectionError, f"{endpoint} cannot be reached ({_line(error)}). Check the connection and try again."
     if isinstance(error, json.JSONDecodeError | FileMetadataError):
         return ConnectionError, (

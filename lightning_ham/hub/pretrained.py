@@ -367,7 +367,7 @@ def locate(
     bare = path.name == name and path.suffix != ".ckpt"
     if bare and name in bundled_names() and revision is None:
         return BUNDLED / name, "the models that come with lightning_ham"
-    if not bare and (not _REPO_ID.fullmatch(name) or path.parts[0] == _RUNS):
+    if not bare and (isinstance(name_or_path, Path) or path.parts[0] == _RUNS or not _REPO_ID.fullmatch(name)):
         raise FileNotFoundError(
             "Expected the path of a model folder, a run folder or a checkpoint, the name of a model that comes with "
             f"lightning_ham ({_known()}), or that of one on the Hub (organisation/name), but there is no {name}."

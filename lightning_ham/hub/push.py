@@ -58,7 +58,7 @@ def push_folder(
     with bounded(f"push to {repo_id}", endpoint, token):
         if not create_pr:
             api.create_repo(repo_id, private=private, exist_ok=True)
-            if branch != constants.DEFAULT_REVISION:
+            if branch != constants.DEFAULT_REVISION and not branch.startswith("refs/"):
                 api.create_branch(repo_id, branch=branch, exist_ok=True)
         info = api.model_info(repo_id, revision=branch, timeout=timeout())
         here = [name for name in (*FILES, *PICTURES) if (folder / name).is_file()]

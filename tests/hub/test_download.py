@@ -10,8 +10,8 @@ import torch
 
 from lightning_ham.hub import HAMModel
 
-SECONDS = 5.0
-"""Within which every failure is told, where a server may take a second to answer."""
+SECONDS = 12.0
+"""Within which every failure is told here, on a busy machine too; huggingface_hub itself would try for 23."""
 
 
 @pytest.fixture
@@ -142,8 +142,8 @@ def test_an_unknown_bare_name_asks_nobody(hub, machine):
 # Faults.
 
 FAULTS = {
-    "slow": ("/api/models/", "slow", 3, {}, "ConnectionError", "did not answer within 1 s"),
-    "slow file": ("/resolve/", "slow", 3, {}, "ConnectionError", "or nothing came for 1 s"),
+    "slow": ("/api/models/", "slow", 3, {}, "ConnectionError", "did not answer in time"),
+    "slow file": ("/resolve/", "slow", 3, {}, "ConnectionError", "or nothing came in time"),
     "401": ("/api/models/", "status", 401, {}, "PermissionError", "answered 401 (told to fail)."),
     "403": ("/api/models/", "status", 403, {}, "PermissionError", "answered 403 (told to fail). Use a token that"),
     "403 of a file": ("model.safetensors", "status", 403, {}, "PermissionError", "answered 403"),

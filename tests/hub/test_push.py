@@ -1,6 +1,8 @@
 """Models to the Hub: by the real client, to a hub on loopback, which is also told to fail."""
 
 import json
+import os
+import signal
 import time
 
 import pytest
@@ -10,6 +12,8 @@ from lightning_ham.hub import HAMModel
 from lightning_ham.hub.pretrained import PICTURES
 from lightning_ham.training.evaluation import evaluate
 
+SECONDS = 12.0
+"""Within which every failure is told here, on a busy machine too; huggingface_hub itself would try for 23."""
 SET = {"config.json", "model.safetensors", "README.md"}
 
 
@@ -92,7 +96,7 @@ def test_a_pull_request_is_for_a_model_that_is_there(push, name):
 # Faults.
 
 FAULTS = {
-    "slow": ("/create", "slow", 3, {}, "ConnectionError", "did not answer within 1 s"),
+    "slow": ("/create", "slow", 6, {}, "ConnectionError", "did not answer in time"),
     "429": ("/create", "status", 429, {"headers": {"Retry-After": "3600"}}, "ConnectionError", "again in 3600 s."),
     "500": ("/create", "status", 500, {}, "ConnectionError", "answered 500"),
     "500 of a check": ("/preupload/", "status", 500, {}, "ConnectionError", "answered 500"),
@@ -100,7 +104,7 @@ FAULTS = {
     "503 of an upload": ("/lfs/", "status", 503, {"method": "PUT"}, "ConnectionError", "answered 503"),
     "403 of an upload": ("/lfs/", "status", 403, {"method": "PUT"}, "PermissionError", "answered 403"),
     "cut upload": ("/lfs/", "cut", 0, {"method": "PUT"}, "ConnectionError", "cannot be reached ("),
-    "slow upload": ("/lfs/", "slow", 3, {"method": "PUT"}, "ConnectionError", "or nothing came for 1 s"),
+    "slow upload": ("/lfs/", "slow", 6, {"method": "PUT"}, "ConnectionError", "or nothing came in time"),
     "cut commit": ("/commit/", "cut", 0, {}, "ConnectionError", "cannot be reached ("),
     "500 of a commit": ("/commit/", "status", 500, {}, "ConnectionError", "answered 500"),
     "409 of a commit": ("/commit/", "status", 409, {}, "ConnectionError", "answered 409 (told to fail)"),
@@ -117,7 +121,7 @@ def test_a_fault_is_told_within_seconds_and_the_push_can_be_made_again(hub, push
     assert message in failed["message"]
     assert failed["message"].startswith(f"Expected to push to {name}, but ")
     assert "\n" not in failed["message"]
-    assert failed["seconds"] < 5
+    assert failed["seconds"] < SECONDS
     assert not (hub.root / name).exists() or added(hub, name) == []
     hub.faults.clear()
     push(name)
@@ -223,6 +227,19 @@ def test_the_cards_pictures_go_with_it_and_go_when_they_are_gone(hub, machine, r
     assert [len(commit["tree"]) for commit in added(hub, name)] == [6, 5]
 
 
+@pytest.mark.parametrize(("kind", "value"), [("cut", 0), ("status", 503)])
+def test_faults_while_several_files_are_uploaded_at_once_are_told_too(hub, machine, run_folder, name, kind, value):
+    for number, picture in enumerate(PICTURES):
+        (run_folder / "model" / picture).write_bytes(b"\x89PNG" + bytes([number]))
+    hub.fails("/lfs/", kind, value, method="PUT")
+    failed = machine.command("push", run_folder, name)
+    assert [method for method, _ in hub.requests].count("PUT") <= 3  # each file once
+    assert failed.returncode == 2
+    assert failed.stderr.startswith(f"error: Expected to push to {name}, but {hub.url} ")
+    assert failed.stderr.count("\n") == 1
+    assert added(hub, name) == []
+
+
 def test_a_saved_model_of_no_run_is_evaluated_and_left_as_it_is(hub, machine, name, tmp_path):
     HAMModel("add", controller_options={"controller_size": 4, "leaf_size": 4}).save(tmp_path / "mine")
     before = sorted(path.name for path in (tmp_path / "mine").iterdir())
@@ -255,12 +272,10 @@ push.push_run(__import__("pathlib").Path({str(tmp_path / "mine")!r}), {name!r})
     ],
 )
 def test_wrong_input_is_one_line_and_status_2(machine, run_folder, arguments, message):
-    start = time.monotonic()
     words = [str(run_folder) if word == "RUN" else word for word in arguments]
     failed = machine.command("push", *words)
     assert (failed.returncode, failed.stdout) == (2, "")
     assert message in failed.stderr.splitlines()[-1]
-    assert time.monotonic() - start < 8
 
 
 # At the end of a training.
@@ -280,6 +295,22 @@ def test_a_run_whose_push_fails_is_kept_and_the_command_to_push_it_is_told(hub, 
     assert pushed.returncode == 0
     assert "Evaluating" not in pushed.stderr
     assert len(added(hub, name)) == 1
+
+
+def test_interrupted_in_the_middle_of_the_push_the_run_is_kept(hub, machine, tiny_recipe, name):
+    hub.fails("/create", "slow", 20)
+    options = ["--trainer.max_epochs", "1", "--hub.repo_id", name]
+    process = machine.start_command("fit", tiny_recipe, *options, HF_HUB_ETAG_TIMEOUT="20")
+    deadline = time.monotonic() + 60
+    while ("POST", "/api/repos/create") not in hub.requests and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process, signal.SIGINT)
+    trained = machine.wait(process)
+    assert trained.returncode == 130
+    told = "The model is trained and saved, but not pushed: interrupted. Push it later with: "
+    assert told in trained.stderr.splitlines()[-1]
+    hub.faults.clear()
+    assert machine.command("push", "runs/tiny", name).returncode == 0
 
 
 def test_a_recipe_with_what_is_no_name_is_refused_before_training(machine, tiny_recipe):
