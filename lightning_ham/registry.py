@@ -1,12 +1,26 @@
 """Objects by name: the built-in ones, and those that other packages register through entry points."""
 
 import difflib
+import sys
 import warnings
 from collections.abc import Mapping
-from importlib.metadata import EntryPoint, entry_points
+from functools import lru_cache
+from importlib import metadata
+from importlib.metadata import EntryPoint, EntryPoints
 from typing import Generic, TypeVar, cast
 
 T = TypeVar("T")
+
+
+def entry_points(group: str, name: str | None = None) -> EntryPoints:
+    """Return the entry points of a group; the files of installed packages are read once for every `sys.path`."""
+    points = _read(tuple(sys.path), group)
+    return points if name is None else points.select(name=name)
+
+
+@lru_cache(maxsize=8)
+def _read(path: tuple[str, ...], group: str) -> EntryPoints:
+    return metadata.entry_points(group=group)
 
 
 class Registry(Generic[T]):

@@ -31,9 +31,10 @@ class Embed(nn.Module):
     def __init__(self, input_size: int, leaf_size: int, hidden_size: int, real_inputs: int = 0) -> None:
         super().__init__()
         hidden = nn.Linear(input_size, hidden_size)
-        with torch.no_grad():
-            reals = hidden.weight[:, :real_inputs].mul_(10)
-            hidden.bias.sub_((reals * torch.rand_like(reals)).sum(dim=1))
+        if real_inputs and not hidden.weight.is_meta:  # whose arithmetic takes torch a second to import
+            with torch.no_grad():
+                reals = hidden.weight[:, :real_inputs].mul_(10)
+                hidden.bias.sub_((reals * torch.rand_like(reals)).sum(dim=1))
         self.mlp = nn.Sequential(hidden, nn.ReLU(), nn.Linear(hidden_size, leaf_size))
         self.blank = nn.Parameter(torch.zeros(leaf_size))
 
