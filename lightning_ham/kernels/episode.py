@@ -64,6 +64,8 @@ class Options(NamedTuple):
     given: bool
     """Whether the queries of all accesses are given, instead of being a cell's states."""
     temperature: float
+    place_share: float
+    """Share of the gradient of a write's place that goes on to the nodes which SEARCH saw."""
     keep: bool
     """Whether a backward will follow."""
 
@@ -318,7 +320,7 @@ def _logit(key, query, w):
 
 
 @compiled
-def _search_backward(keys, rows, query, grad, place, w, dout, dkeys, dquery, dplace):
+def _search_backward(keys, rows, query, grad, place, share, w, dout, dkeys, dquery, dplace):
     """Add the gradients of SEARCH's output weights, of the keys at ``rows`` and of the query's part.
 
     Args:
@@ -326,14 +328,15 @@ def _search_backward(keys, rows, query, grad, place, w, dout, dkeys, dquery, dpl
         rows: ``[lanes]``.
         query: The query's part, ``[lanes, s]``.
         grad: Gradient of the logits, ``[lanes]``.
-        place: More of it, which stops at the keys, ``[lanes]``.
+        place: More of it, from the place of the write, ``[lanes]``.
+        share: How much of ``place`` goes on to the keys.
         w: Weights.
         dout: Gradient of SEARCH's output weights, ``[s]``.
         dkeys: As ``keys``.
         dquery: As ``query``.
-        dplace: What the keys would have got through ``place``, ``[lanes, s]``; it is set.
+        dplace: What does not go on, ``[lanes, s]``; it is set.
     """
-    zero = query.dtype.type(0)
+    zero, one = query.dtype.type(0), query.dtype.type(1)
     lanes, units = query.shape
     for a in range(lanes):
         row, g, p = rows[a], grad[a], place[a]
@@ -342,9 +345,9 @@ def _search_backward(keys, rows, query, grad, place, w, dout, dkeys, dquery, dpl
         for u in range(units):
             dquery[a, u] += (g + p) * w.search_out[u] if keys[a, row, u] + query[a, u] > zero else zero
         for u in range(units):
-            dplace[a, u] = p * w.search_out[u] if keys[a, row, u] + query[a, u] > zero else zero
+            dplace[a, u] = (one - share) * p * w.search_out[u] if keys[a, row, u] + query[a, u] > zero else zero
         for u in range(units):
-            dkeys[a, row, u] += g * w.search_out[u] if keys[a, row, u] + query[a, u] > zero else zero
+            dkeys[a, row, u] += (g + share * p) * w.search_out[u] if keys[a, row, u] + query[a, u] > zero else zero
 
 
 @compiled
@@ -675,6 +678,7 @@ def backward(
     rows = np.empty((depth + 1, lanes), np.int64)
     before_state = dcell_input.shape[1] - controller
     worth, place, dplace = np.zeros((depth + 1, lanes), dtype), np.empty(lanes, dtype), np.empty((lanes, units), dtype)
+    share = dtype.type(options.place_share)
     width = record.join_gates.shape[3]
     join_scale = _scales(lanes, width, 2 * size if options.gated else 0, width, dtype)
     write_scale = _scales(lanes, 2 * size, size, 2 * size, dtype)
@@ -764,7 +768,7 @@ def backward(
             for a in range(lanes):
                 w_grad.search_out_bias[block, 0] += dlogit[a] + place[a]
             _search_backward(
-                keys, rows[level], query, dlogit, place, w, w_grad.search_out[block], dkeys, dquery, dplace
+                keys, rows[level], query, dlogit, place, share, w, w_grad.search_out[block], dkeys, dquery, dplace
             )
             if options.through_write:
                 accumulate(record.old_nodes[t, level, first:last].T, dplace, w_grad.search_node[block])
