@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from lightning_ham.memory import AttentionMode, HierarchicalAttentiveMemory, fused
-from lightning_ham.memory.attention import COUNTERFACTUAL_MODES
+from lightning_ham.memory.attention import COUNTERFACTUAL_MODES, PLACE_SHARE
 from lightning_ham.memory.transforms import GatedJoin
 
 if TYPE_CHECKING:
@@ -119,6 +119,7 @@ def _options(
         through_write=attention == "straight_through_write",
         given=given,
         temperature=memory.temperature,
+        place_share=PLACE_SHARE,
         keep=torch.is_grad_enabled(),
     )
 

@@ -14,8 +14,9 @@ class RawHAM(nn.Module):
     """A memory that is blank at first, and carries out one operation a timestep.
 
     The operation takes the controller's place: embedded by EMBED, it is the query of SEARCH and of WRITE. What is put
-    out depends on the value read alone. The tree has as many leaves as there are cells in the input, so that every
-    operation could write to a leaf of its own.
+    out depends on the value read alone, but for the last bit, which says of the leaf after the write what the one
+    before it says of the value read (a hint, in the tasks of data structures). The tree has as many leaves as there
+    are cells in the input, so that every operation could write to a leaf of its own.
 
     Args:
         input_size: Numbers per input cell, that is per operation (b in the paper).
@@ -38,11 +39,11 @@ class RawHAM(nn.Module):
         temperature: float = 1.0,
     ) -> None:
         super().__init__()
-        if output_size < 1:
-            raise ValueError(f"Expected argument `output_size` to be at least 1, but got {output_size}.")
+        if output_size < 2:
+            raise ValueError(f"Expected argument `output_size` to be at least 2, but got {output_size}.")
         self.memory = HierarchicalAttentiveMemory(input_size, leaf_size, leaf_size, hidden_size, join, temperature)
         hidden = hidden_size or leaf_size
-        self.head = nn.Sequential(nn.Linear(leaf_size, hidden), nn.ReLU(), nn.Linear(hidden, output_size))
+        self.head = nn.Sequential(nn.Linear(leaf_size, hidden), nn.ReLU(), nn.Linear(hidden, output_size - 1))
 
     @property
     def controller_size(self) -> int:
@@ -73,8 +74,10 @@ class RawHAM(nn.Module):
             )
         queries = self.memory.embed(inputs[:, :timesteps], occupied[:, :timesteps])
         episode = unroll_queries(self.memory, queries, inputs.shape[1], attention, generator)
+        found = self.head(episode.reads)
+        left = self.head(self.memory.write_leaf(episode.reads.flatten(0, 1), queries.flatten(0, 1))).view_as(found)
         return Rollout(
-            outputs=self.head(episode.reads),
+            outputs=torch.cat((found, left[..., -1:]), dim=-1),
             states=queries,
             log_probs=episode.log_probs,
             entropies=episode.entropies,

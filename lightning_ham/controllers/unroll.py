@@ -95,16 +95,22 @@ def _unroll_fused(
     generator: torch.Generator | None,
     read_root: bool,
 ) -> Unrolled:
-    noise = _draw_noises(leaves, accesses, attention, generator)
+    noise = _draw_noises(memory, leaves, accesses, attention, generator)
     episodes = fused.run_episodes(memory, cell, leaves, noise, attention=attention, read_root=read_root)
     hidden, reads, logits, attended = (values.transpose(0, 1) for values in episodes)
     return Unrolled(hidden, reads, logits, attended, path_log_prob(logits, attended), path_entropy(logits))
 
 
-def _draw_noises(leaves: Tensor, accesses: int, attention: AttentionMode, generator: torch.Generator | None) -> Tensor:
+def _draw_noises(
+    memory: HierarchicalAttentiveMemory,
+    leaves: Tensor,
+    accesses: int,
+    attention: AttentionMode,
+    generator: torch.Generator | None,
+) -> Tensor:
     """Draw the noise of all accesses, in the order in which the other engines do: ``[accesses, batch, count]``."""
     batch, depth = len(leaves), leaves.shape[1].bit_length() - 1
-    return torch.stack([draw_noise(batch, depth, attention, leaves, generator) for _ in range(accesses)])
+    return torch.stack([draw_noise(batch, depth, attention, leaves, generator, memory.noise) for _ in range(accesses)])
 
 
 class Accesses(NamedTuple):
@@ -142,7 +148,7 @@ def unroll_queries(
     batch, accesses = queries.shape[:2]
     obstacle = fused.obstacle(memory, None, tree.leaves, attention, queries=queries)
     if _use_fused(memory, batch * accesses, obstacle):
-        noise = _draw_noises(tree.leaves, accesses, attention, generator)
+        noise = _draw_noises(memory, tree.leaves, accesses, attention, generator)
         episodes = fused.run_queries(memory, queries.transpose(0, 1), tree.leaves, noise, attention=attention)
         reads, logits, leaves = (values.transpose(0, 1) for values in episodes)
         return Accesses(reads, logits, leaves, path_log_prob(logits, leaves), path_entropy(logits))

@@ -64,6 +64,8 @@ class Options(NamedTuple):
     given: bool
     """Whether the queries of all accesses are given, instead of being a cell's states."""
     temperature: float
+    place_share: float
+    """Share of the gradient of a write's place that goes on to the nodes which SEARCH saw."""
     keep: bool
     """Whether a backward will follow."""
 
@@ -318,7 +320,7 @@ def _logit(key, query, w):
 
 
 @compiled
-def _search_backward(path_keys, rows, query, grad, place, through_write, w, dout, dkeys, dquery, dplace):
+def _search_backward(path_keys, rows, query, grad, place, share, through_write, w, dout, dkeys, dquery, dplace):
     """Add the gradients of SEARCH's output weights, of the keys at ``rows`` and of the query's part.
 
     Args:
@@ -326,15 +328,16 @@ def _search_backward(path_keys, rows, query, grad, place, through_write, w, dout
         rows: ``[lanes]``.
         query: The query's part, ``[lanes, s]``.
         grad: Gradient of the logits, ``[lanes]``.
-        place: More of it, which stops at the keys, ``[lanes]``; zeros unless ``through_write``.
+        place: More of it, from the place of the write, ``[lanes]``; zeros unless ``through_write``.
+        share: How much of ``place`` goes on to the keys.
         through_write: As in :class:`Options`.
         w: Weights.
         dout: Gradient of SEARCH's output weights, ``[s]``.
         dkeys: Gradient of all keys, ``[lanes, n, s]``.
         dquery: As ``query``.
-        dplace: What the keys would have got through ``place``, ``[lanes, s]``; it is set if ``through_write``.
+        dplace: What does not go on, ``[lanes, s]``; it is set if ``through_write``.
     """
-    zero = query.dtype.type(0)
+    zero, one = query.dtype.type(0), query.dtype.type(1)
     lanes, units = query.shape
     for a in range(lanes):
         row, g = rows[a], grad[a]
@@ -344,11 +347,14 @@ def _search_backward(path_keys, rows, query, grad, place, through_write, w, dout
         for u in range(units):
             dquery[a, u] += both * w.search_out[u] if path_keys[a, u] + query[a, u] > zero else zero
         for u in range(units):
-            dkeys[a, row, u] += g * w.search_out[u] if path_keys[a, u] + query[a, u] > zero else zero
+            dkeys[a, row, u] += (
+                (g + share * place[a]) * w.search_out[u] if path_keys[a, u] + query[a, u] > zero else zero
+            )
     if through_write:
         for a in range(lanes):
+            left = (one - share) * place[a]
             for u in range(units):
-                dplace[a, u] = place[a] * w.search_out[u] if path_keys[a, u] + query[a, u] > zero else zero
+                dplace[a, u] = left * w.search_out[u] if path_keys[a, u] + query[a, u] > zero else zero
 
 
 @compiled
@@ -677,6 +683,7 @@ def backward(
     rows = np.empty((depth + 1, lanes), np.int64)
     before_state = dcell_input.shape[1] - controller
     worth, place, dplace = np.zeros((depth + 1, lanes), dtype), np.empty(lanes, dtype), np.empty((lanes, units), dtype)
+    share = dtype.type(options.place_share)
     width = record.join_gates.shape[3]
     join_scale = _scales(lanes, width, 2 * size if options.gated else 0, width, dtype)
     write_scale = _scales(lanes, 2 * size, size, 2 * size, dtype)
@@ -767,7 +774,18 @@ def backward(
             path_keys = record.old_keys[t, level, first:last]
             dout = w_grad.search_out[block]
             _search_backward(
-                path_keys, rows[level], query, dlogit, place, options.through_write, w, dout, dkeys, dquery, dplace
+                path_keys,
+                rows[level],
+                query,
+                dlogit,
+                place,
+                share,
+                options.through_write,
+                w,
+                dout,
+                dkeys,
+                dquery,
+                dplace,
             )
             if options.through_write:
                 accumulate(record.old_nodes[t, level, first:last].T, dplace, w_grad.search_node[block])

@@ -27,6 +27,12 @@ from lightning_ham.memory.tree import Tree, gather_rows
 AttentionMode = Literal["reinforce", "straight_through", "straight_through_write", "soft", "argmax"]
 COUNTERFACTUAL_MODES = ("straight_through", "straight_through_write")
 
+PLACE_SHARE = 0.3
+"""Share of the gradient of a write's place that goes on from SEARCH to the nodes that it saw.
+
+With none, nodes do not learn to say where there is room. With all, it feeds itself: nodes get gradients from the places
+of later writes, which multiply from access to access, and the gradient of an episode of 32 explodes."""
+
 
 def check_mode(mode: str) -> None:
     """Raise a ValueError unless ``mode`` is a mode of attention."""
@@ -47,9 +53,16 @@ class Descent(NamedTuple):
 
 
 def draw_noise(
-    batch: int, depth: int, mode: AttentionMode, like: Tensor, generator: torch.Generator | None = None
+    batch: int,
+    depth: int,
+    mode: AttentionMode,
+    like: Tensor,
+    generator: torch.Generator | None = None,
+    scale: float = 1.0,
 ) -> Tensor:
     """Draw the standard logistic noise of one hard descent: ``1[logit + noise > 0]`` is Bernoulli(sigmoid(logit)).
+
+    In the straight-through modes it is multiplied by ``scale``; with 0, the more probable branch is taken.
 
     Returns:
         ``[batch, depth]`` for ``reinforce``; ``[batch, depth * (depth + 1) / 2]`` for ``straight_through``, that is 1
@@ -59,7 +72,8 @@ def draw_noise(
     count = depth * (depth + 1) // 2 if mode in COUNTERFACTUAL_MODES else depth if mode == "reinforce" else 0
     dtype = torch.promote_types(like.dtype, torch.float32)  # half precision knows too few probabilities
     uniform = torch.rand(batch, count, dtype=dtype, device=like.device, generator=generator)
-    return torch.logit(uniform, eps=torch.finfo(dtype).eps)
+    noise = torch.logit(uniform, eps=torch.finfo(dtype).eps)
+    return noise * scale if mode in COUNTERFACTUAL_MODES and scale != 1 else noise
 
 
 @torch.no_grad()

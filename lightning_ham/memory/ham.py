@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lightning_ham.memory import fused
 from lightning_ham.memory.attention import (
     COUNTERFACTUAL_MODES,
+    PLACE_SHARE,
     AttentionMode,
     check_mode,
     descend,
@@ -120,6 +121,8 @@ class HierarchicalAttentiveMemory(nn.Module):
             raise ValueError(f"Expected argument `temperature` to be positive, but got {temperature}.")
         check_engine(engine)
         self.engine = engine
+        self.noise = 1.0
+        """Scale of the noise with which the straight-through modes sample branches."""
         hidden = hidden_size or leaf_size
         self.leaf_size = leaf_size
         self.temperature = temperature
@@ -171,7 +174,7 @@ class HierarchicalAttentiveMemory(nn.Module):
         if attention == "soft":
             return self._attend_softly(tree, query)
         depth = tree.depth
-        noise = draw_noise(len(query), depth, attention, query, generator)
+        noise = draw_noise(len(query), depth, attention, query, generator, self.noise)
         if attention not in COUNTERFACTUAL_MODES and self._use_fused(tree, query):
             rows, logits, path, siblings = fused.attend(self.search, tree, query, noise)
             leaf = rows - tree.num_leaves
@@ -185,9 +188,10 @@ class HierarchicalAttentiveMemory(nn.Module):
             right = went_right(leaf, depth)
             read = straight_through_read(read, counterfactual_leaves, logits, descent.noise, right, self.temperature)
         if attention == "straight_through_write":
-            weights = straight_through_weights(
-                self.search(path[:, :depth].detach(), query), descent.noise, went_right(leaf, depth), self.temperature
-            )
+            nodes = path[:, :depth]
+            logits_of_place = self.search(torch.lerp(nodes.detach(), nodes, PLACE_SHARE), query)
+            right = went_right(leaf, depth)
+            weights = straight_through_weights(logits_of_place, descent.noise, right, self.temperature)
             return Access(read, leaf, logits, path, siblings, weights, tree, descent.counterfactual_rows)
         return Access(read, leaf, logits, path, siblings, logits.new_zeros(len(query), 0), tree)
 

@@ -76,7 +76,8 @@ class OpenStructure:
         self._size -= 1
         with torch.inference_mode():
             bits = self._controller.head(access.read) > 0
-        return self._task.symbols_to_answer(bits)[0]
+        cell = self._task.operation_to_cell(("pop",))
+        return self._task.decode(torch.cat((bits, bits[:, -1:]), dim=1).cpu(), cell.unsqueeze(0))[0]
 
     @property
     def _name(self) -> str:

@@ -27,22 +27,26 @@ class Structure(Task[Operations, list[int]]):
 
     An instance is a list of operations; its length is their number. A cell is a flag that is 1 for a pop, and
     the operands' bits, most significant first, zeros for a pop. Only the value put out at a
-    pop is scored. The last output bit is a hint for training: whether the operation found an element where it
-    went, as a pop must and a push must not. There is no end flag, as there is an output for every operation.
+    pop is scored; there is no end flag, as there is an output for every operation.
+
+    The last two output bits are hints for training: whether the operation found a leaf that is taken, as a pop must
+    and a push must not, and whether it left the leaf taken.
 
     Operation t of m is a pop with probability t/m unless the structure is empty, as in the paper. In a hard case the
     structure is filled and then emptied: pushes are nine times as likely as pops before a uniformly chosen
     operation, and pops from there on.
     """
 
-    output_size = VALUE_BITS + 1
+    output_size = VALUE_BITS + 2
     min_length = 2  # the shortest that is sampled: one operation alone would be a push, and nothing scored
     predicts_end = False
-    num_hints = 1
+    num_hints = 2
     has_hard_cases = True
 
     operands: ClassVar[tuple[str, ...]] = ("value",)
     """What a push is given, in its order; the last is what a pop puts out."""
+    spends_leaves: ClassVar[bool] = False
+    """Whether a leaf is to stay taken after a pop, according to the hints."""
     last_in_first_out: ClassVar[bool] = False
     """Whether elements come out in the reverse of the order in which they would have to go in again."""
 
@@ -91,6 +95,11 @@ class Structure(Task[Operations, list[int]]):
     def symbols_that_count(self, cells: Tensor, num_symbols: int) -> Tensor:
         return cells[..., :num_symbols, 0] == 1
 
+    def hints(self, cells: Tensor) -> Tensor:
+        is_pop = cells[..., 0] == 1
+        left_taken = torch.ones_like(is_pop) if self.spends_leaves else is_pop.logical_not()
+        return torch.stack([is_pop, left_taken], dim=-1).float()
+
     def decode(self, outputs: Tensor, inputs: Tensor | None = None) -> list[int]:
         if inputs is None:
             raise ValueError(
@@ -99,19 +108,17 @@ class Structure(Task[Operations, list[int]]):
         return super().decode(outputs, inputs)
 
     def answer_to_symbols(self, answer: list[int], length: int) -> Tensor:
-        values = to_bits(torch.tensor(answer, dtype=torch.long), VALUE_BITS)
-        return torch.cat([values, torch.ones(len(answer), 1)], dim=1)
+        return to_bits(torch.tensor(answer, dtype=torch.long), VALUE_BITS)
 
     def symbols_to_answer(self, symbols: Tensor) -> list[int]:
-        values: list[int] = from_bits(symbols[:, :VALUE_BITS]).tolist()
+        values: list[int] = from_bits(symbols).tolist()
         return values
 
     def draw(self, lengths: Tensor, hard: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         is_pop = _draw_pops(lengths, hard, generator)
         operands = self.draw_operands(hard, is_pop.shape[1], generator).masked_fill(is_pop, 0)
         popped = self.answers(is_pop, operands) % NUM_VALUES
-        symbols = torch.cat([to_bits(popped, VALUE_BITS), is_pop.unsqueeze(-1)], dim=-1)
-        return _cells(is_pop, operands, self.input_size - 1), symbols
+        return _cells(is_pop, operands, self.input_size - 1), to_bits(popped, VALUE_BITS)
 
     def draw_operands(self, hard: Tensor, longest: int, generator: torch.Generator | None) -> Tensor:
         """Draw what a push would be given at every timestep, int64 of shape [batch, longest].
@@ -148,6 +155,8 @@ class Stack(Structure):
 
     name = "stack"
     input_size = 1 + VALUE_BITS
+    spends_leaves: ClassVar[bool] = False
+    """Whether a leaf is to stay taken after a pop, according to the hints."""
     last_in_first_out = True
 
     def oracle(self, instance: Operations) -> list[int]:
@@ -184,6 +193,7 @@ class Queue(Structure):
 
     name = "queue"
     input_size = 1 + VALUE_BITS
+    spends_leaves = True  # a push into a leaf that is free again would come before older elements
 
     def oracle(self, instance: Operations) -> list[int]:
         inside: deque[int] = deque()

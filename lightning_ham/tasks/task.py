@@ -23,7 +23,7 @@ class Task(ABC, Generic[Instance, Answer]):
     Padding, blanks, end flags and scoring are done here, in the same way for samples and for encoded
     instances.
 
-    A *symbol* is what an output carries: all its bits but the end flag. The *length* of an instance is the
+    A *symbol* is what an output carries: all its bits but hints and the end flag. The *length* of an instance is the
     number of cells that it occupies.
     """
 
@@ -42,7 +42,7 @@ class Task(ABC, Generic[Instance, Answer]):
     predicts_end: ClassVar[bool] = True
     """Whether the last output bit is an end flag, set in one more timestep after the last symbol."""
     num_hints: ClassVar[int] = 0
-    """Last bits of a symbol that training may use as hints; they are neither scored nor part of an answer."""
+    """Output bits behind a symbol that training may learn from too (`hints`); they are not scored."""
     has_hard_cases: ClassVar[bool] = False
     """Whether `draw` can make instances that are harder than uniform ones."""
 
@@ -68,6 +68,16 @@ class Task(ABC, Generic[Instance, Answer]):
             num_symbols: The number of symbols that are put out, the others among them.
         """
         return torch.ones(*cells.shape[:-2], num_symbols, dtype=torch.bool, device=cells.device)
+
+    def hints(self, cells: Tensor) -> Tensor:
+        """What training may be told beside the answer, float32 of shape [..., length, num_hints].
+
+        Only for a task whose symbols stand beside its cells, one each.
+
+        Args:
+            cells: What the instances begin with, [..., length, input_size].
+        """
+        return cells.new_zeros(*cells.shape[:-1], self.num_hints)
 
     @abstractmethod
     def instance_to_cells(self, instance: Instance) -> Tensor:
@@ -212,6 +222,7 @@ class Task(ABC, Generic[Instance, Answer]):
         if self.predicts_end:
             before_end = symbols[:, -1].cumsum(0) == 0
             symbols = symbols[before_end, :-1]
+        symbols = symbols[:, : symbols.shape[1] - self.num_hints]
         if inputs is not None:
             symbols = symbols[self.symbols_that_count(inputs, len(symbols))]
         return self.symbols_to_answer(symbols)
@@ -263,7 +274,10 @@ class Task(ABC, Generic[Instance, Answer]):
         counts = is_symbol & counts.unsqueeze(-1)
         targets = pad(symbols, (0, 0, *beside_symbols)) * counts
         scored = counts.repeat(1, 1, targets.shape[-1])
-        scored[:, :, scored.shape[2] - self.num_hints :] = False
+        if self.num_hints:
+            hints = pad(self.hints(cells), (0, 0, *beside_symbols)) * is_symbol
+            targets = torch.cat([targets, hints], dim=-1)
+            scored = torch.cat([scored, torch.zeros_like(hints, dtype=torch.bool)], dim=-1)
         if self.predicts_end:
             is_end = (clock == timesteps - 1).unsqueeze(-1)
             targets = torch.cat([targets, is_end], dim=-1)  # [batch, timesteps, output_size]

@@ -5,6 +5,8 @@ Everything is per timestep or per access, ``[batch, time]``; a mask says which e
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -36,6 +38,18 @@ def until_first_error(logits: Tensor, targets: Tensor, scored: Tensor) -> Tensor
     wrong = (((logits > 0) != (targets > 0.5)) & scored).any(dim=-1)
     errors_before = wrong.cumsum(dim=1) - wrong.long()
     return scored & (errors_before == 0).unsqueeze(-1)
+
+
+def log_prior(branch_probs: Tensor, right: float) -> Tensor:
+    """Return the mean log-probability, in nats, of the branches of every access under a prior.
+
+    Added to the branches' entropy it is minus their Kullback-Leibler divergence from the prior.
+
+    Args:
+        branch_probs: Probability of going right at each level, ``[batch, accesses, depth]``.
+        right: The same under the prior, at every node.
+    """
+    return (branch_probs * math.log(right) + (1 - branch_probs) * math.log1p(-right)).sum(dim=-1)
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

@@ -84,6 +84,10 @@ class HAMModule(LightningModule):
         final_learning_rate: Fraction of ``learning_rate`` left at the Trainer's last step; exponential decay.
         entropy_bonus: Weight of the branches' entropy per access, at the start.
         final_entropy_bonus: Fraction of ``entropy_bonus`` that is left at the Trainer's last step.
+        branch_prior: Probability of going right to which the entropy bonus draws the branches. With 0.5 it is their
+            entropy, no more; with less, leaves on the left are preferred where nothing speaks against it.
+        final_noise: Fraction of the noise with which the straight-through attentions sample branches that is left at
+            the Trainer's last step; exponential decay.
         hint_weight: Weight of the error in hint bits, in tasks that have any (see :class:`lightning_ham.tasks.Task`).
         until_error: Whether nothing after the first wrong timestep of an episode counts in training. Where outputs
             build on one another, this keeps the later ones from being learned first, by other means.
@@ -103,6 +107,8 @@ class HAMModule(LightningModule):
         final_learning_rate: float = 0.05,
         entropy_bonus: float = 0.003,
         final_entropy_bonus: float = 0.1,
+        branch_prior: float = 0.5,
+        final_noise: float = 1.0,
         until_error: bool = False,
         hint_weight: float = 1.0,
         seed: int = 0,
@@ -120,19 +126,21 @@ class HAMModule(LightningModule):
             raise ValueError(f"Expected argument `learning_rate` to be positive, but got {learning_rate}.")
         if entropy_bonus < 0:
             raise ValueError(f"Expected argument `entropy_bonus` to be at least 0, but got {entropy_bonus}.")
+        if not 0 < branch_prior < 1:
+            raise ValueError(f"Expected argument `branch_prior` to be between 0 and 1, but got {branch_prior}.")
         if hint_weight < 0:
             raise ValueError(f"Expected argument `hint_weight` to be at least 0, but got {hint_weight}.")
         for name, fraction in {
             "final_learning_rate": final_learning_rate,
             "final_entropy_bonus": final_entropy_bonus,
+            "final_noise": final_noise,
         }.items():
             if not 0 < fraction <= 1:
                 raise ValueError(f"Expected argument `{name}` to be above 0 and at most 1, but got {fraction}.")
         check_engine(engine)
         self.model = TaskModel(task, controller, controller_options)
-        for part in self.model.modules():
-            if isinstance(part, HierarchicalAttentiveMemory):
-                part.engine = engine
+        for memory in self._memories:
+            memory.engine = engine
         self.save_hyperparameters(
             {  # plain values only: checkpoints are loaded with weights_only=True
                 "task": task,
@@ -144,6 +152,8 @@ class HAMModule(LightningModule):
                 "final_learning_rate": final_learning_rate,
                 "entropy_bonus": entropy_bonus,
                 "final_entropy_bonus": final_entropy_bonus,
+                "branch_prior": branch_prior,
+                "final_noise": final_noise,
                 "hint_weight": hint_weight,
                 "until_error": until_error,
                 "seed": seed,
@@ -156,6 +166,8 @@ class HAMModule(LightningModule):
         self.final_learning_rate = final_learning_rate
         self.entropy_bonus = entropy_bonus
         self.final_entropy_bonus = final_entropy_bonus
+        self.branch_prior = branch_prior
+        self.final_noise = final_noise
         self.hint_weight = hint_weight
         self.until_error = until_error
         self.seed = seed
@@ -201,13 +213,16 @@ class HAMModule(LightningModule):
             batch = Episodes(*(tensor.repeat_interleave(rollouts, dim=0) for tensor in batch))
         # Not the number of the step, which batches share where their gradients are accumulated.
         seed = stream_seed(self.seed, "branches", self.global_rank, self.current_epoch, batch_idx)
+        for memory in self._memories:
+            memory.noise = self.final_noise**self.progress
         rollout = self.model(batch, self.attention, torch.Generator(self.device).manual_seed(seed))
         scored = (
             losses.until_first_error(rollout.outputs, batch.targets, batch.scored) if self.until_error else batch.scored
         )
         parts = self.loss_parts(rollout, batch._replace(scored=scored))
         bonus = self.entropy_bonus * self.final_entropy_bonus**self.progress
-        loss = parts["nll"] - bonus * parts["entropy"] + parts.get("policy", 0.0) + parts.get("baseline", 0.0)
+        regularity = parts["entropy"] + parts.get("prior", 0.0)
+        loss = parts["nll"] - bonus * regularity + parts.get("policy", 0.0) + parts.get("baseline", 0.0)
         loss = loss + self.hint_weight * parts.get("hint", 0.0)
         if self.trainer.world_size > 1:
             # A tree of one leaf has nothing to search or to join, but DDP waits for a gradient of every parameter.
@@ -228,6 +243,9 @@ class HAMModule(LightningModule):
             "nll": -losses.masked_mean(likelihood, scored),
             "entropy": losses.masked_mean(rollout.entropies, counts),
         }
+        if self.branch_prior != 0.5:
+            prior = losses.log_prior(rollout.branch_probs, self.branch_prior)
+            parts["prior"] = losses.masked_mean(prior, counts)
         if self.model.task.num_hints:
             hinted = self.model.task.hinted(batch)
             hints = losses.log_likelihood(rollout.outputs, batch.targets, hinted)
@@ -308,6 +326,10 @@ class HAMModule(LightningModule):
         """Share of the Trainer's steps that are done, in [0, 1]; 0 where their number is not known."""
         steps = self.trainer.estimated_stepping_batches
         return min(1.0, self.global_step / steps)
+
+    @property
+    def _memories(self) -> list[HierarchicalAttentiveMemory]:
+        return [part for part in self.model.modules() if isinstance(part, HierarchicalAttentiveMemory)]
 
     @property
     def _data(self) -> TaskDataModule | None:

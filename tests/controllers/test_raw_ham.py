@@ -124,8 +124,8 @@ def test_an_operation_sees_what_earlier_ones_wrote_and_nothing_later() -> None:
 def test_more_timesteps_than_operations_are_refused() -> None:
     with pytest.raises(ValueError, match=re.escape("Expected at most as many timesteps as cells (4), but got 5")):
         make()(torch.zeros(1, 4, 3, dtype=torch.float64), torch.ones(1, 4, dtype=torch.bool), 5)
-    with pytest.raises(ValueError, match="`output_size` to be at least 1, but got 0"):
-        RawHAM(3, 0)
+    with pytest.raises(ValueError, match="`output_size` to be at least 2, but got 1"):
+        RawHAM(3, 1)
 
 
 def test_all_parameters_learn() -> None:

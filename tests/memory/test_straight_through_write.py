@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from lightning_ham.memory import HierarchicalAttentiveMemory, Tree
-from lightning_ham.memory.attention import descend, draw_noise, straight_through_weights, went_right
+from lightning_ham.memory.attention import PLACE_SHARE, descend, draw_noise, straight_through_weights, went_right
 from lightning_ham.memory.tree import begin_in_place, build, path_rows, rejoin_paths
 
 
@@ -45,10 +45,10 @@ def read_everywhere(memory: HierarchicalAttentiveMemory, leaves: Tensor, queries
         ends = torch.cat((descent.leaf_rows.unsqueeze(1), descent.counterfactual_rows), dim=1) - tree.num_leaves
         path = path_rows(descent.leaf_rows, depth)[:, :depth]
         nodes = torch.stack([tree.nodes[b, rows] for b, rows in enumerate(path)])
-        # How a write's place is chosen teaches SEARCH, and not the nodes that it saw.
+        # How a write's place is chosen teaches SEARCH, and the nodes that it saw not as much.
         to_read, to_write = (
             weights_everywhere(memory, memory.search(seen, query), descent.noise, ends)
-            for seen in (nodes, nodes.detach())
+            for seen in (nodes, PLACE_SHARE * nodes + (1 - PLACE_SHARE) * nodes.detach())
         )
         # As in straight_through, a leaf that was not attended gets no gradient from being read.
         fixed = leaves.detach() + (leaves - leaves.detach()) * one_hot(ends[:, 0], tree.num_leaves).unsqueeze(-1)

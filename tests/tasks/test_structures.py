@@ -67,16 +67,18 @@ def test_samples_are_what_the_oracle_says_and_nothing_but_pops_is_scored(task: S
         task.check(instance)
         assert task.decode(episode.targets, episode.inputs) == task.oracle(instance)
         is_pop = [operation == POP for operation in instance]
-        (scored, hint), targets = episode.scored[: len(instance)].split((5, 1), dim=1), episode.targets
+        (scored, hints), targets = episode.scored[: len(instance)].split((5, 2), dim=1), episode.targets
         assert scored.all(1).tolist() == is_pop
         assert scored.any(1).tolist() == is_pop
-        assert not hint.any()
+        assert not hints.any()
         assert targets[: len(instance), 5].tolist() == is_pop
-        assert not targets[: len(instance)][~torch.tensor(is_pop)].any()
+        left_taken = [task.name == "queue" or not pops for pops in is_pop]
+        assert targets[: len(instance), 6].tolist() == left_taken
+        assert not targets[: len(instance), :5][~torch.tensor(is_pop)].any()
         assert not episode.scored[len(instance) :].any()
         assert not targets[len(instance) :].any()
     hinted = torch.zeros_like(episodes.scored)
-    hinted[:, :, 5] = torch.arange(hinted.shape[1]) < episodes.lengths.unsqueeze(1)
+    hinted[:, :, 5:] = (torch.arange(hinted.shape[1]) < episodes.lengths.unsqueeze(1)).unsqueeze(-1)
     assert torch.equal(task.hinted(episodes), hinted)
     encoded = task.encode(instances, capacity=episodes.inputs.shape[1])
     assert all(map(torch.equal, encoded, episodes))
@@ -168,4 +170,4 @@ def test_what_is_no_instance(name: str, instance: Any, message: str) -> None:
 
 def test_an_answer_cannot_be_read_without_the_operations() -> None:
     with pytest.raises(ValueError, match="Expected the episode's inputs beside its outputs"):
-        Stack().decode(torch.zeros(2, 6))
+        Stack().decode(torch.zeros(2, 7))

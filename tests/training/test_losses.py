@@ -284,3 +284,13 @@ class TestPolicyGradient:
         advantages = returns - losses.leave_one_out_baseline(returns, rollouts)
         estimate = estimated_policy_gradient(paths, paths.log_probs[members], advantages, weights, rollouts=rollouts)
         torch.testing.assert_close(estimate, expected_policy_gradient(paths, 0.6), **EXACT)
+
+
+def test_log_prior_is_the_mean_under_the_branches_of_that_of_the_prior():
+    branch_probs = torch.tensor([[[0.5, 1.0], [0.0, 0.25]]])
+    right, left = math.log(0.2), math.log(0.8)
+    expected = [[0.5 * right + 0.5 * left + right, left + 0.25 * right + 0.75 * left]]
+    torch.testing.assert_close(losses.log_prior(branch_probs, 0.2), torch.tensor(expected))
+    # Where the branches are the prior's, it is minus their entropy.
+    entropy = -(0.2 * right + 0.8 * left)
+    torch.testing.assert_close(losses.log_prior(torch.full((1, 1, 1), 0.2), 0.2), torch.tensor([[-entropy]]))

@@ -24,7 +24,7 @@ from lightning_ham.tasks import get_task
 from lightning_ham.training import HAMModule, ReinforceOptions, TaskDataModule
 
 TINY = {"controller_size": 4, "leaf_size": 4}
-ATTENTIONS = ["straight_through", "reinforce", "soft"]
+ATTENTIONS = ["straight_through", "straight_through_write", "reinforce", "soft"]
 
 
 def make_data(task: str = "sort", **options) -> TaskDataModule:
@@ -223,6 +223,7 @@ CHANGES = [
     {"final_learning_rate": 0.6},
     {"entropy_bonus": 0.2},
     {"final_entropy_bonus": 0.6},
+    {"branch_prior": 0.3},
     {"until_error": True},
     {"seed": 1},
 ]
@@ -291,10 +292,42 @@ def test_every_option_of_reinforce_changes_the_training(change):
 def test_every_argument_has_a_case():
     module = make_module()
     tested = {name for change in CHANGES for name in change}
-    assert set(module.hparams) == tested | {"reinforce", "controller_options", "controller", "engine"}
+    assert set(module.hparams) == tested | {
+        "reinforce",
+        "controller_options",
+        "controller",
+        "engine",
+        "final_noise",  # see the tests below
+        "hint_weight",
+    }
     assert set(module.hparams["controller_options"]) == {name for change in OPTION_CHANGES for name in change}
     names = {field.name for field in dataclasses.fields(ReinforceOptions)}
     assert names == {name for change in REINFORCE_CHANGES for name in change}
+
+
+def test_the_noise_of_branches_decays_to_a_share_of_it_for_straight_through_only():
+    base = BASE | {"attention": "straight_through"}
+    assert differs(fingerprint(**base), fingerprint(**base, final_noise=0.5))
+    assert not differs(fingerprint(**BASE), fingerprint(**BASE, final_noise=0.5)), "a policy gradient needs all of it"
+    module, scales = make_module(final_noise=0.125), []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            scales.append(pl_module.model.controller.memory.noise)
+
+    train(module, None, Watch(), limit_val_batches=0)
+    assert scales == pytest.approx([1.0, 0.5, 0.25])
+
+
+def test_hints_are_learned_from_by_their_weight_and_only_where_there_are_any():
+    def fit(**options) -> tuple[dict[str, Tensor], list[float]]:
+        module = make_module("stack", controller="raw_ham", controller_options={"leaf_size": 4}, **options)
+        data = make_data("stack", validation_lengths=[(2, 4)])
+        return module.state_dict(), train(module, data, limit_val_batches=0).epochs("loss")
+
+    assert not differs(fit(), fit(hint_weight=1.0))
+    assert differs(fit(), fit(hint_weight=0.0))
+    assert not differs(fingerprint(**BASE), fingerprint(**BASE, hint_weight=0.0))
 
 
 def test_reinforce_without_options_has_the_defaults():
@@ -309,7 +342,8 @@ def test_reinforce_without_options_has_the_defaults():
         ({"controller_options": {"leaf_sise": 1}}, "Unknown option 'leaf_sise' of controller 'lstm_ham'; did you mean"),
         (
             {"attention": "argmax"},
-            "Expected argument `attention` to be one of ('reinforce', 'straight_through', 'soft'), but got 'argmax'.",
+            "Expected argument `attention` to be one of ('reinforce', 'straight_through', 'straight_through_write', "
+            "'soft'), but got 'argmax'.",
         ),
         (
             {"attention": "soft", "reinforce": ReinforceOptions()},
