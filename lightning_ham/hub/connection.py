@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
 
 import httpx2
 from huggingface_hub import constants, get_session, get_token
@@ -56,13 +55,8 @@ class _Operation:
 
     def __init__(self) -> None:
         self.tries = Counter[tuple[str, str]]()
-        self.failure: Exception | None = None
         self.others = {thread.ident for thread in threading.enumerate()} - {threading.get_ident()}
         """Threads that have nothing to do with it. Those that begin from now on are taken for its own."""
-
-    def give_up(self, failure: Exception) -> NoReturn:
-        self.failure = failure
-        raise _GiveUp from failure
 
 
 _operations: list[_Operation] = []
@@ -122,7 +116,7 @@ def bounded(action: str, endpoint: str, token: Token, folder: Path | None = None
         with _without_bars():
             yield
     except (_GiveUp, httpx2.HTTPError, httpx2.InvalidURL, OSError, RuntimeError, ValueError) as error:
-        raise _explained(operation.failure or _cause(error), action, endpoint, token, folder) from error
+        raise _explained(_cause(error), action, endpoint, token, folder) from error
     finally:
         _operations.remove(operation)
 
@@ -153,7 +147,7 @@ def _before(request: httpx2.Request) -> None:
     key = request.method, str(request.url)
     operation.tries[key] += 1
     if operation.tries[key] > (1 + _RESUMPTIONS if request.method == "GET" else 1):
-        operation.give_up(httpx2.NetworkError("the connection broke, or nothing came in time"))
+        raise _GiveUp from httpx2.NetworkError("the connection broke, or nothing came in time")
     given = request.extensions.get("timeout", {})
     most = timeout() if request.method in ("GET", "HEAD") else 3 * timeout()
     request.extensions["timeout"] = {
@@ -163,24 +157,23 @@ def _before(request: httpx2.Request) -> None:
 
 def _after(response: httpx2.Response) -> None:
     """End at an answer that huggingface_hub would wait after, and at one that names no file of the cache."""
-    operation = _operation()
-    if operation is None:
+    if _operation() is None:
         return
     if response.status_code in (408, 429) or response.status_code >= 500:
         response.read()
         try:
             hf_raise_for_status(response)
         except HfHubHTTPError as error:
-            operation.give_up(error)
+            raise _GiveUp from error
     if response.request.method == "HEAD":
         for name in ("X-Repo-Commit", "X-Linked-Etag", "ETag"):
             if not _FILE_NAME.fullmatch(response.headers.get(name, "none")):
-                operation.give_up(FileMetadataError(f"the header {name} is {response.headers[name]!r}"))
+                raise _GiveUp from FileMetadataError(f"the header {name} is {response.headers[name]!r}")
 
 
 def _cause(error: BaseException) -> BaseException:
-    """Return what lies under the errors that huggingface_hub wraps others in."""
-    while isinstance(error, RuntimeError | LocalEntryNotFoundError) and error.__cause__ is not None:
+    """Return what lies under the errors that huggingface_hub and this module wrap others in."""
+    while isinstance(error, _GiveUp | RuntimeError | LocalEntryNotFoundError) and error.__cause__ is not None:
         error = error.__cause__
     return error
 
