@@ -83,7 +83,7 @@ def test_files_of_the_run_folder(run):
 
 def without_speed(evaluation: dict[str, Any]) -> dict[str, Any]:
     results = [{**result, "episodes_per_second": None} for result in evaluation["results"]]
-    return {**evaluation, "results": results, "threads": None}
+    return {**evaluation, "results": results, "threads": None, "weights_sha256": None}
 
 
 def test_evaluation_is_what_evaluating_the_exported_model_gives(run):
@@ -240,7 +240,7 @@ def test_help(fit, tmp_path):
         "Episodes per batch and device.",
         "--stop.patience",
         "Project that the run belongs to.",  # the options of dataclasses are documented, too
-        "Fresh episodes for each range.",
+        "Fresh episodes for each range;",
         "--trainer.max_epochs",
     ):
         assert expected in done.stdout
@@ -477,7 +477,7 @@ WRONG = [
     (
         {},
         ["--model.attention", "hard"],
-        "Expected key 'model.attention' to be one of 'reinforce', 'straight_through', 'soft', but got 'hard'.",
+        "Expected key 'model.attention' to be one of 'reinforce', 'straight_through', 'straight_through_write', 'soft', but got 'hard'.",
     ),
     (
         {},

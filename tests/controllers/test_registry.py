@@ -21,6 +21,7 @@ DEFAULTS = {
     "real_inputs": 0,
     "accesses_per_output": 1,
     "read_root": False,
+    "readout": "state_and_read",
 }
 
 PLUGIN = """

@@ -204,7 +204,7 @@ def test_bundled_name_needs_no_file_but_a_folder_of_that_name_wins(bundled, mode
         ("ham-tyni", ValueError, "Unknown model 'ham-tyni'; did you mean 'ham-tiny'? Known models: ham-tiny."),
         ("something", ValueError, "Unknown model 'something'; Known models: ham-tiny. A model on the Hub is given as"),
         ("ham-sorts", ValueError, "Unknown model 'ham-sorts'; Known models: ham-tiny."),
-        ("ham-queue", ValueError, "Unknown model 'ham-queue';"),
+        ("ham-heap", ValueError, "Unknown model 'ham-heap';"),
         ("runs/merge", FileNotFoundError, "comes with lightning_ham (ham-tiny), or that of one on the"),
         ("runs/merge", FileNotFoundError, "but there is no runs/merge."),
         ("a/b/c", FileNotFoundError, "but there is no a/b/c."),

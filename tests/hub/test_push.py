@@ -176,7 +176,8 @@ def run_folder(model, tmp_path):
     run.mkdir(parents=True)
     evaluation = evaluate(model, [(1, 4)], episodes=20, seed=5) | {"weights_sha256": model.weights_sha256()}
     training = {"recipe": "tiny", "command": "fit tiny", "seed": 5, "updates": 1, "episodes": 1, "seconds": 7.0}
-    training |= {"machine": "a laptop", "hyper_parameters": {}}
+    training |= {"machine": "a laptop", "hyper_parameters": {}, "versions": {"python": "3.11"}, "commit": None}
+    training |= {"wandb_url": None, "curve": []}
     model.save(run / "model", evaluation, training)
     (run / "evaluation.json").write_text(json.dumps(evaluation))
     (run / "training.json").write_text(json.dumps(training))
