@@ -477,7 +477,8 @@ WRONG = [
     (
         {},
         ["--model.attention", "hard"],
-        "Expected key 'model.attention' to be one of 'reinforce', 'straight_through', 'straight_through_write', 'soft', but got 'hard'.",
+        "Expected key 'model.attention' to be one of 'reinforce', 'straight_through', 'straight_through_write', "
+        "'soft', but got 'hard'.",
     ),
     (
         {},

@@ -296,7 +296,8 @@ def test_known_modes_pass(mode):
 
 def test_unknown_mode_names_the_known_ones():
     message = (
-        "Expected argument `attention` to be one of ('reinforce', 'straight_through', 'straight_through_write', 'soft', 'argmax'), "
+        "Expected argument `attention` to be one of ('reinforce', 'straight_through', 'straight_through_write', "
+        "'soft', 'argmax'), "
         "but got 'hard'."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
