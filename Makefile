@@ -21,7 +21,7 @@ fit: $(STAMP)
 	$(BIN)/python -m lightning_ham.fit recipes/merge.yaml
 
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=10 --numprocesses auto --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=10 --numprocesses auto --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check
