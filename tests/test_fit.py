@@ -1,6 +1,7 @@
 """``python -m lightning_ham.fit`` as its users see it: what it prints, what it leaves, and how it goes on."""
 
 import csv
+import hashlib
 import json
 import os
 import pty
@@ -78,7 +79,7 @@ def test_files_of_the_run_folder(run):
 
 def without_speed(evaluation: dict[str, Any]) -> dict[str, Any]:
     results = [{**result, "episodes_per_second": None} for result in evaluation["results"]]
-    return {**evaluation, "results": results, "threads": None}
+    return {**evaluation, "results": results, "threads": None, "weights_sha256": None}
 
 
 def test_evaluation_is_what_evaluating_the_exported_model_gives(run):
@@ -86,6 +87,11 @@ def test_evaluation_is_what_evaluating_the_exported_model_gives(run):
     again = evaluate(from_pretrained(run / "model"), [(2, 8), (9, 16)], 50, seed=0)
     assert without_speed(written) == without_speed(again)
     assert [result["episodes"] for result in written["results"]] == [50, 50]
+
+
+def test_evaluation_names_the_file_of_weights_that_was_measured(run):
+    written = json.loads((run / "evaluation.json").read_text())
+    assert written["weights_sha256"] == hashlib.sha256((run / "model" / "model.safetensors").read_bytes()).hexdigest()
 
 
 def test_best_is_exported_and_last_is_the_end(run):
