@@ -1,6 +1,7 @@
 """``python -m lightning_ham.fit`` as its users see it: what it prints, what it leaves, and how it goes on."""
 
 import csv
+import hashlib
 import json
 import os
 import pty
@@ -91,6 +92,11 @@ def test_evaluation_is_what_evaluating_the_exported_model_gives(run):
     again = evaluate(from_pretrained(run / "model"), [(2, 8), (9, 16)], 50, seed=0)
     assert without_speed(written) == without_speed(again)
     assert [result["episodes"] for result in written["results"]] == [50, 50]
+
+
+def test_evaluation_names_the_file_of_weights_that_was_measured(run):
+    written = json.loads((run / "evaluation.json").read_text())
+    assert written["weights_sha256"] == hashlib.sha256((run / "model" / "model.safetensors").read_bytes()).hexdigest()
 
 
 def test_best_is_exported_and_last_is_the_end(run):
