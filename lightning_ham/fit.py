@@ -14,6 +14,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -106,7 +107,10 @@ def _parse(arguments: Sequence[str]) -> tuple[Path, RecipeCLI]:
     """Return the recipe's file and the command line built from it and the overrides."""
     if not arguments or arguments[0] in {"-h", "--help"}:
         print(without_markup(__doc__))
-        print(f"Shipped recipes: {', '.join(recipe_names())}\n", flush=True)
+        print(
+            textwrap.fill(f"Shipped recipes: {', '.join(recipe_names())}", 100, break_on_hyphens=False) + "\n",
+            flush=True,
+        )
         RecipeCLI(None, ["--help"])
     if arguments[0].startswith("-"):
         raise ValueError(f"Expected a recipe first and options after it, but got {arguments[0]!r}.")

@@ -81,8 +81,9 @@ class HubOptions:
 
 
 def recipe_names() -> list[str]:
-    """Return the names of the shipped recipes, sorted."""
-    return sorted(path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.rglob("*.yaml"))
+    """Return the names of the shipped recipes, sorted, those in folders after the others."""
+    names = (path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.rglob("*.yaml"))
+    return sorted(names, key=lambda name: (name.count("/"), name))
 
 
 def recipe_name(path: Path) -> str:

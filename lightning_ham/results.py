@@ -241,8 +241,8 @@ measured, `results/*.json`; nothing on it is typed but its last section.
 A sequence is wrong if a single bit of it is, its end included; branches and bits are decided at probability 1/2.
 Intervals are Wilson's, 95 %. All were trained on lengths up to 32, and the parameters are the same at all lengths. The
 comparison models LSTM (encoder-decoder) and LSTM+A (with attention) have more parameters than the HAM; they are trained
-with the same recipe: curriculum, batches, updates and longest time. The paper's figures are those of its own models
-(arXiv 1602.03218v2), each after up to 5,000,000 episodes."""
+with the same recipe: curriculum, batches, most updates and longest time. The paper's figures are those of its own
+models (arXiv 1602.03218v2), each after up to 5,000,000 episodes."""
 
 _OVERVIEW = """\
 Wrong sequences of the median seed at lengths 1-32 and 33-128; the bar that a model is to reach in both, and how many

@@ -711,3 +711,13 @@ def test_two_processes_share_one_run_folder(tmp_path, tiny_recipe, environment):
     assert yaml.safe_load((run / "recipe.yaml").read_text())["run_dir"] == "runs/tiny"
     assert json.loads((run / "training.json").read_text())["episodes"] == 2 * 3 * 4 * 16
     assert json.loads((run / "evaluation.json").read_text())["results"][0]["episodes"] == 50
+
+
+def test_a_recipe_of_the_paper_has_a_run_folder_and_a_name_of_its_own(fit, tmp_path):
+    small = ["--data.batches_per_epoch", "1", "--data.validation_episodes", "4", "--trainer.max_epochs", "1"]
+    done = fit(tmp_path, "paper/reverse", *small, "--evaluation.episodes", "[10, 5]")
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "runs" / "paper-reverse"
+    assert json.loads((run / "training.json").read_text())["recipe"] == "paper/reverse"
+    results = json.loads((run / "evaluation.json").read_text())["results"]
+    assert [result["episodes"] for result in results] == [10, 5]

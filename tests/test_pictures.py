@@ -32,9 +32,12 @@ def opened(content):
         return np.asarray(image.convert("RGB")), image.info
 
 
-@pytest.mark.parametrize("task", ["add", "merge", "reverse", "search", "sort"])
+STRUCTURES = ("stack", "queue", "priority_queue")
+
+
+@pytest.mark.parametrize("task", ["add", "merge", "reverse", "search", "sort", *STRUCTURES])
 def test_a_card_has_both_pictures_and_each_says_what_of(task):
-    model = make_model(task)
+    model = make_model(task, "raw_ham", leaf_size=4) if task in STRUCTURES else make_model(task)
     found = card_pictures(model, CURVE)
     assert list(found) == ["learning_curve.png", "attention.png"]
     assert opened(found["learning_curve.png"])[1]["Description"] == drawn_from(CURVE)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lightning_ham.recipe import RECIPES, RecipeCLI, find_recipe, recipe_names
+from lightning_ham.recipe import RECIPES, RecipeCLI, find_recipe, recipe_name, recipe_names
 from lightning_ham.tasks import task_names
 
 PATHS = sorted(RECIPES.rglob("*.yaml"))
@@ -21,7 +21,38 @@ def header(path: Path) -> str:
 
 def test_every_sequence_task_has_its_recipe():
     assert {"reverse", "search", "merge", "sort", "add"} <= set(recipe_names())
-    assert [find_recipe(name) for name in recipe_names()] == PATHS
+    assert sorted(find_recipe(name) for name in recipe_names()) == PATHS
+    assert [name.count("/") for name in recipe_names()] == sorted(name.count("/") for name in recipe_names())
+
+
+def test_the_papers_own_method_has_its_recipes():
+    assert {f"paper/{task}" for task in ("reverse", "search", "merge", "sort", "add")} <= set(recipe_names())
+    assert {"paper/reverse-soft", "paper/sort-soft"} <= set(recipe_names())
+    for name in recipe_names():
+        if not name.startswith("paper/"):
+            continue
+        cli = RecipeCLI(find_recipe(name), [])
+        module, data = cli.model, cli.datamodule
+        assert recipe_name(find_recipe(name)) == name
+        assert name.removeprefix("paper/").removesuffix("-soft") == data.task.name
+        assert module.attention == ("soft" if name.endswith("-soft") else "reinforce")
+        if module.attention == "reinforce":
+            assert (module.reinforce.baseline, module.reinforce.rollouts) == ("learned", 1)
+            assert module.entropy_bonus > module.entropy_bonus * module.final_entropy_bonus > 0
+        options = module.model.controller_options
+        assert [options[name] for name in ("controller_size", "leaf_size", "join", "readout")] == [
+            20,
+            20,
+            "mlp",
+            "state",
+        ]
+        assert (data.batch_size, data.hard_fraction, cli.config.weight_average) == (50, 0, 0)
+        assert cli.config.trainer.gradient_clip_val == 5
+        assert cli.config.trainer.max_epochs * data.batches_per_epoch == 100_000
+
+
+def test_a_recipe_that_is_not_shipped_is_called_by_its_file(tmp_path):
+    assert recipe_name(tmp_path / "mine.yaml") == "mine"
 
 
 @each_recipe

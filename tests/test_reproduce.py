@@ -48,10 +48,11 @@ def finished(job, seed_of_weights=b"weights", wrong=3):
 # What there is to train.
 
 
-def test_every_sequence_task_is_trained_with_its_comparison_models():
+def test_every_sequence_task_is_trained_with_its_comparison_models_and_the_papers_method():
     for task in ("reverse", "search", "merge", "sort", "add"):
         assert task in reproduce.reproducible_tasks()
-        assert models_of(task)[:3] == ["ham", "lstm", "lstm_attention"]
+        assert models_of(task)[:4] == ["ham", "lstm", "lstm_attention", "paper-reinforce"]
+    assert "paper-soft" in models_of("sort")
     assert not any("/" in task for task in reproduce.reproducible_tasks())
 
 
