@@ -57,6 +57,8 @@ def card_pictures(model: TaskModel, curve: list[CurvePoint]) -> dict[str, bytes]
     instance = example(model)
     if model.accesses_per_output > 0 and model.task.instance_length(instance) <= MAX_LEAVES:
         trace = model.trace(instance)
+        if not trace["steps"][0]["branch_probabilities"]:  # a controller of another package may have no tree
+            return pictures
         # Not the probabilities, whose last digit is another one on another processor.
         drawn = [str(instance), [step["leaf"] for step in trace["steps"]], str(trace["answer"])]
         pictures["attention.png"] = svg_to_png(attention_svg(model, instance), drawn)
