@@ -239,7 +239,7 @@ def test_help(fit, tmp_path):
     for arguments in (["--help"], []):
         done = fit(tmp_path, *arguments)
         assert (done.returncode, done.stderr) == (0, "")
-        assert "Shipped recipes: add, merge, reverse, search, sort" in done.stdout
+        assert "Shipped recipes: add, merge, priority_queue, queue, reverse, search, sort, stack" in done.stdout
     for expected in (
         "usage: python -m lightning_ham.fit RECIPE [--dotted.override value ...]",
         "--data.batch_size",
