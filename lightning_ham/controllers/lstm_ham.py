@@ -77,6 +77,7 @@ class LSTMHAM(nn.Module):
         timesteps: int,
         attention: AttentionMode = "argmax",
         generator: torch.Generator | None = None,
+        guide: Tensor | None = None,
     ) -> Rollout:
         """Run a batch of episodes.
 
@@ -86,10 +87,12 @@ class LSTMHAM(nn.Module):
             timesteps: Output symbols to produce.
             attention: How leaves are chosen; see :mod:`lightning_ham.memory.attention`.
             generator: Source of the samples; torch's global one if not given.
+            guide: Index of the leaf to attend to in each access, ``[batch, accesses]``, whatever SEARCH and
+                ``attention`` say.
         """
-        leaves = self.memory.embed(inputs, occupied)
+        leaves = self.memory.embed_cells(inputs, occupied, generator)
         accesses = timesteps * self.accesses_per_output
-        episode = unroll(self.memory, self.lstm, leaves, accesses, attention, generator, self.read_root)
+        episode = unroll(self.memory, self.lstm, leaves, accesses, attention, generator, self.read_root, guide)
         last = slice(self.accesses_per_output - 1, None, self.accesses_per_output)
         states = torch.cat((torch.zeros_like(episode.hidden[:, :1]), episode.hidden[:, :-1]), dim=1)
         state, read = episode.hidden[:, last], episode.reads[:, last]

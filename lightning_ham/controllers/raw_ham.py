@@ -57,6 +57,7 @@ class RawHAM(nn.Module):
         timesteps: int,
         attention: AttentionMode = "argmax",
         generator: torch.Generator | None = None,
+        guide: Tensor | None = None,
     ) -> Rollout:
         """Run a batch of episodes.
 
@@ -66,14 +67,16 @@ class RawHAM(nn.Module):
             timesteps: Operations to carry out, and symbols to put out; at most ``num_leaves``.
             attention: How leaves are chosen; see :mod:`lightning_ham.memory.attention`.
             generator: Source of the samples; torch's global one if not given.
+            guide: Index of the leaf to attend to in each timestep, ``[batch, timesteps]``, whatever SEARCH and
+                ``attention`` say.
         """
         if timesteps > inputs.shape[1]:
             raise ValueError(
                 f"Expected at most as many timesteps as cells ({inputs.shape[1]}), but got {timesteps}: raw_ham "
                 "carries out one operation a timestep. Tasks that are no data structures need the controller lstm_ham."
             )
-        queries = self.memory.embed(inputs[:, :timesteps], occupied[:, :timesteps])
-        episode = unroll_queries(self.memory, queries, inputs.shape[1], attention, generator)
+        queries = self.memory.embed_cells(inputs[:, :timesteps], occupied[:, :timesteps], generator)
+        episode = unroll_queries(self.memory, queries, inputs.shape[1], attention, generator, guide)
         found = self.head(episode.reads)
         left = self.head(self.memory.write_leaf(episode.reads.flatten(0, 1), queries.flatten(0, 1))).view_as(found)
         return Rollout(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lightning_ham.controllers import fused
 from lightning_ham.memory import AttentionMode, HierarchicalAttentiveMemory
-from lightning_ham.memory.attention import draw_noise, path_entropy, path_log_prob
+from lightning_ham.memory.attention import draw_noise, forcing_noise, path_entropy, path_log_prob
 from lightning_ham.memory.tree import begin_in_place, build, check_num_leaves
 
 
@@ -42,6 +42,7 @@ def unroll(
     attention: AttentionMode = "argmax",
     generator: torch.Generator | None = None,
     read_root: bool = False,
+    guide: Tensor | None = None,
 ) -> Unrolled:
     """Build a tree of ``leaves``; then attend, read, step the cell, write and re-join, ``accesses`` times.
 
@@ -53,21 +54,26 @@ def unroll(
         attention: How leaves are chosen.
         generator: Source of the samples; torch's global one if not given.
         read_root: Whether the cell also sees the root.
+        guide: Index of the leaf to attend to in each access, ``[batch, accesses]``, whatever SEARCH and ``attention``
+            say; see :meth:`lightning_ham.memory.HierarchicalAttentiveMemory.attend`.
 
     Raises:
         ValueError: If ``memory.engine`` is ``fused`` and that engine cannot run these episodes.
     """
     check_num_leaves(leaves.shape[1])
+    if guide is not None:
+        attention = "reinforce"
     if _use_fused(memory, len(leaves) * accesses, fused.obstacle(memory, cell, leaves, attention, read_root)):
-        return _unroll_fused(memory, cell, leaves, accesses, attention, generator, read_root)
+        return _unroll_fused(memory, cell, leaves, accesses, attention, generator, read_root, guide)
     tree = build(leaves, memory.join)
     differentiable = torch.is_grad_enabled()
     if memory.engine != "reference" and differentiable and attention != "soft":
         tree = begin_in_place(tree)
     hidden = state = leaves.new_zeros(len(leaves), cell.hidden_size)
     steps = []
-    for _ in range(accesses):
-        access = memory.attend(tree, hidden, attention, generator)
+    for number in range(accesses):
+        leaf = None if guide is None else guide[:, number]
+        access = memory.attend(tree, hidden, attention, generator, leaf)
         seen = torch.cat((access.read, access.path[:, 0]), dim=1) if read_root else access.read
         hidden, state = cell(seen, (hidden, state))
         steps.append((hidden, access.read, access.logits, access.leaf, access.log_prob, access.entropy))
@@ -94,8 +100,9 @@ def _unroll_fused(
     attention: AttentionMode,
     generator: torch.Generator | None,
     read_root: bool,
+    guide: Tensor | None,
 ) -> Unrolled:
-    noise = _draw_noises(memory, leaves, accesses, attention, generator)
+    noise = _draw_noises(memory, leaves, accesses, attention, generator, guide)
     episodes = fused.run_episodes(memory, cell, leaves, noise, attention=attention, read_root=read_root)
     hidden, reads, logits, attended = (values.transpose(0, 1) for values in episodes)
     return Unrolled(hidden, reads, logits, attended, path_log_prob(logits, attended), path_entropy(logits))
@@ -107,9 +114,12 @@ def _draw_noises(
     accesses: int,
     attention: AttentionMode,
     generator: torch.Generator | None,
+    guide: Tensor | None,
 ) -> Tensor:
     """Draw the noise of all accesses, in the order in which the other engines do: ``[accesses, batch, count]``."""
     batch, depth = len(leaves), leaves.shape[1].bit_length() - 1
+    if guide is not None:
+        return forcing_noise(guide.t(), depth, leaves)
     return torch.stack([draw_noise(batch, depth, attention, leaves, generator, memory.noise) for _ in range(accesses)])
 
 
@@ -134,6 +144,7 @@ def unroll_queries(
     num_leaves: int,
     attention: AttentionMode = "argmax",
     generator: torch.Generator | None = None,
+    guide: Tensor | None = None,
 ) -> Accesses:
     """Build a tree of blank leaves; then attend, read, write and re-join once for each query.
 
@@ -143,12 +154,15 @@ def unroll_queries(
         num_leaves: Of the tree, a power of two.
         attention: How leaves are chosen.
         generator: Source of the samples; torch's global one if not given.
+        guide: As for :func:`unroll`.
     """
+    if guide is not None:
+        attention = "reinforce"
     tree = memory.init_blank(len(queries), num_leaves)
     batch, accesses = queries.shape[:2]
     obstacle = fused.obstacle(memory, None, tree.leaves, attention, queries=queries)
     if _use_fused(memory, batch * accesses, obstacle):
-        noise = _draw_noises(memory, tree.leaves, accesses, attention, generator)
+        noise = _draw_noises(memory, tree.leaves, accesses, attention, generator, guide)
         episodes = fused.run_queries(memory, queries.transpose(0, 1), tree.leaves, noise, attention=attention)
         reads, logits, leaves = (values.transpose(0, 1) for values in episodes)
         return Accesses(reads, logits, leaves, path_log_prob(logits, leaves), path_entropy(logits))
@@ -156,8 +170,9 @@ def unroll_queries(
     if differentiable and memory.engine != "reference" and attention != "soft":
         tree = begin_in_place(tree)
     steps = []
-    for query in queries.unbind(dim=1):
-        access = memory.attend(tree, query, attention, generator)
+    for number, query in enumerate(queries.unbind(dim=1)):
+        leaf = None if guide is None else guide[:, number]
+        access = memory.attend(tree, query, attention, generator, leaf)
         steps.append((access.read, access.logits, access.leaf, access.log_prob, access.entropy))
         tree = memory.write(access, query, in_place=not differentiable)
     return Accesses(*(torch.stack(values, dim=1) for values in zip(*steps, strict=True)))

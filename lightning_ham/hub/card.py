@@ -69,22 +69,25 @@ class TrainingInfo(TypedDict):
 
 def render_card(
     model: TaskModel,
-    folder_name: str,
+    load_name: str,
     evaluation: Evaluation | None = None,
     training: TrainingInfo | None = None,
     comparisons: Sequence[Comparison] = (),
     pictures: Mapping[str, str] | None = None,
+    is_folder: bool = False,
 ) -> str:
     """Return the text of a model's card: YAML that the Hub reads, then Markdown.
 
     Args:
         model: The model; it answers the card's example itself.
-        folder_name: Name of the folder that the card will stand in, for the example.
+        load_name: What the example loads the model by.
         evaluation: What :func:`lightning_ham.training.evaluation.evaluate` measured on this model, if it was
             evaluated.
         training: How the model was trained, if that is known.
         comparisons: What else was measured on the task.
         pictures: Where the pictures are that the card shows, by name: ``learning_curve.png``, ``attention.png``.
+        is_folder: Whether ``load_name`` is only the name of the folder that the card will stand in, not a name that
+            :func:`lightning_ham.from_pretrained` knows wherever it is called.
 
     Raises:
         ValueError: If the evaluation is another model's, or a key of ``training`` is missing or unknown.
@@ -106,7 +109,8 @@ def render_card(
         name=_name(model),
         has_memory=model.accesses_per_output > 0,
         controller_summary=" ".join(controller.split()),
-        folder_name=folder_name,
+        load_name=load_name,
+        is_folder=is_folder,
         summary=documentation.partition("\n")[0],
         documentation=documentation,
         instance=instance,

@@ -115,7 +115,8 @@ class HAMModel(TaskModel):
             saved = type(self).from_folder(staging)  # what would not load is not kept
             card_name = name or target.name
             shown = {picture: picture for picture in pictures}
-            (staging / CARD).write_bytes(render_card(saved, card_name, evaluation, training, pictures=shown).encode())
+            card = render_card(saved, card_name, evaluation, training, pictures=shown, is_folder=name is None)
+            (staging / CARD).write_bytes(card.encode())
             for file, picture in pictures.items():
                 (staging / file).write_bytes(picture)
             if target.exists():

@@ -76,6 +76,15 @@ def draw_noise(
     return noise * scale if mode in COUNTERFACTUAL_MODES and scale != 1 else noise
 
 
+FORCE = 1e4
+"""Noise that no logit of SEARCH outweighs."""
+
+
+def forcing_noise(leaf: Tensor, depth: int, like: Tensor) -> Tensor:
+    """Return noise with which ``reinforce`` descends to ``leaf`` ``[...]``, whatever SEARCH says: ``[..., depth]``."""
+    return (FORCE * (2 * went_right(leaf, depth) - 1)).to(torch.promote_types(like.dtype, torch.float32))
+
+
 @torch.no_grad()
 def descend(tree: Tree, query: Tensor, search: Search, mode: AttentionMode, noise: Tensor) -> Descent:
     """Walk from the root to a leaf in ``depth`` rounds, and from every sibling not taken for ``straight_through``.

@@ -15,6 +15,7 @@ from lightning_ham.memory.attention import (
     check_mode,
     descend,
     draw_noise,
+    forcing_noise,
     leaf_probabilities,
     path_entropy,
     path_log_prob,
@@ -123,6 +124,8 @@ class HierarchicalAttentiveMemory(nn.Module):
         self.engine = engine
         self.noise = 1.0
         """Scale of the noise with which the straight-through modes sample branches."""
+        self.cell_noise = 0.0
+        """Standard deviation of the noise that :meth:`embed_cells` adds in training."""
         hidden = hidden_size or leaf_size
         self.leaf_size = leaf_size
         self.temperature = temperature
@@ -141,6 +144,26 @@ class HierarchicalAttentiveMemory(nn.Module):
         if occupied is None:
             occupied = torch.ones(inputs.shape[:2], dtype=torch.bool, device=inputs.device)
         return build(self.embed(inputs, occupied), self.join)
+
+    def embed_cells(self, inputs: Tensor, occupied: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Embed cells, blank where not ``occupied``; in training, with Gaussian noise of deviation ``cell_noise``.
+
+        JOIN then has to put right what is not quite a value that it knows, so that no errors add up on the way to the
+        root, however deep the tree is.
+
+        Args:
+            inputs: ``[batch, cells, input_size]``.
+            occupied: Which cells hold an input, ``[batch, cells]``.
+            generator: Source of the noise; torch's global one if not given.
+
+        Returns:
+            ``[batch, cells, leaf_size]``.
+        """
+        leaves: Tensor = self.embed(inputs, occupied)
+        if not (self.training and self.cell_noise > 0):
+            return leaves
+        noise = torch.randn(leaves.shape, dtype=leaves.dtype, device=leaves.device, generator=generator)
+        return leaves + self.cell_noise * noise
 
     def init_blank(self, batch: int, num_leaves: int) -> Tree:
         """Return trees whose leaves are all blank; ``num_leaves`` is a power of two.
@@ -161,6 +184,7 @@ class HierarchicalAttentiveMemory(nn.Module):
         query: Tensor,
         attention: AttentionMode = "argmax",
         generator: torch.Generator | None = None,
+        guide: Tensor | None = None,
     ) -> Access:
         """Descend to a leaf and read it.
 
@@ -169,12 +193,17 @@ class HierarchicalAttentiveMemory(nn.Module):
             query: The controller's state, ``[batch, query_size]``.
             attention: ``argmax`` for evaluation, any other mode for training.
             generator: Source of the samples; torch's global one if not given.
+            guide: Index of the leaf to descend to, ``[batch]``, whatever SEARCH and ``attention`` say. What carries a
+                gradient to SEARCH is the log-probability of the branches, as in ``reinforce``.
         """
         check_mode(attention)
-        if attention == "soft":
-            return self._attend_softly(tree, query)
         depth = tree.depth
-        noise = draw_noise(len(query), depth, attention, query, generator, self.noise)
+        if guide is not None:
+            attention, noise = "reinforce", forcing_noise(guide, depth, query)
+        elif attention == "soft":
+            return self._attend_softly(tree, query)
+        else:
+            noise = draw_noise(len(query), depth, attention, query, generator, self.noise)
         if attention not in COUNTERFACTUAL_MODES and self._use_fused(tree, query):
             rows, logits, path, siblings = fused.attend(self.search, tree, query, noise)
             leaf = rows - tree.num_leaves

@@ -87,11 +87,21 @@ class TaskModel(nn.Module):
         episodes: Episodes,
         attention: AttentionMode = "argmax",
         generator: torch.Generator | None = None,
+        *,
+        guided: bool = False,
     ) -> Rollout:
-        """Run ``episodes`` for as many timesteps as their targets have."""
-        rollout: Rollout = self.controller(
-            episodes.inputs, episodes.occupied, episodes.targets.shape[1], attention, generator
-        )
+        """Run ``episodes`` for as many timesteps as their targets have.
+
+        Args:
+            episodes: What to answer.
+            attention: How leaves are chosen.
+            generator: Source of the samples; torch's global one if not given.
+            guided: Whether to attend to the leaves that the task names instead
+                (:meth:`lightning_ham.tasks.Task.guide`); the controller must be one that can be guided.
+        """
+        timesteps = episodes.targets.shape[1]
+        guide = {"guide": self.task.guide(episodes).flatten(1)} if guided else {}
+        rollout: Rollout = self.controller(episodes.inputs, episodes.occupied, timesteps, attention, generator, **guide)
         return rollout
 
     def solve(self, instances: Sequence[Any], *, batch_size: int = 256) -> list[Any]:

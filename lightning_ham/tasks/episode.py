@@ -29,6 +29,21 @@ class Episodes(NamedTuple):
     scored: Tensor
     lengths: Tensor
 
+    @property
+    def first_cells(self) -> Tensor:
+        """Where each instance begins, int64 of shape [batch]."""
+        return self.occupied.int().argmax(dim=1)
+
+
+def shifted(episodes: Episodes, generator: torch.Generator | None = None) -> Episodes:
+    """The same episodes, each with a uniformly drawn number of its blank cells before the instance."""
+    spare = episodes.occupied.shape[1] - episodes.lengths
+    before = (torch.rand(spare.shape, generator=generator) * (spare + 1)).long()
+    cells = torch.arange(episodes.occupied.shape[1])
+    source = (cells - before.unsqueeze(1)) % len(cells)
+    inputs = episodes.inputs.gather(1, source.unsqueeze(-1).expand_as(episodes.inputs))
+    return episodes._replace(inputs=inputs, occupied=episodes.occupied.gather(1, source))
+
 
 def capacity_for(length: int) -> int:
     """The smallest power of two that is at least ``length``: the leaves of a tree for so many cells.

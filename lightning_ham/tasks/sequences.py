@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from lightning_ham.tasks.checks import expect_integer, expect_list, expect_two, mismatch
-from lightning_ham.tasks.episode import from_bits, to_bits
+from lightning_ham.tasks.episode import Episodes, from_bits, to_bits
 from lightning_ham.tasks.task import Task
 
 Pair = tuple[int, int]
@@ -77,13 +77,17 @@ class Search(Task[SearchInstance, int]):
 
     Keys are uniform, and the query is the key of a uniformly chosen pair; the paper leaves both open. In a
     hard case all keys are from 2 to 8 adjacent ones, so that there are more ties among them.
+
+    The last output bits are hints for training: in both timesteps, the key that is asked for.
     """
 
     name = "search"
     input_size = PAIR_BITS
-    output_size = VALUE_BITS
+    output_size = VALUE_BITS + KEY_BITS
     min_length = 2
     silent_timesteps = 1
+    num_hints = KEY_BITS
+    num_guided = 1
     predicts_end = False
     has_hard_cases = True
 
@@ -119,6 +123,16 @@ class Search(Task[SearchInstance, int]):
     def symbols_to_answer(self, symbols: Tensor) -> int:
         (answer,) = _integers(symbols)
         return answer
+
+    def hints(self, cells: Tensor, lengths: Tensor) -> Tensor:
+        query = cells[torch.arange(len(cells)), lengths - 1, :KEY_BITS]
+        return query.unsqueeze(1).expand(-1, 2, -1)
+
+    def guide(self, episodes: Episodes) -> Tensor:
+        keys, last = episodes.inputs[..., :KEY_BITS], episodes.first_cells + episodes.lengths - 1
+        query = keys[torch.arange(len(last), device=last.device), last].unsqueeze(1)
+        found = ((keys == query).all(dim=-1) & episodes.occupied).int().argmax(dim=1)  # the first of them
+        return torch.stack([last, found], dim=1).unsqueeze(-1)
 
     def draw(self, lengths: Tensor, hard: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         num_pairs = lengths - 1
@@ -278,13 +292,17 @@ class Add(Task[tuple[int, int], int]):
     other's complement in the rest: that first digit is the carry into all of them. In the other half, only
     a share of the ones in either number is left, uniform from none to all: of uniform bits, one says nothing of
     the sum unless the other is known as well, but where ones are rare it does.
+
+    The two output bits behind the sum's digit are hints for training: the digits that are to be added.
     """
 
     name = "add"
     input_size = 3
-    output_size = 2
+    output_size = 4
     min_length = 4
     length_step = 2
+    num_hints = 2
+    num_guided = 2
     has_hard_cases = True
 
     def check(self, instance: object) -> None:
@@ -317,6 +335,19 @@ class Add(Task[tuple[int, int], int]):
 
     def symbols_to_answer(self, symbols: Tensor) -> int:
         return _number(symbols[:, 0])
+
+    def hints(self, cells: Tensor, lengths: Tensor) -> Tensor:
+        digits = cells[..., 0]
+        place = torch.arange(digits.shape[1] // 2)
+        second = (lengths // 2).unsqueeze(1) + place  # as long as the first, and '+' and '=' are zeros
+        return torch.stack([digits[:, : len(place)], digits.gather(1, second)], dim=-1)
+
+    def guide(self, episodes: Episodes) -> Tensor:
+        # One digit of each number, then '+' and '='.
+        half = (episodes.lengths // 2).unsqueeze(1)  # cells of a number and the sign behind it
+        places = torch.minimum(torch.arange(episodes.targets.shape[1], device=half.device), half - 1)
+        first = episodes.first_cells.unsqueeze(1) + places
+        return torch.stack([first, first + half], dim=-1)
 
     def draw(self, lengths: Tensor, hard: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         num_digits = lengths // 2 - 1

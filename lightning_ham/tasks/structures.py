@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_ham.tasks.checks import expect_integer, expect_list, mismatch
-from lightning_ham.tasks.episode import from_bits, to_bits
+from lightning_ham.tasks.episode import Episodes, from_bits, to_bits
 from lightning_ham.tasks.task import Task
 
 Operation = tuple[str] | tuple[str, int] | tuple[str, int, int]
@@ -41,6 +41,8 @@ class Structure(Task[Operations, list[int]]):
     min_length = 2  # the shortest that is sampled: one operation alone would be a push, and nothing scored
     predicts_end = False
     num_hints = 2
+    num_guided = 1
+    can_be_shifted = False
     has_hard_cases = True
 
     operands: ClassVar[tuple[str, ...]] = ("value",)
@@ -95,10 +97,35 @@ class Structure(Task[Operations, list[int]]):
     def symbols_that_count(self, cells: Tensor, num_symbols: int) -> Tensor:
         return cells[..., :num_symbols, 0] == 1
 
-    def hints(self, cells: Tensor) -> Tensor:
+    def hints(self, cells: Tensor, lengths: Tensor) -> Tensor:
         is_pop = cells[..., 0] == 1
         left_taken = torch.ones_like(is_pop) if self.spends_leaves else is_pop.logical_not()
         return torch.stack([is_pop, left_taken], dim=-1).float()
+
+    def guide(self, episodes: Episodes) -> Tensor:
+        # A push goes to the first leaf that is free, or was never taken; a pop to what it takes.
+        is_pop, operands = episodes.inputs[..., 0] == 1, from_bits(episodes.inputs[..., 1:])
+        urgency = self.urgency(operands)
+        nothing = torch.iinfo(urgency.dtype).max
+        inside = torch.full_like(urgency, nothing)
+        taken = torch.zeros_like(is_pop)
+        leaves = []
+        for t in range(episodes.targets.shape[1]):
+            pops = is_pop[:, t]
+            leaf = torch.where(pops, inside.argmin(1), taken.int().argmin(1)).unsqueeze(1)
+            pops = pops.unsqueeze(1)
+            inside.scatter_(1, leaf, urgency[:, t : t + 1].masked_fill(pops, nothing))
+            taken.scatter_(1, leaf, ~pops | self.spends_leaves)
+            leaves.append(leaf)
+        return torch.stack(leaves, dim=1)
+
+    @abstractmethod
+    def urgency(self, operands: Tensor) -> Tensor:
+        """What is smallest in the element that a pop takes, int64, of what is pushed at every timestep.
+
+        Args:
+            operands: What is pushed, as one integer each, int64 of shape [batch, timesteps].
+        """
 
     def decode(self, outputs: Tensor, inputs: Tensor | None = None) -> list[int]:
         if inputs is None:
@@ -159,6 +186,9 @@ class Stack(Structure):
     """Whether a leaf is to stay taken after a pop, according to the hints."""
     last_in_first_out = True
 
+    def urgency(self, operands: Tensor) -> Tensor:
+        return -torch.arange(operands.shape[1], device=operands.device).expand_as(operands)
+
     def oracle(self, instance: Operations) -> list[int]:
         inside: list[int] = []
         popped = []
@@ -195,6 +225,9 @@ class Queue(Structure):
     input_size = 1 + VALUE_BITS
     spends_leaves = True  # a push into a leaf that is free again would come before older elements
 
+    def urgency(self, operands: Tensor) -> Tensor:
+        return torch.arange(operands.shape[1], device=operands.device).expand_as(operands)
+
     def oracle(self, instance: Operations) -> list[int]:
         inside: deque[int] = deque()
         popped = []
@@ -221,12 +254,18 @@ class PriorityQueue(Structure):
         outputs  -            -            7    -             4    1
 
     Sampled priorities are all distinct in every stretch of 32 operations; there are no more of them. In a
-    hard case they are from 2 to 8 adjacent ones with many ties, so that the order hangs on small differences.
+    hard case the pairs are from a window of 8 to 256 adjacent ones of all 1,024 (few and many of them are as likely on
+    a logarithmic scale), so that the order hangs on small differences of the priority, or on the value.
     """
 
     name = "priority_queue"
     input_size = 1 + PRIORITY_BITS + VALUE_BITS
+    output_size = VALUE_BITS + PRIORITY_BITS + 2
+    num_hints = PRIORITY_BITS + 2
     operands = ("priority", "value")
+
+    def urgency(self, operands: Tensor) -> Tensor:
+        return operands
 
     def oracle(self, instance: Operations) -> list[int]:
         inside: list[int] = []
@@ -242,11 +281,16 @@ class PriorityQueue(Structure):
         batch, stretches = len(hard), -(-longest // NUM_PRIORITIES)
         shuffled = torch.rand(batch, stretches, NUM_PRIORITIES, generator=generator).argsort(2)
         distinct = shuffled.flatten(1)[:, :longest]
-        widths = torch.randint(2, 9, (batch, 1), generator=generator)
-        starts = (torch.rand(batch, 1, generator=generator) * (NUM_PRIORITIES - widths + 1)).long()
+        widths = (8 * 32 ** torch.rand(batch, 1, generator=generator)).long()
+        starts = (torch.rand(batch, 1, generator=generator) * (NUM_PRIORITIES * NUM_VALUES - widths + 1)).long()
         adjacent = starts + (torch.rand(batch, longest, generator=generator) * widths).long()
         values = super().draw_operands(hard, longest, generator)
-        return torch.where(hard.unsqueeze(1), adjacent, distinct) * NUM_VALUES + values
+        return torch.where(hard.unsqueeze(1), adjacent, distinct * NUM_VALUES + values)
+
+    def hints(self, cells: Tensor, lengths: Tensor) -> Tensor:
+        is_pop = cells[..., 0] == 1
+        popped = self.answers(is_pop, from_bits(cells[..., 1:])).masked_fill(~is_pop, 0)
+        return torch.cat([to_bits(popped // NUM_VALUES, PRIORITY_BITS), super().hints(cells, lengths)], dim=-1)
 
     def answers(self, is_pop: Tensor, operands: Tensor) -> Tensor:
         nothing = NUM_PRIORITIES * NUM_VALUES  # larger than every pair

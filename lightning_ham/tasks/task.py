@@ -42,7 +42,11 @@ class Task(ABC, Generic[Instance, Answer]):
     predicts_end: ClassVar[bool] = True
     """Whether the last output bit is an end flag, set in one more timestep after the last symbol."""
     num_hints: ClassVar[int] = 0
-    """Output bits behind a symbol that training may learn from too (`hints`); they are not scored."""
+    """Output bits behind a symbol that training may learn from too (`hints`); they are neither scored nor answers."""
+    num_guided: ClassVar[int] = 0
+    """Accesses before each output that `guide` names the cells of; 0 in a task without a guide."""
+    can_be_shifted: ClassVar[bool] = True
+    """Whether an instance may begin at any cell; not where the cells are carried out one after the other."""
     has_hard_cases: ClassVar[bool] = False
     """Whether `draw` can make instances that are harder than uniform ones."""
 
@@ -69,15 +73,23 @@ class Task(ABC, Generic[Instance, Answer]):
         """
         return torch.ones(*cells.shape[:-2], num_symbols, dtype=torch.bool, device=cells.device)
 
-    def hints(self, cells: Tensor) -> Tensor:
-        """What training may be told beside the answer, float32 of shape [..., length, num_hints].
+    def hints(self, cells: Tensor, lengths: Tensor) -> Tensor:
+        """What training may be told of each timestep but the end, float32 of shape [batch, most timesteps, num_hints].
 
-        Only for a task whose symbols stand beside its cells, one each.
+        What lies beyond a row's own timesteps is ignored. Only for a task that has hints.
 
         Args:
-            cells: What the instances begin with, [..., length, input_size].
+            cells: What the instances begin with, [batch, longest length, input_size].
+            lengths: Their lengths, int64 of shape [batch].
         """
-        return cells.new_zeros(*cells.shape[:-1], self.num_hints)
+        raise NotImplementedError(f"Expected task '{self.name}' to define hints, as it has {self.num_hints} a timestep")
+
+    def guide(self, episodes: Episodes) -> Tensor:
+        """Which leaves an algorithm attends to, in its order: int64 of shape [batch, timesteps, num_guided].
+
+        Training may have the memory attend to these (`lightning_ham.training.HAMModule`). Only for a task with a guide.
+        """
+        raise NotImplementedError(f"Expected a task with a guide, but '{self.name}' has none")
 
     @abstractmethod
     def instance_to_cells(self, instance: Instance) -> Tensor:
@@ -238,7 +250,7 @@ class Task(ABC, Generic[Instance, Answer]):
             end = hinted.shape[2] - self.predicts_end
             timesteps = self._timesteps(episodes.lengths)
             clock = torch.arange(hinted.shape[1], device=timesteps.device)
-            hinted[:, :, end - self.num_hints : end] = self._is_symbol(timesteps, clock).unsqueeze(-1)
+            hinted[:, :, end - self.num_hints : end] = self._is_before_end(timesteps, clock).unsqueeze(-1)
         return hinted
 
     def _timesteps(self, lengths: Tensor) -> Tensor:
@@ -249,7 +261,11 @@ class Task(ABC, Generic[Instance, Answer]):
 
     def _is_symbol(self, timesteps: Tensor, clock: Tensor) -> Tensor:
         """Whether a symbol is put out at each time of the clock, bool of shape [batch, times]."""
-        return (clock >= self.silent_timesteps) & (clock < timesteps - int(self.predicts_end))
+        return (clock >= self.silent_timesteps) & self._is_before_end(timesteps, clock)
+
+    def _is_before_end(self, timesteps: Tensor, clock: Tensor) -> Tensor:
+        """Whether each time of the clock is one of a silent timestep or a symbol, bool of shape [batch, times]."""
+        return clock < timesteps - int(self.predicts_end)
 
     def _draw_lengths(self, batch_size: int, low: int, high: int, generator: torch.Generator | None) -> Tensor:
         """Lengths, int64 of shape [batch], uniform over the valid ones from ``low`` to ``high``."""
@@ -275,7 +291,8 @@ class Task(ABC, Generic[Instance, Answer]):
         targets = pad(symbols, (0, 0, *beside_symbols)) * counts
         scored = counts.repeat(1, 1, targets.shape[-1])
         if self.num_hints:
-            hints = pad(self.hints(cells), (0, 0, *beside_symbols)) * is_symbol
+            before_end = self._is_before_end(timesteps, clock).unsqueeze(-1)
+            hints = pad(self.hints(cells, lengths), (0, 0, 0, int(self.predicts_end))) * before_end
             targets = torch.cat([targets, hints], dim=-1)
             scored = torch.cat([scored, torch.zeros_like(hints, dtype=torch.bool)], dim=-1)
         if self.predicts_end:

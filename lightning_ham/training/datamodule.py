@@ -12,6 +12,7 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from lightning_ham.tasks import Episodes, Task, capacity_for, get_task
+from lightning_ham.tasks.episode import shifted
 
 Split = Literal["train", "validation", "test"]
 
@@ -35,6 +36,8 @@ class BatchKey(NamedTuple):
     lengths: tuple[int, int]
     capacity: int
     hard_fraction: float
+    shifted: bool = False
+    """Whether instances begin at any leaf that leaves them room, not at the first."""
     part: tuple[int, int] = (0, 1)
     """Which of how many parts of these episodes is meant."""
 
@@ -55,6 +58,8 @@ class EpisodeDataset(Dataset[Episodes]):
             hard_fraction=key.hard_fraction,
             generator=generator,
         )
+        if key.shifted:
+            episodes = shifted(episodes, generator)
         first, parts = key.part
         return Episodes(*(tensor[first::parts] for tensor in episodes))
 
@@ -97,6 +102,7 @@ class TrainingSampler(_KeySampler):
                 lengths,
                 capacity,
                 data.hard_fraction,
+                data.shifted_fraction > 0 and bool(torch.rand((), generator=draw) < data.shifted_fraction),
             )
 
 
@@ -137,7 +143,7 @@ class FixedSampler(_KeySampler):
         ends = [index * data.validation_episodes // len(self) for index in range(len(self) + 1)]
         for index, (first, end) in enumerate(pairwise(ends)):
             part = (self.rank, self.num_replicas)
-            yield BatchKey(seed, self.split, 0, 0, index, end - first, lengths, capacity, 0.0, part)
+            yield BatchKey(seed, self.split, 0, 0, index, end - first, lengths, capacity, 0.0, part=part)
 
 
 class TaskDataModule(LightningDataModule):
@@ -155,6 +161,8 @@ class TaskDataModule(LightningDataModule):
         smaller_fraction: Share of the batches drawn at a capacity below the current one.
         deeper_fraction: Share of the batches put into a tree 2 or 4 times as large as their episodes need, blank in the
             rest, so that a model does not come to rely on the depth of a tree.
+        shifted_fraction: Share of the batches whose instances begin at any leaf instead of the first, so that a model
+            does not come to rely on their place in a tree.
         hard_fraction: Share of the episodes drawn as the task's hard cases.
         validation_episodes: Episodes in every validation set.
         validation_lengths: Ranges of lengths, each validated in the smallest tree that holds its longest.
@@ -171,6 +179,7 @@ class TaskDataModule(LightningDataModule):
         start_capacity: int = 2,
         smaller_fraction: float = 0.2,
         deeper_fraction: float = 0.0,
+        shifted_fraction: float = 0.0,
         hard_fraction: float = 0.0,
         validation_episodes: int = 500,
         validation_lengths: Sequence[tuple[int, int]] = ((1, 32), (33, 128)),
@@ -203,6 +212,7 @@ class TaskDataModule(LightningDataModule):
         for name, share in {
             "smaller_fraction": smaller_fraction,
             "deeper_fraction": deeper_fraction,
+            "shifted_fraction": shifted_fraction,
             "hard_fraction": hard_fraction,
         }.items():
             if not 0 <= share <= 1:
@@ -211,6 +221,11 @@ class TaskDataModule(LightningDataModule):
             raise ValueError(
                 f"Expected argument `hard_fraction` to be 0, as task '{task}' has no hard cases, "
                 f"but got {hard_fraction}."
+            )
+        if shifted_fraction > 0 and not self.task.can_be_shifted:
+            raise ValueError(
+                f"Expected argument `shifted_fraction` to be 0, as instances of task '{task}' begin at the first cell, "
+                f"but got {shifted_fraction}."
             )
         self._check_ranges(validation_lengths)
         # Not logged: Lightning refuses to log a module and data that have arguments of one name, such as `seed`, with
@@ -225,6 +240,7 @@ class TaskDataModule(LightningDataModule):
         """Leaves of the tree that training is at; the curriculum raises it."""
         self.smaller_fraction = smaller_fraction
         self.deeper_fraction = deeper_fraction
+        self.shifted_fraction = shifted_fraction
         self.hard_fraction = hard_fraction
         self.validation_episodes = validation_episodes
         self.validation_lengths = [(low, high) for low, high in validation_lengths]

@@ -105,6 +105,7 @@ class MistakeCounter:
             if bits[-1]:
                 return "end"
             bits = bits[:-1]
+        bits = bits[: len(bits) - self.task.num_hints]
         answer = self.task.symbols_to_answer(bits.unsqueeze(0))
         return str(answer[0] if isinstance(answer, list) and len(answer) == 1 else answer)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
+import random
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
@@ -91,6 +93,12 @@ class HAMModule(LightningModule):
         hint_weight: Weight of the error in hint bits, in tasks that have any (see :class:`lightning_ham.tasks.Task`).
         until_error: Whether nothing after the first wrong timestep of an episode counts in training. Where outputs
             build on one another, this keeps the later ones from being learned first, by other means.
+        cell_noise: Standard deviation of the Gaussian noise added to every embedded cell in training; see
+            :meth:`lightning_ham.memory.HierarchicalAttentiveMemory.embed_cells`.
+        guided_fraction: Share of the batches in which the memory attends to the leaves that the task names
+            (:meth:`lightning_ham.tasks.Task.guide`), and SEARCH learns their probability: teacher forcing, a help that
+            tells how to solve the task. Only for tasks with a guide, and a controller with as many accesses per output.
+        guide_weight: Weight of the negative log-probability per access of these leaves.
         seed: Seed of the sampled branches; every batch and rank has a stream of its own.
         engine: Which implementation runs the episodes: ``auto``, or one that :data:`lightning_ham.memory.Engine` lists.
             It changes the speed, not what is learned, and is no part of the model.
@@ -111,6 +119,9 @@ class HAMModule(LightningModule):
         final_noise: float = 1.0,
         until_error: bool = False,
         hint_weight: float = 1.0,
+        cell_noise: float = 0.0,
+        guided_fraction: float = 0.0,
+        guide_weight: float = 1.0,
         seed: int = 0,
         engine: Engine = "auto",
     ) -> None:
@@ -130,6 +141,12 @@ class HAMModule(LightningModule):
             raise ValueError(f"Expected argument `branch_prior` to be between 0 and 1, but got {branch_prior}.")
         if hint_weight < 0:
             raise ValueError(f"Expected argument `hint_weight` to be at least 0, but got {hint_weight}.")
+        if cell_noise < 0:
+            raise ValueError(f"Expected argument `cell_noise` to be at least 0, but got {cell_noise}.")
+        if guide_weight < 0:
+            raise ValueError(f"Expected argument `guide_weight` to be at least 0, but got {guide_weight}.")
+        if not 0 <= guided_fraction <= 1:
+            raise ValueError(f"Expected argument `guided_fraction` to be between 0 and 1, but got {guided_fraction}.")
         for name, fraction in {
             "final_learning_rate": final_learning_rate,
             "final_entropy_bonus": final_entropy_bonus,
@@ -139,8 +156,11 @@ class HAMModule(LightningModule):
                 raise ValueError(f"Expected argument `{name}` to be above 0 and at most 1, but got {fraction}.")
         check_engine(engine)
         self.model = TaskModel(task, controller, controller_options)
+        if guided_fraction > 0:
+            self._check_guide()
         for memory in self._memories:
             memory.engine = engine
+            memory.cell_noise = cell_noise
         self.save_hyperparameters(
             {  # plain values only: checkpoints are loaded with weights_only=True
                 "task": task,
@@ -155,6 +175,9 @@ class HAMModule(LightningModule):
                 "branch_prior": branch_prior,
                 "final_noise": final_noise,
                 "hint_weight": hint_weight,
+                "cell_noise": cell_noise,
+                "guided_fraction": guided_fraction,
+                "guide_weight": guide_weight,
                 "until_error": until_error,
                 "seed": seed,
                 "engine": engine,
@@ -169,12 +192,26 @@ class HAMModule(LightningModule):
         self.branch_prior = branch_prior
         self.final_noise = final_noise
         self.hint_weight = hint_weight
+        self.guided_fraction = guided_fraction
+        self.guide_weight = guide_weight
         self.until_error = until_error
         self.seed = seed
         if self.reinforce and self.reinforce.baseline == "learned":
             self.baseline = nn.Linear(self.model.controller_size, 1)
         self.train_errors = SequenceErrors()
         self.eval_errors: dict[str, SequenceErrors] = {}  # one a set
+
+    def _check_guide(self) -> None:
+        """Raise a ValueError unless the task has a guide, and the controller follows it."""
+        task, accesses = self.model.task, self.model.accesses_per_output
+        if not task.num_guided:
+            raise ValueError(f"Expected argument `guided_fraction` to be 0, as task '{task.name}' has no guide.")
+        follows = "guide" in inspect.signature(self.model.controller.forward).parameters
+        if not follows or accesses != task.num_guided:
+            raise ValueError(
+                f"Expected a controller that can be guided, with {task.num_guided} accesses per output, to follow the "
+                f"guide of task '{task.name}', but got '{self.model.controller_name}' with {accesses}."
+            )
 
     # What a user calls.
 
@@ -215,14 +252,19 @@ class HAMModule(LightningModule):
         seed = stream_seed(self.seed, "branches", self.global_rank, self.current_epoch, batch_idx)
         for memory in self._memories:
             memory.noise = self.final_noise**self.progress
-        rollout = self.model(batch, self.attention, torch.Generator(self.device).manual_seed(seed))
+        guided = random.Random(seed).random() < self.guided_fraction
+        rollout = self.model(batch, self.attention, torch.Generator(self.device).manual_seed(seed), guided=guided)
         scored = (
             losses.until_first_error(rollout.outputs, batch.targets, batch.scored) if self.until_error else batch.scored
         )
-        parts = self.loss_parts(rollout, batch._replace(scored=scored))
+        parts = self.loss_parts(rollout, batch._replace(scored=scored), guided=guided)
         bonus = self.entropy_bonus * self.final_entropy_bonus**self.progress
-        regularity = parts["entropy"] + parts.get("prior", 0.0)
-        loss = parts["nll"] - bonus * regularity + parts.get("policy", 0.0) + parts.get("baseline", 0.0)
+        if guided:
+            choice = self.guide_weight * parts["guide"]
+        else:
+            regularity = parts["entropy"] + parts.get("prior", 0.0)
+            choice = parts.get("policy", 0.0) + parts.get("baseline", 0.0) - bonus * regularity
+        loss = parts["nll"] + choice
         loss = loss + self.hint_weight * parts.get("hint", 0.0)
         if self.trainer.world_size > 1:
             # A tree of one leaf has nothing to search or to join, but DDP waits for a gradient of every parameter.
@@ -232,7 +274,7 @@ class HAMModule(LightningModule):
             self._log_mean(name, value)
         return loss
 
-    def loss_parts(self, rollout: Rollout, batch: Episodes) -> dict[str, Tensor]:
+    def loss_parts(self, rollout: Rollout, batch: Episodes, *, guided: bool = False) -> dict[str, Tensor]:
         """Return the unweighted entropy and the other summands of the loss, each a scalar per timestep or access."""
         likelihood = losses.log_likelihood(rollout.outputs, batch.targets, batch.scored)
         scored = batch.scored.any(dim=-1)
@@ -250,6 +292,9 @@ class HAMModule(LightningModule):
             hinted = self.model.task.hinted(batch)
             hints = losses.log_likelihood(rollout.outputs, batch.targets, hinted)
             parts["hint"] = -losses.masked_mean(hints, hinted.any(dim=-1))
+        if guided:
+            parts["guide"] = -losses.masked_mean(rollout.log_probs, counts)
+            return parts
         options = self.reinforce
         if options is None or per_output == 0:  # without a memory there is no choice to reward
             return parts

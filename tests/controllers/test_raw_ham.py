@@ -34,12 +34,14 @@ def make(engine: str = "auto", dtype: torch.dtype = torch.float64, **options) ->
     return model.to(dtype)
 
 
-def run(model: RawHAM, mode: str, batch: int, num_leaves: int, timesteps: int) -> tuple[Rollout, list[Tensor]]:
+def run(
+    model: RawHAM, mode: str, batch: int, num_leaves: int, timesteps: int, guide: Tensor | None = None
+) -> tuple[Rollout, list[Tensor]]:
     """A rollout and the gradient of a loss that depends on every number of it."""
     dtype = model.memory.embed.blank.dtype
     inputs = torch.randn(batch, num_leaves, 3, dtype=torch.float64, generator=seeded(1)).to(dtype).requires_grad_()
     occupied = torch.rand(batch, num_leaves, generator=seeded(2)) < 0.8
-    rollout = model(inputs, occupied, timesteps, mode, seeded(3))
+    rollout = model(inputs, occupied, timesteps, mode, seeded(3), guide)
     total = rollout.outputs.new_zeros(())
     for index, name in enumerate(DIFFERENTIABLE):
         values = getattr(rollout, name)
@@ -64,6 +66,17 @@ def test_every_engine_is_the_reference(engine: str, data: st.DataObject) -> None
     expected, expected_gradients = run(make("reference", **options), mode, *sizes)
     got, gradients = run(make(engine, **options), mode, *sizes)
     assert torch.equal(got.leaves, expected.leaves)
+    torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(gradients, expected_gradients, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("engine", ["sparse", "fused"])
+def test_every_engine_follows_a_guide_as_the_reference_does(engine: str) -> None:
+    guide = torch.randint(8, (3, 5), generator=seeded(0))
+    (expected, expected_gradients), (got, gradients) = (
+        run(make(name), "straight_through_write", 3, 8, 5, guide=guide) for name in ("reference", engine)
+    )
+    assert torch.equal(got.leaves, guide)
     torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(gradients, expected_gradients, rtol=1e-10, atol=1e-10)
 

@@ -57,6 +57,7 @@ class Case(NamedTuple):
     used: frozenset[str]
     """What of the rollout the loss depends on."""
     seed: int
+    guided: bool = False
 
     def controller(self, dtype: torch.dtype, engine: Engine) -> LSTMHAM:
         """With large random weights, so that branches are neither even nor all alike."""
@@ -73,7 +74,14 @@ class Case(NamedTuple):
 
     def rollout(self, model: LSTMHAM, inputs: Tensor) -> Rollout:
         occupied = torch.rand(self.batch, self.num_leaves, generator=seeded(self.seed)) < 0.8
-        return model(inputs, occupied, self.timesteps, self.mode, seeded(self.seed))
+        guide = self.guide() if self.guided else None
+        rollout = model(inputs, occupied, self.timesteps, self.mode, seeded(self.seed), guide)
+        assert guide is None or torch.equal(rollout.leaves, guide)
+        return rollout
+
+    def guide(self) -> Tensor:
+        accesses = self.timesteps * self.options["accesses_per_output"]
+        return torch.randint(self.num_leaves, (self.batch, accesses), generator=seeded(self.seed))
 
     def inputs(self, dtype: torch.dtype) -> Tensor:
         shape = (self.batch, self.num_leaves, INPUT_SIZE)
@@ -108,6 +116,7 @@ def cases(draw, modes=MODES) -> Case:
         mode=draw(st.sampled_from(modes)),
         used=draw(st.frozensets(st.sampled_from(DIFFERENTIABLE), min_size=1)),
         seed=draw(st.integers(0, 2**32)),
+        guided=draw(st.booleans()),
     )
 
 
@@ -161,6 +170,24 @@ def assert_equals_the_reference(case: Case, engine: Engine, dtype: torch.dtype, 
 
 
 # The same numbers.
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("engine", ["reference", *ENGINES])
+def test_a_guide_says_where_to_go_and_its_log_probability_teaches_search(engine, mode):
+    torch.manual_seed(0)
+    model = LSTMHAM(INPUT_SIZE, OUTPUT_SIZE, controller_size=16, leaf_size=16)
+    model.memory.engine = "auto" if engine == "fused" else engine
+    inputs, occupied = torch.randn(128, 4, INPUT_SIZE), torch.ones(128, 4, dtype=torch.bool)
+    guide = torch.arange(3).expand(128, 3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    for _ in range(100):
+        rollout = model(inputs, occupied, 3, mode, guide=guide)
+        assert torch.equal(rollout.leaves, guide)
+        (-rollout.log_probs.mean()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert torch.equal(model(inputs, occupied, 3, "argmax").leaves, guide)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -111,8 +111,9 @@ def test_search_to_the_bit() -> None:
     episodes = Search().encode([([(2, 7), (9, 4), (9, 1), (30, 7)], 9)])
     cells = bits("00010 00111", "01001 00100", "01001 00001", "11110 00111", "01001 00000")
     assert episodes.inputs[0].tolist() == cells + [[0.0] * 10] * 3
-    assert episodes.targets[0].tolist() == bits("00000", "00100")
-    assert episodes.scored[0].tolist() == [[False] * 5, [True] * 5]
+    assert episodes.targets[0].tolist() == bits("00000 01001", "00100 01001")
+    assert episodes.scored[0].tolist() == [[False] * 10, [True] * 5 + [False] * 5]
+    assert Search().hinted(episodes)[0].tolist() == [[False] * 5 + [True] * 5] * 2
 
 
 def test_merge_to_the_bit() -> None:
@@ -136,7 +137,45 @@ def test_sort_to_the_bit() -> None:
 def test_add_to_the_bit() -> None:
     episodes = Add().encode([(6, 3)])
     assert episodes.inputs[0].tolist() == bits("000", "100", "100", "010", "100", "100", "000", "001")
-    assert episodes.targets[0].tolist() == bits("10", "00", "00", "10", "01")
+    assert episodes.targets[0].tolist() == bits("1 01 0", "0 11 0", "0 10 0", "1 00 0", "0 00 1")
+    assert episodes.scored[0].tolist() == [[True, False, False, True]] * 4 + [[False, False, False, True]]
+    assert Add().hinted(episodes)[0].tolist() == [[False, True, True, False]] * 4 + [[False] * 4]
+
+
+def test_hints_of_add_are_those_of_every_length() -> None:
+    short, long = Add().encode([(1, 1), (6, 3)]).targets
+    assert short.tolist() == bits("0 11 0", "1 00 0", "0 00 1", "0 00 0", "0 00 0")
+    assert long.tolist() == bits("1 01 0", "0 11 0", "0 10 0", "1 00 0", "0 00 1")
+
+
+def test_the_guide_of_add_reads_digit_by_digit() -> None:
+    guide = Add().guide(Add().encode([(1, 1), (6, 3)]))
+    assert guide[0].tolist() == [[0, 2], [1, 3], [1, 3], [1, 3], [1, 3]]
+    assert guide[1].tolist() == [[0, 4], [1, 5], [2, 6], [3, 7], [3, 7]]
+
+
+def test_the_guide_of_search_reads_the_query_and_then_the_first_pair_with_its_key() -> None:
+    task = Search()
+    episodes = task.encode([([(2, 7), (9, 4), (9, 1), (30, 7)], 9), ([(9, 1), (9, 3)], 9)])
+    assert task.guide(episodes).squeeze(-1).tolist() == [[4, 1], [2, 0]]
+    # A blank cell has the bits of key 0, and is no pair.
+    assert task.guide(shifted_by(task.encode([([(0, 7), (1, 1)], 0)], capacity=8), 5)).flatten().tolist() == [7, 5]
+
+
+def shifted_by(episodes: Episodes, cells: int) -> Episodes:
+    return episodes._replace(inputs=episodes.inputs.roll(cells, 1), occupied=episodes.occupied.roll(cells, 1))
+
+
+@pytest.mark.parametrize("task", [Add(), Search()], ids=lambda task: task.name)
+def test_the_guide_follows_an_instance_that_begins_elsewhere(task: Any) -> None:
+    episodes = task.sample(16, (task.min_length, 12), capacity=32, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(task.guide(shifted_by(episodes, 20)), task.guide(episodes) + 20)
+
+
+def test_hints_of_search_are_the_query_of_every_length() -> None:
+    short, long = Search().encode([([(9, 1)], 9), ([(2, 7), (30, 3)], 30)]).targets
+    assert short.tolist() == bits("00000 01001", "00001 01001")
+    assert long.tolist() == bits("00000 11110", "00011 11110")
 
 
 # Lists in the place of tuples, as JSON has no tuples.
@@ -167,7 +206,7 @@ def test_add_writes_zero_with_one_digit() -> None:
 
 
 def test_add_reads_an_empty_output_as_zero() -> None:
-    assert Add().decode(torch.tensor([[0, 1]])) == 0
+    assert Add().decode(torch.tensor([[0, 0, 0, 1]])) == 0
 
 
 # Distributions.

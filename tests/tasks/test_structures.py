@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Generator
 
 from lightning_ham.tasks import Episodes, InstanceError, get_task
+from lightning_ham.tasks.episode import from_bits
 from lightning_ham.tasks.structures import PriorityQueue, Queue, Stack, Structure
 
 TASKS: list[Structure] = [Stack(), Queue(), PriorityQueue()]
@@ -23,6 +24,20 @@ def seeded(seed: int) -> Generator:
 
 def rows(episodes: Episodes) -> list[Episodes]:
     return [Episodes(*row) for row in zip(*episodes, strict=True)]
+
+
+def popped_priorities(instance: list[Any]) -> list[int]:
+    """The priority that every operation takes out, 0 where it takes none."""
+    inside: list[tuple[int, int]] = []
+    priorities = []
+    for operation in instance:
+        if operation == POP:
+            inside.sort()
+            priorities.append(inside.pop(0)[0])
+        else:
+            inside.append(operation[1:])
+            priorities.append(0)
+    return priorities
 
 
 @pytest.mark.parametrize(
@@ -67,13 +82,17 @@ def test_samples_are_what_the_oracle_says_and_nothing_but_pops_is_scored(task: S
         task.check(instance)
         assert task.decode(episode.targets, episode.inputs) == task.oracle(instance)
         is_pop = [operation == POP for operation in instance]
-        (scored, hints), targets = episode.scored[: len(instance)].split((5, 2), dim=1), episode.targets
+        hints = task.num_hints
+        scored, hidden = episode.scored[: len(instance)].split((5, hints), dim=1)
+        targets = episode.targets
         assert scored.all(1).tolist() == is_pop
         assert scored.any(1).tolist() == is_pop
-        assert not hints.any()
-        assert targets[: len(instance), 5].tolist() == is_pop
+        assert not hidden.any()
+        assert targets[: len(instance), -2].tolist() == is_pop
         left_taken = [task.name == "queue" or not pops for pops in is_pop]
-        assert targets[: len(instance), 6].tolist() == left_taken
+        assert targets[: len(instance), -1].tolist() == left_taken
+        if task.name == "priority_queue":
+            assert from_bits(targets[: len(instance), 5:10]).tolist() == popped_priorities(instance)
         assert not targets[: len(instance), :5][~torch.tensor(is_pop)].any()
         assert not episode.scored[len(instance) :].any()
         assert not targets[len(instance) :].any()
@@ -135,14 +154,47 @@ def test_sampled_priorities_are_distinct_as_long_as_there_are_others() -> None:
     assert {priority for row in priorities for priority in row} == {None, *range(32)}
 
 
-def test_hard_cases_of_the_priority_queue_have_adjacent_priorities() -> None:
-    episodes = PriorityQueue().sample(64, (32, 32), hard_fraction=1.0, generator=seeded(0))
+def test_hard_cases_of_the_priority_queue_have_adjacent_pairs() -> None:
+    episodes = PriorityQueue().sample(256, (64, 64), hard_fraction=1.0, generator=seeded(0))
     spans = []
     for row in zip(episodes.inputs, episodes.occupied, strict=True):
-        pushed = {operation[1] for operation in PriorityQueue().decode_inputs(*row) if operation != POP}
-        spans.append(max(pushed) - min(pushed) + 1)
-    assert max(spans) == 8
-    assert min(spans) == 2
+        pairs = [32 * push[1] + push[2] for push in PriorityQueue().decode_inputs(*row) if push != POP]
+        spans.append(max(pairs) - min(pairs) + 1)
+    assert max(spans) <= 256
+    assert max(spans) > 200
+    assert min(spans) <= 8
+    assert 0.3 < sum(span <= 45 for span in spans) / len(spans) < 0.7  # half of them below sqrt(8 * 256)
+
+
+@pytest.mark.parametrize(
+    ("name", "operations", "leaves"),
+    [
+        ("stack", [("push", 7), ("push", 30), POP, ("push", 2), POP, POP], [0, 1, 1, 1, 1, 0]),
+        ("queue", [("push", 7), ("push", 30), POP, ("push", 2), POP, POP], [0, 1, 0, 2, 1, 2]),
+        ("priority_queue", [("push", 9, 4), ("push", 2, 7), POP, ("push", 30, 1), POP, POP], [0, 1, 1, 1, 0, 1]),
+        ("priority_queue", [("push", 9, 4), ("push", 9, 3), POP, POP, ("push", 1, 1)], [0, 1, 1, 0, 0]),
+    ],
+)
+def test_the_guide(name: str, operations: list[Any], leaves: list[int]) -> None:
+    task = get_task(name)
+    assert task.guide(task.encode([operations]))[0].tolist() == [[leaf] for leaf in leaves]
+
+
+@every_task
+def test_the_guide_pushes_to_free_leaves_and_pops_what_the_oracle_pops(task: Structure) -> None:
+    episodes = task.sample(32, (2, 40), hard_fraction=0.5, generator=seeded(0))
+    for episode, path in zip(rows(episodes), task.guide(episodes).squeeze(-1).tolist(), strict=True):
+        instance = task.decode_inputs(episode.inputs, episode.occupied)
+        inside: dict[int, Any] = {}
+        popped, used = [], set()
+        for operation, leaf in zip(instance, path, strict=False):
+            if operation == POP:
+                popped.append(inside.pop(leaf)[-1])
+            else:
+                assert leaf not in (used if task.name == "queue" else inside)
+                inside[leaf] = operation
+                used.add(leaf)
+        assert popped == task.oracle(instance)
 
 
 @pytest.mark.parametrize(

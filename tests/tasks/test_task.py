@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Generator
 
 from lightning_ham.tasks import Episodes, InstanceError, Task, capacity_for, get_task
+from lightning_ham.tasks.episode import shifted
 from lightning_ham.tasks.sequences import Add, Merge, Reverse, Search, Sort
 
 TASKS = [Add(), Merge(), Reverse(), Search(), Sort()]
@@ -84,14 +85,18 @@ def test_layout(task: Task[Any, Any], data: st.DataObject) -> None:
     assert targets.shape == scored.shape == (16, max(timesteps), task.output_size)
 
     assert occupied.sum(1).tolist() == lengths.tolist()
+    hinted = task.hinted(Episodes(inputs, occupied, targets, scored, lengths))
     assert not inputs[~occupied].any()
     assert (inputs[occupied].sum(1) > 0).any()
-    assert not targets[~scored].any()
+    assert not targets[~(scored | hinted)].any()
+    assert not (scored & hinted).any()
     for row, stop in enumerate(timesteps):
         assert occupied[row, : lengths[row]].all()
         assert not scored[row, stop:].any()
+        before_end = stop - task.predicts_end
+        assert hinted[row].sum(1).tolist() == [task.num_hints] * before_end + [0] * (len(hinted[row]) - before_end)
         if task.predicts_end:
-            assert scored[row, : stop - 1].all()
+            assert (scored | hinted)[row, : stop - 1].all()
             assert scored[row, stop - 1].tolist() == [False] * (task.output_size - 1) + [True]
             assert targets[row, :, -1].nonzero().tolist() == [[stop - 1]]
 
@@ -104,6 +109,23 @@ def test_long_samples(task: Task[Any, Any], length: int) -> None:
     for instance, targets in zip(instances_of(task, episodes), episodes.targets, strict=True):
         task.check(instance)
         assert task.decode(targets) == task.oracle(instance)
+
+
+@every_task
+def test_shifted_episodes_are_the_same_anywhere(task: Task[Any, Any]) -> None:
+    if not task.can_be_shifted:
+        pytest.skip("its cells are carried out in their order")
+    episodes = task.sample(400, (4, 8), capacity=16, generator=seeded(0))
+    elsewhere = shifted(episodes, seeded(1))
+    assert instances_of(task, elsewhere) == instances_of(task, episodes)
+    assert torch.equal(elsewhere.occupied.sum(1), episodes.lengths)
+    assert not elsewhere.inputs[~elsewhere.occupied].any()
+    for first, length, row in zip(elsewhere.first_cells, elsewhere.lengths, elsewhere.occupied, strict=True):
+        assert row[first : first + length].all()
+    assert all(map(torch.equal, elsewhere[2:], episodes[2:]))
+    eight = elsewhere.first_cells[elsewhere.lengths == 8]
+    assert set(eight.tolist()) == set(range(9))
+    assert same(elsewhere, shifted(episodes, seeded(1)))
 
 
 @every_task

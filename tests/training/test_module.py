@@ -225,6 +225,7 @@ CHANGES = [
     {"final_entropy_bonus": 0.6},
     {"branch_prior": 0.3},
     {"until_error": True},
+    {"cell_noise": 0.5},
     {"seed": 1},
 ]
 OPTION_CHANGES = [
@@ -297,6 +298,8 @@ def test_every_argument_has_a_case():
         "controller_options",
         "controller",
         "engine",
+        "guided_fraction",  # see the tests below
+        "guide_weight",
         "final_noise",  # see the tests below
         "hint_weight",
     }
@@ -328,6 +331,48 @@ def test_hints_are_learned_from_by_their_weight_and_only_where_there_are_any():
     assert not differs(fit(), fit(hint_weight=1.0))
     assert differs(fit(), fit(hint_weight=0.0))
     assert not differs(fingerprint(**BASE), fingerprint(**BASE, hint_weight=0.0))
+
+
+@pytest.mark.parametrize(("share", "least", "most"), [(0.0, 0, 0), (0.5, 10, 30), (1.0, 40, 40)])
+def test_guided_batches_are_a_share_of_all_and_attend_to_the_guide(share, least, most):
+    followed = 0
+
+    class Watch(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            self.guide = pl_module.model.task.guide(batch).flatten(1)
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            nonlocal followed
+            followed += int(torch.equal(recorder.leaves[-1], self.guide))
+
+    recorder = Recorder()
+    module = make_module("search", guided_fraction=share, guide_weight=3.0)
+    data = make_data("search", batches_per_epoch=40, validation_lengths=[(2, 4)])
+    make_trainer(recorder, Watch(), max_epochs=1, limit_val_batches=0).fit(module, data)
+    assert least <= followed <= most
+
+
+def test_the_loss_of_guided_batches_has_the_guides_log_probability():
+    module = make_module("search", guided_fraction=1.0, guide_weight=3.0, entropy_bonus=0.5)
+    for epoch in train(module, make_data("search", validation_lengths=[(2, 4)]), limit_val_batches=0).logged:
+        assert epoch["train/guide"] > 0
+        expected = epoch["train/nll"] + epoch["train/hint"] + 3 * epoch["train/guide"]
+        assert epoch["train/loss"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"task": "sort"}, "Expected argument `guided_fraction` to be 0, as task 'sort' has no guide."),
+        ({"task": "add"}, "with 2 accesses per output, to follow the guide of task 'add', but got 'lstm_ham' with 1."),
+        ({"task": "search", "controller": "lstm"}, "Expected a controller that can be guided, with 1 accesses per"),
+        ({"task": "search", "guide_weight": -1.0}, "Expected argument `guide_weight` to be at least 0, but got -1.0."),
+        ({"guided_fraction": 1.5}, "Expected argument `guided_fraction` to be between 0 and 1, but got 1.5."),
+    ],
+)
+def test_what_cannot_be_guided_is_refused(options, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        HAMModule(**({"task": "search", "guided_fraction": 0.5} | options))
 
 
 def test_reinforce_without_options_has_the_defaults():
