@@ -28,7 +28,7 @@ from benchmarks.report import (
     targets_table,
     time_calls,
 )
-from benchmarks.updates import Settings, Worker
+from benchmarks.updates import Settings, Trainee, Worker
 from lightning_ham.tasks import get_task
 
 if TYPE_CHECKING:
@@ -38,6 +38,14 @@ DESCRIPTION = "The arithmetic of one update over the machine's rate of matrix pr
 RUNS = 5
 LENGTHS = (8, 32, 128, 512)
 LARGE = 2048
+PROFILED = 32
+"""Length of the episodes that are profiled."""
+PARTS = {
+    "compiled loops, forward": ("_Episodes",),
+    "compiled loops, backward": ("_EpisodesBackward",),
+    "PyTorch's matrix products (EMBED, output)": ("aten::mm", "aten::addmm", "aten::bmm"),
+}
+"""What the profiler's events are called, by what is told of them; the first two are those of the engine ``fused``."""
 
 
 class Sizes(NamedTuple):
@@ -113,7 +121,13 @@ def measure(options: argparse.Namespace, save: Save) -> Result:
     task = get_task("reverse")
     sizes = Sizes(task.input_size, task.output_size)
     large = LARGE // 8 if options.quick else LARGE
-    result: Result = {"engine": options.engine, "sizes": sizes._asdict(), "product_size": large, "rows": []}
+    result: Result = {
+        "engine": options.engine,
+        "sizes": sizes._asdict(),
+        "product_size": large,
+        "rows": [],
+        "profile": None,
+    }
     for length in options.lengths or ((8,) if options.quick else LENGTHS):
         progress(f"n = {length} ...")
         worker = Worker(
@@ -125,7 +139,26 @@ def measure(options: argparse.Namespace, save: Save) -> Result:
             worker.close()
         result["ratios"] = ratios(result["rows"])
         save(result)
+    progress("profile ...")
+    length = 8 if options.quick else PROFILED
+    result["profile"] = profile(Settings(options.engine, length, batch, options.threads, None, 600.0, 0.0))
     return result
+
+
+def profile(settings: Settings, updates: int = 10) -> Result:
+    """Where the time of an update goes, by PyTorch's profiler, in shares of the whole."""
+    trainee = Trainee(settings)
+    trainee.draw(settings.batch)
+    for _ in range(3):
+        trainee.update()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        for _ in range(updates):
+            trainee.update()
+    seconds = {event.key: event.self_cpu_time_total / 1e6 / updates for event in profiler.key_averages()}
+    total = sum(seconds.values())
+    shares = {name: sum(seconds.pop(key, 0.0) for key in keys) / total for name, keys in PARTS.items()}
+    shares["all other operations of PyTorch"] = sum(seconds.values()) / total
+    return {"n": settings.length, "shares": {name: rounded(share) for name, share in shares.items()}}
 
 
 def row(sizes: Sizes, worker: Worker, runs: int, large: int) -> Result:
@@ -189,17 +222,21 @@ def markdown(result: Result) -> str:
         [row["n"], *(f"{100 * count / row['multiply_adds']:.1f} %" for count in row["by_component"].values())]
         for row in result["rows"]
     )
-    return "\n\n".join(
-        [
-            f"Engine {result['engine']}; one update on Reverse: forward, backward, clipping, Adam. The rate is that of "
-            f"a product of two {result['product_size']} x {result['product_size']} matrices in float32; beside it is "
-            "that of the product that SEARCH makes in one timestep.",
-            table((*header, "distance"), ([row[column] for column in columns] for row in result["rows"])),
-            targets_table(result["ratios"]),
-            "Share of the multiply-adds:",
-            table(("n", *components), shares),
+    parts = [
+        f"Engine {result['engine']}; one update on Reverse: forward, backward, clipping, Adam. The rate is that of "
+        f"a product of two {result['product_size']} x {result['product_size']} matrices in float32; beside it is "
+        "that of the product that SEARCH makes in one timestep.",
+        table((*header, "distance"), ([row[column] for column in columns] for row in result["rows"])),
+        targets_table(result["ratios"]),
+        "Share of the multiply-adds:",
+        table(("n", *components), shares),
+    ]
+    if profiled := result["profile"]:
+        parts += [
+            f"Where the time of an update goes at n = {profiled['n']}, by PyTorch's profiler:",
+            table(("part", "share"), ([name, f"{100 * share:.1f} %"] for name, share in profiled["shares"].items())),
         ]
-    )
+    return "\n\n".join(parts)
 
 
 def plot(result: Result, figure: Figure) -> None:
