@@ -66,6 +66,8 @@ class Run(TypedDict):
     updates: int
     episodes: int
     seconds: float
+    trained_on: str
+    """See :func:`trained_on`."""
     max_time: str | None
     """Longest that it was allowed to train, ``DD:HH:MM:SS``."""
     first_at_one_percent: CurvePoint | None
@@ -119,6 +121,7 @@ def make_run(run_dir: Path) -> Run:
         "updates": training["updates"],
         "episodes": training["episodes"],
         "seconds": training["seconds"],
+        "trained_on": trained_on(training["hyper_parameters"]),
         "max_time": training["hyper_parameters"]["trainer"]["max_time"],
         "first_at_one_percent": first_at(training["curve"], SOON_LENGTHS, SOON_ERROR),
         "reached_bar": None if bar is None else meets(evaluation["results"], bar),
@@ -129,6 +132,16 @@ def make_run(run_dir: Path) -> Run:
         "evaluation_seed": evaluation["seed"],
         "results": evaluation["results"],
     }
+
+
+def trained_on(hyper_parameters: Mapping[str, Any]) -> str:
+    """Return the longest instances of a training, and whether it was shown where to attend, in words.
+
+    >>> trained_on({"data": {"capacity": 64}, "model": {"guided_fraction": 1.0}})
+    'up to 64, guided'
+    """
+    guided = ", guided" if hyper_parameters["model"].get("guided_fraction") else ""
+    return f"up to {hyper_parameters['data']['capacity']}{guided}"
 
 
 def meets(results: Sequence[LengthResult], bar: Mapping[str, float]) -> bool:
@@ -239,7 +252,8 @@ with every seed, and evaluates each on fresh episodes. `python -m lightning_ham.
 measured, `results/*.json`; nothing on it is typed but its last section.
 
 A sequence is wrong if a single bit of it is, its end included; branches and bits are decided at probability 1/2.
-Intervals are Wilson's, 95 %. All were trained on lengths up to 32, and the parameters are the same at all lengths. The
+Intervals are Wilson's, 95 %. The parameters are the same at all lengths. "Guided" means that training showed the memory
+which leaves to attend to (`model.guided_fraction`); the paper's models and the comparison models learned without. The
 comparison models LSTM (encoder-decoder) and LSTM+A (with attention) have more parameters than the HAM; they are trained
 with the same recipe: curriculum, batches, most updates and longest time. The paper's figures are those of its own
 models (arXiv 1602.03218v2), each after up to 5,000,000 episodes."""
@@ -323,7 +337,16 @@ def _task_section(of_task: Sequence[Results]) -> str:
                 errors,
             ),
             table(
-                ["model", "parameters", "seeds", "reached the bar", "1 % at 1-32 after", "updates", "training"],
+                [
+                    "model",
+                    "trained on lengths",
+                    "parameters",
+                    "seeds",
+                    "reached the bar",
+                    "1 % at 1-32 after",
+                    "updates",
+                    "training",
+                ],
                 trainings,
             ),
             "<details><summary>Every seed</summary>",
@@ -363,6 +386,7 @@ def _training_cells(runs: Sequence[Run]) -> list[str]:
     first = duration(statistics.median(point["seconds"] for point in firsts)) if firsts else "never"
     never = f", {len(runs) - len(firsts)} never" if firsts and len(firsts) < len(runs) else ""
     return [
+        " or ".join(dict.fromkeys(run_["trained_on"] for run_ in runs)),
         " or ".join(f"{number:,}" for number in dict.fromkeys(run_["num_parameters"] for run_ in runs)),
         str(len(runs)),
         _reached(runs),
@@ -392,7 +416,7 @@ def render_models(bundled: Sequence[Bundled], results: Sequence[Results]) -> str
     """Return the table of the bundled models, a row for each range of lengths that they were evaluated on."""
     compared = [model for model in ("lstm", "lstm_attention") if any(entry["model"] == model for entry in results)]
     header = ["model", "lengths", "wrong sequences", "share (95 % interval)"]
-    header += [*(TITLES[model] for model in compared), "the paper's model", "training"]
+    header += [*(TITLES[model] for model in compared), "the paper's model", "trained on lengths", "training"]
     return table(header, (row for model in bundled for row in _model_rows(model, results, compared)))
 
 
@@ -411,6 +435,7 @@ def _model_rows(model: Bundled, results: Sequence[Results], compared: Sequence[s
             f"{percent(result['sequence_error'])} ({percent(low)} to {percent(high)})",
             *("" if other is None else percent(other["sequence_error"]) for other in beside),
             "" if paper is None else f"{paper} %",
+            "" if row else trained_on(training["hyper_parameters"]),
             "" if row else f"{duration(training['seconds'])}, seed {training['seed']}, {training['machine']}",
         ]
 

@@ -40,7 +40,8 @@ def finished(job, seed_of_weights=b"weights", wrong=3):
         {"update": 60, "seconds": 11, "errors": {"1-32": 0.01}},
     ]
     training = {"seed": job.seed, "command": "fit", "updates": 70, "episodes": 700, "seconds": 12.5, "machine": "m"}
-    training |= {"versions": {}, "commit": None, "curve": curve, "hyper_parameters": {"trainer": {"max_time": None}}}
+    hyper_parameters = {"trainer": {"max_time": None}, "data": {"capacity": 32}, "model": {}}
+    training |= {"versions": {}, "commit": None, "curve": curve, "hyper_parameters": hyper_parameters}
     (job.run_dir / "evaluation.json").write_text(json.dumps(evaluation))
     (job.run_dir / "training.json").write_text(json.dumps(training))
 
@@ -72,8 +73,10 @@ def test_comparison_models_are_larger_and_trained_by_the_same_recipe(task, model
     ours, theirs = RecipeCLI(find_recipe(task), []), RecipeCLI(find_recipe(job.recipe), list(job.overrides))
     assert theirs.model.model.controller_name == model
     assert theirs.model.model.num_parameters > ours.model.model.num_parameters
-    for key in ("data", "curriculum", "stop", "weight_average"):
+    for key in ("curriculum", "stop", "weight_average"):
         assert theirs.config[key] == ours.config[key]
+    no_tree = {"deeper_fraction": 0.0, "shifted_fraction": 0.0}
+    assert vars(theirs.config.data) == vars(ours.config.data) | no_tree
 
 
 def test_a_comparison_model_grows_with_ours(monkeypatch):

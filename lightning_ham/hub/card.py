@@ -122,6 +122,7 @@ def render_card(
         else [],
         training=training,
         trained_length=training["hyper_parameters"].get("data", {}).get("capacity") if training else None,
+        guided_fraction=training["hyper_parameters"].get("model", {}).get("guided_fraction", 0) if training else 0,
         hyper_parameters=json.dumps(training["hyper_parameters"], indent=2) if training else "",
         pictures=pictures or {},
     )

@@ -37,6 +37,7 @@ class Reverse(Task[list[int], list[int]]):
     name = "reverse"
     input_size = PAIR_BITS
     output_size = PAIR_BITS + 1
+    num_guided = 1
 
     def check(self, instance: object) -> None:
         for index, number in enumerate(expect_list(instance, "integers"), 1):
@@ -56,6 +57,10 @@ class Reverse(Task[list[int], list[int]]):
 
     def symbols_to_answer(self, symbols: Tensor) -> list[int]:
         return _integers(symbols)
+
+    def guide(self, episodes: Episodes) -> Tensor:
+        last_first = -torch.arange(episodes.inputs.shape[1], device=episodes.inputs.device).expand_as(episodes.occupied)
+        return _guide_by(last_first, episodes)
 
     def draw(self, lengths: Tensor, hard: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         integers = torch.randint(NUM_PAIRS, (len(lengths), int(lengths.max())), generator=generator)
@@ -164,6 +169,7 @@ class Merge(Task[MergeInstance, list[int]]):
     name = "merge"
     input_size = 1 + VALUE_BITS + 1
     output_size = VALUE_BITS + 1
+    num_guided = 1
     has_hard_cases = True
 
     num_priorities = 300
@@ -209,6 +215,9 @@ class Merge(Task[MergeInstance, list[int]]):
     def symbols_to_answer(self, symbols: Tensor) -> list[int]:
         return _integers(symbols)
 
+    def guide(self, episodes: Episodes) -> Tensor:
+        return _guide_by(episodes.inputs[..., 0], episodes)
+
     def draw(self, lengths: Tensor, hard: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         longest = int(lengths.max())
         num_priorities = lengths.clamp(min=self.num_priorities)
@@ -250,6 +259,7 @@ class Sort(Task[list[Pair], list[Pair]]):
     name = "sort"
     input_size = PAIR_BITS
     output_size = PAIR_BITS + 1
+    num_guided = 1
     has_hard_cases = True
 
     def check(self, instance: object) -> None:
@@ -270,6 +280,9 @@ class Sort(Task[list[Pair], list[Pair]]):
 
     def symbols_to_answer(self, symbols: Tensor) -> list[Pair]:
         return _bits_to_pairs(symbols)
+
+    def guide(self, episodes: Episodes) -> Tensor:
+        return _guide_by(from_bits(episodes.inputs[..., :KEY_BITS]), episodes)
 
     def draw(self, lengths: Tensor, hard: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         keys = _draw_keys(lengths, hard, generator)
@@ -381,6 +394,20 @@ class Add(Task[tuple[int, int], int]):
         digits = digits.gather(1, source.clamp(max=digits.shape[1] - 1))
         cells = torch.stack([digits, position == num_digits, position == 2 * num_digits + 1], dim=-1)
         return cells.float(), total.unsqueeze(-1).float()
+
+
+def _guide_by(order: Tensor, episodes: Episodes) -> Tensor:
+    """The guide that reads the cells in ascending order, equal ones from the left, and at the end the last one again.
+
+    Args:
+        order: Of the cells, blank ones among them, [batch, capacity].
+        episodes: Whose cells they are.
+    """
+    by_order = order.argsort(dim=1, stable=True)
+    blank_last = episodes.occupied.gather(1, by_order).logical_not().int().argsort(dim=1, stable=True)
+    timesteps = torch.arange(episodes.targets.shape[1], device=order.device)
+    place = torch.minimum(timesteps, episodes.lengths.unsqueeze(1) - 1)
+    return by_order.gather(1, blank_last).gather(1, place).unsqueeze(-1)
 
 
 def _draw_below(limits: Tensor, generator: torch.Generator | None) -> Tensor:

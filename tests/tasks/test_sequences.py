@@ -166,7 +166,22 @@ def shifted_by(episodes: Episodes, cells: int) -> Episodes:
     return episodes._replace(inputs=episodes.inputs.roll(cells, 1), occupied=episodes.occupied.roll(cells, 1))
 
 
-@pytest.mark.parametrize("task", [Add(), Search()], ids=lambda task: task.name)
+@pytest.mark.parametrize(
+    ("task", "instance", "guide"),
+    [
+        (Reverse(), [7, 1000, 42], [2, 1, 0, 0]),
+        (Merge(), ([(0.25, 7), (1.0, 1)], [(0.125, 30), (0.5, 2)]), [2, 0, 3, 1, 1]),
+        (Sort(), [(9, 4), (0, 7), (9, 1), (8, 3)], [1, 3, 0, 2, 2]),
+    ],
+    ids=["reverse", "merge", "sort"],
+)
+def test_the_guide_reads_in_the_order_of_the_answer_and_then_the_last_again(
+    task: Any, instance: Any, guide: Any
+) -> None:
+    assert task.guide(task.encode([instance], capacity=8)).flatten().tolist() == guide
+
+
+@pytest.mark.parametrize("task", [Reverse(), Search(), Merge(), Sort(), Add()], ids=lambda task: task.name)
 def test_the_guide_follows_an_instance_that_begins_elsewhere(task: Any) -> None:
     episodes = task.sample(16, (task.min_length, 12), capacity=32, generator=torch.Generator().manual_seed(0))
     assert torch.equal(task.guide(shifted_by(episodes, 20)), task.guide(episodes) + 20)

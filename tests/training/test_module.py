@@ -363,7 +363,6 @@ def test_the_loss_of_guided_batches_has_the_guides_log_probability():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"task": "sort"}, "Expected argument `guided_fraction` to be 0, as task 'sort' has no guide."),
         ({"task": "add"}, "with 2 accesses per output, to follow the guide of task 'add', but got 'lstm_ham' with 1."),
         ({"task": "search", "controller": "lstm"}, "Expected a controller that can be guided, with 1 accesses per"),
         ({"task": "search", "guide_weight": -1.0}, "Expected argument `guide_weight` to be at least 0, but got -1.0."),
