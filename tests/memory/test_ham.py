@@ -228,6 +228,23 @@ def test_inputs_of_blank_leaves_change_nothing():
     assert torch.equal(memory.init(inputs, occupied).nodes, memory.init(others, occupied).nodes)
 
 
+@torch.no_grad()
+def test_cells_get_noise_in_training_only():
+    memory, inputs = make_memory(), torch.randn(50, 64, INPUT_SIZE)
+    occupied = torch.rand(50, 64) < 0.5
+    plain = memory.embed(inputs, occupied)
+    assert torch.equal(memory.embed_cells(inputs, occupied), plain)
+    memory.cell_noise = 2.0
+    noisy = memory.embed_cells(inputs, occupied, torch.Generator().manual_seed(0))
+    assert torch.equal(noisy, memory.embed_cells(inputs, occupied, torch.Generator().manual_seed(0)))
+    noise = (noisy - plain) / 2
+    assert noise.mean().abs() < 0.05
+    assert noise.std().item() == pytest.approx(1, abs=0.05)
+    assert noise[~occupied].std().item() == pytest.approx(1, abs=0.05), "blank cells too"
+    memory.eval()
+    assert torch.equal(memory.embed_cells(inputs, occupied), plain)
+
+
 @pytest.mark.parametrize("num_leaves", [3, 6, 33])
 def test_number_of_leaves_must_be_a_power_of_two(num_leaves):
     with pytest.raises(

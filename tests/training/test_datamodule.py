@@ -169,6 +169,13 @@ class TestLengths:
         if not share:
             assert {capacity for _, capacity in drawn} == {8}
 
+    @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+    def test_shifted_fraction_is_the_share_of_batches_whose_instances_begin_elsewhere(self, share):
+        options = {"capacity": 8, "start_capacity": 8, "deeper_fraction": 1.0, "batches_per_epoch": 200}
+        batches = train_batches(make(**options, batch_size=4, shifted_fraction=share))
+        elsewhere = sum(bool(batch.first_cells.any()) for batch in batches)
+        assert elsewhere / len(batches) == pytest.approx(share, abs=0.13)  # 4 standard errors
+
     def test_lengths_of_a_smaller_capacity_fit_it(self):
         for (low, high), capacity in drawn_lengths(make(capacity=16, start_capacity=16, smaller_fraction=0.5)):
             assert 1 <= low <= high <= capacity
@@ -293,6 +300,7 @@ def everything(data: TaskDataModule) -> list[list[Episodes]]:
         {"start_capacity": 2},
         {"smaller_fraction": 0.0},
         {"deeper_fraction": 1.0},
+        {"shifted_fraction": 1.0},
         {"hard_fraction": 1.0},
         {"validation_episodes": 9},
         {"validation_lengths": ((1, 4), (5, 7))},
