@@ -252,7 +252,7 @@ class HAMModule(LightningModule):
         seed = stream_seed(self.seed, "branches", self.global_rank, self.current_epoch, batch_idx)
         for memory in self._memories:
             memory.noise = self.final_noise**self.progress
-        guided = random.Random(seed).random() < self.guided_fraction
+        guided = self._is_guided(batch_idx)
         rollout = self.model(batch, self.attention, torch.Generator(self.device).manual_seed(seed), guided=guided)
         scored = (
             losses.until_first_error(rollout.outputs, batch.targets, batch.scored) if self.until_error else batch.scored
@@ -273,6 +273,11 @@ class HAMModule(LightningModule):
         for name, value in {**parts, "loss": loss, "entropy_bonus": bonus}.items():
             self._log_mean(name, value)
         return loss
+
+    def _is_guided(self, batch_idx: int) -> bool:
+        """Whether a batch is a guided one: for all ranks alike, as they wait for each other's logged parts."""
+        draw = random.Random(stream_seed(self.seed, "guided", self.current_epoch, batch_idx))
+        return draw.random() < self.guided_fraction
 
     def loss_parts(self, rollout: Rollout, batch: Episodes, *, guided: bool = False) -> dict[str, Tensor]:
         """Return the unweighted entropy and the other summands of the loss, each a scalar per timestep or access."""
