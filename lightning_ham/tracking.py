@@ -151,7 +151,7 @@ class EpisodeTable(Callback):
             shown.inputs, shown.occupied, shown.lengths.tolist(), bits, strict=True
         ):
             instance = task.decode_inputs(inputs, occupied)
-            answer = task.decode(got[: task.timesteps_for(length)])
+            answer = task.decode(got[: task.timesteps_for(length)], inputs)
             expected = task.oracle(instance)
             rows.append([trainer.current_epoch, length, str(instance), str(expected), str(answer), answer == expected])
         columns = ["epoch", "length", "input", "expected", "got", "right"]

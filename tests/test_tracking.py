@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
-from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.loggers import CSVLogger, WandbLogger
 
+from lightning_ham.tasks import get_task, task_names
 from lightning_ham.tracking import EpisodeTable, resolve_mode
+from lightning_ham.training import HAMModule
 
 KEY = "0123456789" * 4
 NOWHERE = "http://127.0.0.1:9"  # the discard port: nothing listens there
@@ -275,6 +278,34 @@ def test_disabled_it_writes_nothing(fit, tmp_path, tiny_recipe):
     assert done.returncode == 0
     assert "W&B" not in done.stderr
     assert not list(tmp_path.rglob("*wandb*"))
+
+
+@pytest.mark.parametrize("task", task_names())
+def test_the_table_has_episodes_of_every_task(task):
+    class Logger(WandbLogger):
+        def __init__(self):
+            pass
+
+        def log_table(self, key, columns, data):
+            tables.append((key, columns, data))
+
+    class Trainer:
+        loggers = (Logger(),)
+        current_epoch = 0
+        is_global_zero = True
+
+    tables = []
+    controller = {"controller": "raw_ham"} if get_task(task).name in ("stack", "queue", "priority_queue") else {}
+    batch = get_task(task).sample(8, (4, 8), generator=torch.Generator().manual_seed(0))
+    EpisodeTable(episodes=6).on_validation_batch_end(Trainer, HAMModule(task, **controller), None, batch, 0)
+    ((key, columns, data),) = tables
+    assert key == "episodes"
+    assert len(data) == 6
+    for row, inputs, occupied in zip(data, batch.inputs, batch.occupied, strict=False):
+        shown = dict(zip(columns, row, strict=True))
+        instance = get_task(task).decode_inputs(inputs, occupied)
+        assert (shown["input"], shown["expected"]) == (str(instance), str(get_task(task).oracle(instance)))
+        assert shown["right"] == (shown["got"] == shown["expected"])
 
 
 def test_the_table_is_not_in_the_way_of_other_loggers(tmp_path):
