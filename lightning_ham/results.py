@@ -249,8 +249,8 @@ _INTRODUCTION = """\
 
 Made by `python -m lightning_ham.reproduce`, which trains every recipe and the comparison models with several seeds, and
 evaluates each on fresh episodes. The command of every training is below, with the longest time that it was given
-(`--trainer.max_time`), where it had a limit; many did not come to their recipe's end in it. The page is made from what was
-measured, `results/*.json`, by `python -m lightning_ham.results`; nothing on it is typed but its last section.
+(`--trainer.max_time`), where it had a limit; many did not come to their recipe's end in it. The page is made from
+`results/*.json`, by `python -m lightning_ham.results`; nothing on it is typed but its last section.
 
 A sequence is wrong if a single bit of it is, its end included; branches and bits are decided at probability 1/2.
 Intervals are Wilson's, 95 %. The parameters are the same at all lengths. "Guided" means that training showed the memory
