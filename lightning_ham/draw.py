@@ -345,7 +345,7 @@ def _symbols(model: TaskModel, trace: Trace, instance: Any) -> list[str]:
             symbols.append("end")
             ended = True
         else:
-            symbols.append(_in_words(task.symbols_to_answer(bits[: len(bits) - task.predicts_end].unsqueeze(0))))
+            symbols.append(_in_words(task.symbols_to_answer(task.symbol_bits(bits).unsqueeze(0))))
     return symbols
 
 

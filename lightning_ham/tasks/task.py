@@ -232,12 +232,15 @@ class Task(ABC, Generic[Instance, Answer]):
             raise ValueError("Expected outputs of 0 and 1, but got other numbers; round probabilities first")
         symbols = outputs[self.silent_timesteps :]
         if self.predicts_end:
-            before_end = symbols[:, -1].cumsum(0) == 0
-            symbols = symbols[before_end, :-1]
-        symbols = symbols[:, : symbols.shape[1] - self.num_hints]
+            symbols = symbols[symbols[:, -1].cumsum(0) == 0]
+        symbols = self.symbol_bits(symbols)
         if inputs is not None:
             symbols = symbols[self.symbols_that_count(inputs, len(symbols))]
         return self.symbols_to_answer(symbols)
+
+    def symbol_bits(self, outputs: Tensor) -> Tensor:
+        """The bits of outputs [..., output_size] that are a symbol: all but hints and the end flag."""
+        return outputs[..., : self.output_size - self.num_hints - self.predicts_end]
 
     def decode_inputs(self, inputs: Tensor, occupied: Tensor) -> Instance:
         """Read an instance from one episode's inputs, [capacity, input_size], and occupied, [capacity]."""

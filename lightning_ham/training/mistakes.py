@@ -101,12 +101,9 @@ class MistakeCounter:
 
     def _text(self, bits: Tensor) -> str:
         """Return what the bits of one timestep say, as the task writes it."""
-        if self.task.predicts_end:
-            if bits[-1]:
-                return "end"
-            bits = bits[:-1]
-        bits = bits[: len(bits) - self.task.num_hints]
-        answer = self.task.symbols_to_answer(bits.unsqueeze(0))
+        if self.task.predicts_end and bits[-1]:
+            return "end"
+        answer = self.task.symbols_to_answer(self.task.symbol_bits(bits).unsqueeze(0))
         return str(answer[0] if isinstance(answer, list) and len(answer) == 1 else answer)
 
 

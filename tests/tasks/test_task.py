@@ -129,6 +129,14 @@ def test_shifted_episodes_are_the_same_anywhere(task: Task[Any, Any]) -> None:
 
 
 @every_task
+def test_symbol_bits_are_neither_hints_nor_the_end(task: Task[Any, Any]) -> None:
+    output = torch.arange(task.output_size).expand(2, 3, -1)
+    bits = task.symbol_bits(output)
+    assert torch.equal(bits, output[..., : bits.shape[-1]])
+    assert bits.shape[-1] + task.num_hints + task.predicts_end == task.output_size
+
+
+@every_task
 def test_a_seed_decides_the_sample(task: Task[Any, Any]) -> None:
     def sample(generator: Generator | None) -> Episodes:
         return task.sample(8, (4, 8), generator=generator)
