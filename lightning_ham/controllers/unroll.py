@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -71,8 +72,7 @@ def unroll(
         tree = begin_in_place(tree)
     hidden = state = leaves.new_zeros(len(leaves), cell.hidden_size)
     steps = []
-    for number in range(accesses):
-        leaf = None if guide is None else guide[:, number]
+    for leaf in _leaves_to_attend(guide, accesses):
         access = memory.attend(tree, hidden, attention, generator, leaf)
         seen = torch.cat((access.read, access.path[:, 0]), dim=1) if read_root else access.read
         hidden, state = cell(seen, (hidden, state))
@@ -123,6 +123,11 @@ def _draw_noises(
     return torch.stack([draw_noise(batch, depth, attention, leaves, generator, memory.noise) for _ in range(accesses)])
 
 
+def _leaves_to_attend(guide: Tensor | None, accesses: int) -> Sequence[Tensor | None]:
+    """Return the guide of every access, each ``[batch]`` or None."""
+    return [None] * accesses if guide is None else guide.unbind(dim=1)
+
+
 class Accesses(NamedTuple):
     """What happened in each access of the episodes of a batch."""
 
@@ -170,8 +175,7 @@ def unroll_queries(
     if differentiable and memory.engine != "reference" and attention != "soft":
         tree = begin_in_place(tree)
     steps = []
-    for number, query in enumerate(queries.unbind(dim=1)):
-        leaf = None if guide is None else guide[:, number]
+    for query, leaf in zip(queries.unbind(dim=1), _leaves_to_attend(guide, accesses), strict=True):
         access = memory.attend(tree, query, attention, generator, leaf)
         steps.append((access.read, access.logits, access.leaf, access.log_prob, access.entropy))
         tree = memory.write(access, query, in_place=not differentiable)

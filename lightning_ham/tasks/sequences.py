@@ -1,6 +1,7 @@
 """The five tasks of the HAM paper's LSTM+HAM (arXiv 1602.03218), in the order of its table of results."""
 
 import heapq
+import math
 from bisect import bisect_left
 from operator import itemgetter
 
@@ -403,11 +404,10 @@ def _guide_by(order: Tensor, episodes: Episodes) -> Tensor:
         order: Of the cells, blank ones among them, [batch, capacity].
         episodes: Whose cells they are.
     """
-    by_order = order.argsort(dim=1, stable=True)
-    blank_last = episodes.occupied.gather(1, by_order).logical_not().int().argsort(dim=1, stable=True)
+    cells = order.double().masked_fill(~episodes.occupied, math.inf).argsort(dim=1, stable=True)
     timesteps = torch.arange(episodes.targets.shape[1], device=order.device)
     place = torch.minimum(timesteps, episodes.lengths.unsqueeze(1) - 1)
-    return by_order.gather(1, blank_last).gather(1, place).unsqueeze(-1)
+    return cells.gather(1, place).unsqueeze(-1)
 
 
 def _draw_below(limits: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -182,8 +182,6 @@ class Stack(Structure):
 
     name = "stack"
     input_size = 1 + VALUE_BITS
-    spends_leaves: ClassVar[bool] = False
-    """Whether a leaf is to stay taken after a pop, according to the hints."""
     last_in_first_out = True
 
     def urgency(self, operands: Tensor) -> Tensor:

@@ -135,16 +135,16 @@ class HAMModule(LightningModule):
             reinforce = ReinforceOptions(**reinforce)
         if learning_rate <= 0:
             raise ValueError(f"Expected argument `learning_rate` to be positive, but got {learning_rate}.")
-        if entropy_bonus < 0:
-            raise ValueError(f"Expected argument `entropy_bonus` to be at least 0, but got {entropy_bonus}.")
         if not 0 < branch_prior < 1:
             raise ValueError(f"Expected argument `branch_prior` to be between 0 and 1, but got {branch_prior}.")
-        if hint_weight < 0:
-            raise ValueError(f"Expected argument `hint_weight` to be at least 0, but got {hint_weight}.")
-        if cell_noise < 0:
-            raise ValueError(f"Expected argument `cell_noise` to be at least 0, but got {cell_noise}.")
-        if guide_weight < 0:
-            raise ValueError(f"Expected argument `guide_weight` to be at least 0, but got {guide_weight}.")
+        for name, value in {
+            "entropy_bonus": entropy_bonus,
+            "hint_weight": hint_weight,
+            "cell_noise": cell_noise,
+            "guide_weight": guide_weight,
+        }.items():
+            if value < 0:
+                raise ValueError(f"Expected argument `{name}` to be at least 0, but got {value}.")
         if not 0 <= guided_fraction <= 1:
             raise ValueError(f"Expected argument `guided_fraction` to be between 0 and 1, but got {guided_fraction}.")
         for name, fraction in {
