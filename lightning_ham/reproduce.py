@@ -75,10 +75,15 @@ class Job(NamedTuple):
         """Where the output of its training goes; who trains holds a lock on it."""
         return self.run_dir.with_suffix(".log")
 
-    @property
-    def is_done(self) -> bool:
-        """Whether its evaluation is there, which is written last."""
-        return (self.run_dir / "evaluation.json").is_file()
+    def is_done(self, budget: datetime.timedelta | None) -> bool:
+        """Whether its evaluation is there, which is written last, and ``budget`` leaves it no more time than it had."""
+        if not (self.run_dir / "evaluation.json").is_file():
+            return False
+        training = json.loads((self.run_dir / "training.json").read_text(encoding="utf-8"))
+        limit = training["hyper_parameters"]["trainer"]["max_time"]
+        if limit is None or training["seconds"] < seconds_of(limit):
+            return True  # it came to its end
+        return budget is not None and budget.total_seconds() <= seconds_of(limit)
 
 
 # What there is to train.
@@ -178,7 +183,8 @@ class Settings(NamedTuple):
 
 def command(job: Job, settings: Settings) -> list[str]:
     """Return the arguments of the ``fit`` that does a job, or goes on with it."""
-    if (job.run_dir / "checkpoints" / "last.ckpt").is_file():
+    goes_on = (job.run_dir / "checkpoints" / "last.ckpt").is_file()
+    if goes_on:
         arguments = [str(job.run_dir / "recipe.yaml"), "--ckpt_path=last"]
     else:
         arguments = [job.recipe, *job.overrides, f"--seed_everything={job.seed}"]
@@ -191,6 +197,8 @@ def command(job: Job, settings: Settings) -> list[str]:
     ]
     if settings.budget is not None:
         arguments.append(f"--trainer.max_time={max_time(settings.budget)}")
+    elif goes_on:
+        arguments.append("--trainer.max_time=null")  # the recipe in the run folder may have the limit that cut it off
     return arguments
 
 
@@ -204,6 +212,16 @@ def max_time(budget: datetime.timedelta) -> str:
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
     return f"{days:02}:{hours:02}:{minutes:02}:{seconds:02}"
+
+
+def seconds_of(max_time: str) -> int:
+    """Return the seconds of a duration as the Trainer takes it.
+
+    >>> seconds_of("00:01:30:00")
+    5400
+    """
+    days, hours, minutes, seconds = map(int, max_time.split(":"))
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 class Trainings:
@@ -233,7 +251,7 @@ class Trainings:
             with self._lock:
                 if self._stopped.is_set():
                     return "stopped"
-                if job.is_done:  # by another process, since the jobs were made
+                if job.is_done(self.settings.budget):  # by another process, since the jobs were made
                     return "done"
                 process = subprocess.Popen(
                     [sys.executable, "-m", "lightning_ham.fit", *command(job, self.settings)],
@@ -312,7 +330,8 @@ def make_parser() -> CommandParser:
     parser = CommandParser(
         "reproduce",
         "Train every recipe and its comparison models with several seeds, evaluate them on fresh episodes, and write\n"
-        "results/*.json and RESULTS.md. Start it again to go on: what has ended is not done again.",
+        "results/*.json and RESULTS.md. Start it again to go on: what has ended is not done again, and what a smaller\n"
+        "--budget cut off is gone on with.",
         epilog="Keys of recipes, in the form --trainer.max_epochs=10, override them in every training.",
     )
     tasks = reproducible_tasks()
@@ -384,10 +403,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"Expected --first_seed of at most --seeds ({arguments.seeds}), but got {arguments.first_seed}")
     runs, output = arguments.runs, arguments.output
     jobs = make_jobs(arguments.only, arguments.models, seeds, runs, overrides)
-    todo = [job for job in jobs if not job.is_done]
+    todo = [job for job in jobs if not job.is_done(arguments.budget)]
     if arguments.list:
         for job in jobs:
-            state = "done" if job.is_done else "begun" if job.log.exists() else "to do"
+            state = "done" if job.is_done(arguments.budget) else "begun" if job.log.exists() else "to do"
             print(f"{state:5}  {job.name}  {job.run_dir}")
         return 0
     print(f"{len(jobs)} trainings, {len(jobs) - len(todo)} of them done already", flush=True)

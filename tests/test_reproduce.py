@@ -29,8 +29,8 @@ SMALL = [
 ]
 
 
-def finished(job, seed_of_weights=b"weights", wrong=3):
-    """Make a job's run folder as it is in the end."""
+def finished(job, seed_of_weights=b"weights", wrong=3, max_time=None):
+    """Make a job's run folder as it is in the end, after 12.5 seconds of training."""
     (job.run_dir / "model").mkdir(parents=True)
     (job.run_dir / "model" / "model.safetensors").write_bytes(seed_of_weights)
     result = {"lengths": [1, 32], "episodes": 100, "wrong_sequences": wrong, "sequence_error": wrong / 100}
@@ -40,7 +40,7 @@ def finished(job, seed_of_weights=b"weights", wrong=3):
         {"update": 60, "seconds": 11, "errors": {"1-32": 0.01}},
     ]
     training = {"seed": job.seed, "command": "fit", "updates": 70, "episodes": 700, "seconds": 12.5, "machine": "m"}
-    hyper_parameters = {"trainer": {"max_time": None}, "data": {"capacity": 32}, "model": {}}
+    hyper_parameters = {"trainer": {"max_time": max_time}, "data": {"capacity": 32}, "model": {}}
     training |= {"versions": {}, "commit": None, "curve": curve, "hyper_parameters": hyper_parameters}
     (job.run_dir / "evaluation.json").write_text(json.dumps(evaluation))
     (job.run_dir / "training.json").write_text(json.dumps(training))
@@ -121,7 +121,9 @@ def test_the_command_of_a_training_and_of_going_on_with_it(tmp_path):
     (job.run_dir / "checkpoints" / "last.ckpt").touch()
     again = command(job, SETTINGS._replace(budget=None))
     assert again[:2] == [str(job.run_dir / "recipe.yaml"), "--ckpt_path=last"]
-    assert not any(argument.startswith(("--model", "--trainer")) for argument in again)
+    assert not any(argument.startswith("--model") for argument in again)
+    assert "--trainer.max_time=null" in again, "the recipe in the run folder has the limit that cut the run off"
+    assert RecipeCLI(find_recipe("sort"), ["--trainer.max_time=null"]).config.trainer.max_time is None
     assert "--evaluation.episodes=[10000, 10000, 1000]" in command(make_job("sort", "ham", 3, tmp_path), SETTINGS)
 
 
@@ -213,6 +215,25 @@ def test_list_says_what_is_done_and_does_nothing(tmp_path, capsys):
     assert reproduce.main([*options, "--list"]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["done", "begun", "to"]
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("max_time", "budget", "state"),
+    [
+        (None, None, "done"),
+        ("00:00:00:13", None, "done"),  # ended before that
+        ("00:00:00:12", None, "begun"),  # cut off
+        ("00:00:00:12", "12s", "done"),
+        ("00:00:00:12", "13s", "begun"),
+    ],
+)
+def test_what_a_smaller_budget_cut_off_is_gone_on_with(max_time, budget, state, tmp_path, capsys):
+    job = make_job("sort", "ham", 1, tmp_path)
+    finished(job, max_time=max_time)
+    job.log.touch()
+    options = ["--only", "sort", "--models", "ham", "--seeds", "1", "--runs", str(tmp_path), "--list"]
+    assert reproduce.main([*options, *(["--budget", budget] if budget else [])]) == 0
+    assert capsys.readouterr().out.split()[0] == state
 
 
 @pytest.mark.slow
