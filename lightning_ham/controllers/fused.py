@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from lightning_ham.memory import AttentionMode, HierarchicalAttentiveMemory, fused
 from lightning_ham.memory.attention import COUNTERFACTUAL_MODES, PLACE_SHARE
-from lightning_ham.memory.transforms import GatedJoin
+from lightning_ham.memory.transforms import MLPJoin
 
 if TYPE_CHECKING:
     from lightning_ham.kernels.episode import Options, Weights
@@ -112,7 +112,7 @@ def _options(
     from lightning_ham.kernels.episode import Options
 
     return Options(
-        gated=isinstance(memory.join, GatedJoin),
+        gated=not isinstance(memory.join, MLPJoin),
         read_root=read_root,
         sampled=noise.shape[2] > 0,
         counterfactual=attention in COUNTERFACTUAL_MODES,
@@ -128,17 +128,18 @@ def _pack(memory: HierarchicalAttentiveMemory, cell: nn.LSTMCell | None) -> Weig
     """Return the parameters as the kernels want them, as tensors that carry gradients."""
     from lightning_ham.kernels.episode import Weights
 
-    search, write, (join_hidden, join_out) = memory.search, memory.write_leaf, memory.join.layers
+    search, write = memory.search, memory.write_leaf
+    join_hidden, join_hidden_bias, join_out, join_out_bias = memory.join.layer_weights
     cell_weight = search.query.weight.new_zeros(search.query.in_features, 0)
     cell_bias = cell_weight.new_zeros(0)
     if cell:
         cell_weight = torch.cat((cell.weight_ih, cell.weight_hh), dim=1).t()
         cell_bias = cell.bias_ih + cell.bias_hh if cell.bias else cell_weight.new_zeros(4 * cell.hidden_size)
     return Weights(
-        join_hidden=join_hidden.weight.t(),
-        join_hidden_bias=join_hidden.bias,
-        join_out=join_out.weight.t(),
-        join_out_bias=join_out.bias,
+        join_hidden=join_hidden.t(),
+        join_hidden_bias=join_hidden_bias,
+        join_out=join_out.t(),
+        join_out_bias=join_out_bias,
         search_node=search.node.weight.t(),
         search_node_bias=search.node.bias,
         search_query=search.query.weight.t(),

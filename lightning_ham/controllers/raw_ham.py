@@ -23,7 +23,7 @@ class RawHAM(nn.Module):
         output_size: Bits per output symbol.
         leaf_size: Numbers per node of the tree, and per embedded operation (d and l in the paper).
         hidden_size: Units in the hidden layers of the memory's transformations; ``leaf_size`` if not given.
-        join: ``gated`` or ``mlp``.
+        join: ``gated``, ``choice`` or ``mlp``; see :data:`lightning_ham.memory.JoinKind`.
         temperature: Of the relaxed branches of ``straight_through`` and ``straight_through_write``.
     """
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from lightning_ham.memory.transforms import GatedJoin, MLPJoin, Search, Write
+from lightning_ham.memory.transforms import ChoiceJoin, GatedJoin, MLPJoin, Search, Write
 from lightning_ham.memory.tree import Tree
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ WORTH_COMPILING = 1 << 10
 
 _PARTS: dict[type[nn.Module], dict[str, type[nn.Module]]] = {
     GatedJoin: {"hidden": nn.Linear, "out": nn.Linear},
+    ChoiceJoin: {"hidden": nn.Linear, "out": nn.Linear},
     MLPJoin: {"mlp": nn.Sequential},
     nn.Sequential: {"0": nn.Linear, "1": nn.ReLU, "2": nn.Linear, "3": nn.Tanh},
     Search: {"node": nn.Linear, "query": nn.Linear, "out": nn.Linear},
@@ -27,7 +28,7 @@ _PARTS: dict[type[nn.Module], dict[str, type[nn.Module]]] = {
 }
 """What the modules that compiled loops stand for consist of."""
 
-_KINDS = {kind.forward: kind for kind in (GatedJoin, MLPJoin, Search, Write, nn.LSTMCell)}
+_KINDS = {kind.forward: kind for kind in (GatedJoin, ChoiceJoin, MLPJoin, Search, Write, nn.LSTMCell)}
 
 
 def obstacle(tensor: Tensor, *modules: nn.Module) -> str | None:
@@ -97,16 +98,8 @@ def write_in_place(memory: HierarchicalAttentiveMemory, tree: Tree, leaf_rows: T
     """Write to the leaves at ``leaf_rows`` ``[batch]`` of ``tree`` itself, and re-join their ancestors."""
     from lightning_ham.kernels import access
 
-    write, (hidden, out) = memory.write_leaf, memory.join.layers
-    parameters = (
-        write.leaf.weight,
-        write.leaf.bias,
-        write.query.weight,
-        hidden.weight,
-        hidden.bias,
-        out.weight,
-        out.bias,
-    )
+    write = memory.write_leaf
+    parameters = write.leaf.weight, write.leaf.bias, write.query.weight, *memory.join.layer_weights
     access.write(*_arrays(tree.nodes, leaf_rows, query), access.WriteWeights(*_arrays(*parameters)))
 
 

@@ -86,7 +86,8 @@ class HierarchicalAttentiveMemory(nn.Module):
         query_size: Numbers in the controller's state (l in the paper).
         leaf_size: Numbers per node of the tree (d in the paper).
         hidden_size: Units in the hidden layer of EMBED, JOIN and SEARCH; ``leaf_size`` if not given.
-        join: ``gated`` (a choice between the children, the default) or ``mlp`` (the paper's).
+        join: ``gated`` (a choice between the children in every dimension, the default), ``choice`` (one for all
+            dimensions) or ``mlp`` (the paper's).
         temperature: Of the relaxed branches of ``straight_through`` and ``straight_through_write``.
         real_inputs: How many of the first numbers of a cell are reals in [0, 1] rather than bits.
         engine: Which implementation runs whole episodes; it changes the speed, not the numbers.

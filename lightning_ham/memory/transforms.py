@@ -11,8 +11,11 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
-JoinKind = Literal["gated", "mlp"]
-"""How JOIN combines two children: ``gated`` is ours, ``mlp`` the paper's."""
+JoinKind = Literal["gated", "choice", "mlp"]
+"""How JOIN combines two children: ``gated`` and ``choice`` are ours, ``mlp`` the paper's."""
+
+LayerWeights = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Weight ``[units, inputs]`` and bias ``[units]`` of a hidden layer, then of the output layer."""
 
 
 class Embed(nn.Module):
@@ -60,9 +63,10 @@ class MLPJoin(nn.Module):
         )
 
     @property
-    def layers(self) -> tuple[nn.Linear, nn.Linear]:
-        """The hidden layer and the output layer."""
-        return cast(nn.Linear, self.mlp[0]), cast(nn.Linear, self.mlp[2])
+    def layer_weights(self) -> LayerWeights:
+        """Of the hidden layer, and of the output layer, ``[leaf_size, hidden_size]``."""
+        hidden, out = cast(nn.Linear, self.mlp[0]), cast(nn.Linear, self.mlp[2])
+        return hidden.weight, hidden.bias, out.weight, out.bias
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
         """Return the parents ``[..., leaf_size]`` of ``left`` and ``right``, both ``[..., leaf_size]``."""
@@ -88,9 +92,9 @@ class GatedJoin(nn.Module):
             self.out.bias[leaf_size : 2 * leaf_size] -= 1.0  # at first a parent mostly copies from its children
 
     @property
-    def layers(self) -> tuple[nn.Linear, nn.Linear]:
-        """The hidden layer and the output layer."""
-        return self.hidden, self.out
+    def layer_weights(self) -> LayerWeights:
+        """Of the hidden layer, and of the output layer, ``[3 * leaf_size, hidden_size]``: side, new, candidate."""
+        return self.hidden.weight, self.hidden.bias, self.out.weight, self.out.bias
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
         """Return the parents ``[..., leaf_size]`` of ``left`` and ``right``, both ``[..., leaf_size]``."""
@@ -101,9 +105,51 @@ class GatedJoin(nn.Module):
         return torch.lerp(torch.lerp(left, right, side), torch.tanh(candidate), new)
 
 
-def make_join(kind: JoinKind, leaf_size: int, hidden_size: int) -> GatedJoin | MLPJoin:
-    """Return the JOIN called ``kind``: ``gated`` (:class:`GatedJoin`) or ``mlp`` (:class:`MLPJoin`)."""
-    joins: dict[str, type[GatedJoin] | type[MLPJoin]] = {"gated": GatedJoin, "mlp": MLPJoin}
+class ChoiceJoin(nn.Module):
+    """JOIN as a gated choice of one child as a whole: as :class:`GatedJoin`, but all dimensions share one ``side``.
+
+    What is to be handed up is then one child's, and not a blend of both, which is less and less like either the higher
+    comes. For tasks in which a part of the tree is asked for one of its leaves, as for the least. (Not in the paper.)
+
+    Args:
+        leaf_size: Numbers per node (d in the paper).
+        hidden_size: Units of the hidden layer.
+    """
+
+    def __init__(self, leaf_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(2 * leaf_size, hidden_size)
+        self.out = nn.Linear(hidden_size, 1 + 2 * leaf_size)
+        self.sharpness = leaf_size**0.5  # so an update moves the shared gate as far as it would as many gates together
+        with torch.no_grad():
+            self.out.weight[0] /= self.sharpness
+            self.out.bias[0] /= self.sharpness
+            self.out.bias[1 : 1 + leaf_size] -= 3.0  # at first a parent copies; with -1, some trainings keep blending
+
+    @property
+    def layer_weights(self) -> LayerWeights:
+        """Those of a :class:`GatedJoin` that does the same."""
+        size = self.out.out_features // 2
+        sides = (self.sharpness * parameter[:1] for parameter in (self.out.weight, self.out.bias))
+        weight, bias = (side.expand(size, *side.shape[1:]) for side in sides)
+        out = torch.cat((weight, self.out.weight[1:])), torch.cat((bias, self.out.bias[1:]))
+        return self.hidden.weight, self.hidden.bias, *out
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        """Return the parents ``[..., leaf_size]`` of ``left`` and ``right``, both ``[..., leaf_size]``."""
+        size = left.shape[-1]
+        hidden = torch.relu(self.hidden(torch.cat((left, right), dim=-1)))
+        side, new, candidate = self.out(hidden).to(left.dtype).split((1, size, size), dim=-1)
+        chosen = torch.lerp(left, right, torch.sigmoid(self.sharpness * side))
+        return torch.lerp(chosen, torch.tanh(candidate), torch.sigmoid(new))
+
+
+Join = GatedJoin | ChoiceJoin | MLPJoin
+
+
+def make_join(kind: JoinKind, leaf_size: int, hidden_size: int) -> Join:
+    """Return the JOIN called ``kind``: :class:`GatedJoin`, :class:`ChoiceJoin`, or :class:`MLPJoin` for ``mlp``."""
+    joins: dict[str, type[Join]] = {"gated": GatedJoin, "choice": ChoiceJoin, "mlp": MLPJoin}
     if kind not in joins:
         raise ValueError(f"Expected argument `join` to be one of {get_args(JoinKind)}, but got {kind!r}.")
     return joins[kind](leaf_size, hidden_size)

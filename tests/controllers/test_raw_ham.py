@@ -57,7 +57,7 @@ def test_every_engine_is_the_reference(engine: str, data: st.DataObject) -> None
     options = {
         "leaf_size": data.draw(st.integers(1, 6)),
         "hidden_size": data.draw(st.sampled_from([None, 1, 7])),
-        "join": data.draw(st.sampled_from(["gated", "mlp"])),
+        "join": data.draw(st.sampled_from(["gated", "choice", "mlp"])),
         "temperature": data.draw(st.sampled_from([0.5, 1.0])),
     }
     mode = data.draw(st.sampled_from([mode for mode in MODES if (engine, mode) != ("fused", "soft")]))

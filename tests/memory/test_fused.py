@@ -26,7 +26,7 @@ def access_and_write(memory, tree, query, mode, engine):
     leaf_size=st.integers(1, 9),
     hidden_size=st.integers(1, 9),
     query_size=st.integers(1, 9),
-    join=st.sampled_from(["gated", "mlp"]),
+    join=st.sampled_from(["gated", "choice", "mlp"]),
     mode=st.sampled_from(["argmax", "reinforce"]),
     seed=st.integers(0, 2**32),
 )

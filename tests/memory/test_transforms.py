@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lightning_ham.memory.transforms import Embed, GatedJoin, MLPJoin, Search, Write, make_join
+from lightning_ham.memory.transforms import ChoiceJoin, Embed, GatedJoin, MLPJoin, Search, Write, make_join
 
 INPUT_SIZE, QUERY_SIZE, LEAF_SIZE, HIDDEN_SIZE = 4, 3, 5, 7
 
@@ -128,11 +128,40 @@ def test_gated_join():
             close(parents[episode, node], expected)
 
 
-def test_gated_join_at_first_mostly_copies_from_its_children_and_prefers_neither():
+def test_choice_join():
+    join = ChoiceJoin(LEAF_SIZE, HIDDEN_SIZE)
+    left, right = torch.randn(2, 3, 4, LEAF_SIZE)
+    parents = join(left, right)
+    assert parents.shape == left.shape
+    for episode in range(3):
+        for node in range(4):
+            a, b = left[episode, node].tolist(), right[episode, node].tolist()
+            hidden = [max(0.0, number) for number in affine(join.hidden, a + b)]
+            shared, *out = affine(join.out, hidden)
+            side = sigmoid(math.sqrt(LEAF_SIZE) * shared)
+            expected = []
+            for dimension in range(LEAF_SIZE):
+                new, candidate = sigmoid(out[dimension]), math.tanh(out[LEAF_SIZE + dimension])
+                choice = (1 - side) * a[dimension] + side * b[dimension]
+                expected.append((1 - new) * choice + new * candidate)
+            close(parents[episode, node], expected)
+
+
+def test_the_weights_of_a_choice_join_make_a_gated_one_that_does_the_same():
+    choice, gated = ChoiceJoin(LEAF_SIZE, HIDDEN_SIZE), GatedJoin(LEAF_SIZE, HIDDEN_SIZE)
+    with torch.no_grad():
+        for own, taken in zip(gated.layer_weights, choice.layer_weights, strict=True):
+            own.copy_(taken)
+    left, right = torch.randn(2, 3, 4, LEAF_SIZE)
+    torch.testing.assert_close(choice(left, right), gated(left, right))
+
+
+@pytest.mark.parametrize(("kind", "bias"), [(GatedJoin, -1.0), (ChoiceJoin, -3.0)])
+def test_join_at_first_mostly_copies_from_its_children_and_prefers_neither(kind, bias):
     size = 32
     weight_of_left, weight_of_right = [], []
     for _ in range(20):
-        join = GatedJoin(size, size)
+        join = kind(size, size)
         left, right = torch.randn(2, 64, size).requires_grad_().unbind(0)
         # With the hidden layer cut off, the gates are constants and the parent is linear in its children.
         torch.nn.init.zeros_(join.hidden.weight)
@@ -140,11 +169,11 @@ def test_gated_join_at_first_mostly_copies_from_its_children_and_prefers_neither
             (gradient,) = torch.autograd.grad(join(left, right).sum(), child)
             weights.append(gradient.mean().item())
     left, right = sum(weight_of_left) / 20, sum(weight_of_right) / 20
-    assert left + right == pytest.approx(1 - sigmoid(-1.0), abs=0.02)
+    assert left + right == pytest.approx(1 - sigmoid(bias), abs=0.02)
     assert left == pytest.approx(right, abs=0.02)
 
 
-@pytest.mark.parametrize(("kind", "expected"), [("gated", GatedJoin), ("mlp", MLPJoin)])
+@pytest.mark.parametrize(("kind", "expected"), [("gated", GatedJoin), ("choice", ChoiceJoin), ("mlp", MLPJoin)])
 def test_join_by_name(kind, expected):
     join = make_join(kind, LEAF_SIZE, HIDDEN_SIZE)
     assert type(join) is expected
@@ -155,7 +184,7 @@ def test_join_by_name(kind, expected):
 
 def test_unknown_join():
     with pytest.raises(
-        ValueError, match=r"^Expected argument `join` to be one of \('gated', 'mlp'\), but got 'gate'\.$"
+        ValueError, match=r"^Expected argument `join` to be one of \('gated', 'choice', 'mlp'\), but got 'gate'\.$"
     ):
         make_join("gate", LEAF_SIZE, HIDDEN_SIZE)
 
