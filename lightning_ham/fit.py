@@ -45,6 +45,7 @@ from lightning_ham.training.evaluation import describe_machine, describe_version
 _LOG = logging.getLogger("lightning_ham")
 _LAST = Path("checkpoints", "last.ckpt")
 _TRAINING = "training.json"
+_EVALUATION = "evaluation.json"
 _RUN_DIR_VARIABLE = "LIGHTNING_HAM_RUN_DIR"  # tells the processes that DDP starts which folder the first one chose
 
 
@@ -238,6 +239,7 @@ def _start(
     """Write what is known of the run before it begins, and start (or continue) it in W&B."""
     resolved = cli.resolved()
     (run_dir / "recipe.yaml").write_text(resolved)
+    (run_dir / _EVALUATION).unlink(missing_ok=True)  # of a training that has ended, and is now gone on with
     training = run_dir / _TRAINING
     name, command = recipe_name(recipe), shlex.join(["python", "-m", "lightning_ham.fit", *arguments])
     if checkpoint and training.is_file():  # a resumed run has the commands of all its parts
@@ -305,9 +307,9 @@ def _evaluate_and_export(
     (run_dir / _TRAINING).write_text(json.dumps(training, indent=2) + "\n")
     pictures = card_pictures(model, training["curve"])
     model.save(run_dir / "model", evaluation=evaluation, training=training, pictures=pictures)
-    partial = run_dir / "evaluation.json.partial"  # last, and whole: it says that all is done
+    partial = run_dir / f"{_EVALUATION}.partial"  # last, and whole: it says that all is done
     partial.write_text(json.dumps(evaluation, indent=2) + "\n")
-    partial.replace(run_dir / "evaluation.json")
+    partial.replace(run_dir / _EVALUATION)
     print(table(evaluation))
     _LOG.info("Trained in %.0f s. The model is in %s", training["seconds"], run_dir / "model")
 

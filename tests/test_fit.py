@@ -397,6 +397,17 @@ def folder(tmp_path, run) -> Path:
     return tmp_path
 
 
+def test_while_a_finished_run_goes_on_it_has_no_evaluation(folder, tiny_recipe, fit):
+    run = folder / "runs" / "tiny"
+    last, before = run / "checkpoints" / "last.ckpt", epoch_of(run / "checkpoints" / "last.ckpt")
+    assert (run / "evaluation.json").is_file()
+    process = fit.start(folder, tiny_recipe, "--ckpt_path", "last", "--trainer.max_epochs", "100000")
+    wait_for(lambda: epoch_of(last) > before, lambda: fit.is_running(process))
+    os.kill(process, signal.SIGKILL)
+    fit.wait()
+    assert not (run / "evaluation.json").exists()
+
+
 def test_a_finished_run_goes_on_for_more_epochs(folder, tiny_recipe, fit):
     done = fit(folder, tiny_recipe, "--ckpt_path", "last", "--trainer.max_epochs", "5")
     assert done.returncode == 0
