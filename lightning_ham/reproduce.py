@@ -40,6 +40,8 @@ from lightning_ham.results import (
     TITLES,
     Results,
     make_run,
+    seconds_of,
+    was_cut_off,
     write,
     write_json,
     wrong_counts,
@@ -81,8 +83,8 @@ class Job(NamedTuple):
             return False
         training = json.loads((self.run_dir / "training.json").read_text(encoding="utf-8"))
         limit = training["hyper_parameters"]["trainer"]["max_time"]
-        if limit is None or training["seconds"] < seconds_of(limit):
-            return True  # it came to its end
+        if not was_cut_off(training["seconds"], limit):
+            return True
         return budget is not None and budget.total_seconds() <= seconds_of(limit)
 
 
@@ -212,16 +214,6 @@ def max_time(budget: datetime.timedelta) -> str:
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
     return f"{days:02}:{hours:02}:{minutes:02}:{seconds:02}"
-
-
-def seconds_of(max_time: str) -> int:
-    """Return the seconds of a duration as the Trainer takes it.
-
-    >>> seconds_of("00:01:30:00")
-    5400
-    """
-    days, hours, minutes, seconds = map(int, max_time.split(":"))
-    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 class Trainings:

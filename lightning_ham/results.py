@@ -144,6 +144,21 @@ def trained_on(hyper_parameters: Mapping[str, Any]) -> str:
     return f"up to {hyper_parameters['data']['capacity']}{guided}"
 
 
+def was_cut_off(seconds: float, max_time: str | None) -> bool:
+    """Return whether a training of so many seconds was ended by its limit (``DD:HH:MM:SS``), if it had one."""
+    return max_time is not None and seconds >= seconds_of(max_time)
+
+
+def seconds_of(max_time: str) -> int:
+    """Return the seconds of a duration as the Trainer takes it.
+
+    >>> seconds_of("00:01:30:00")
+    5400
+    """
+    days, hours, minutes, seconds = map(int, max_time.split(":"))
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
 def meets(results: Sequence[LengthResult], bar: Mapping[str, float]) -> bool:
     """Return whether the error at all lengths of a bar was measured, and is at most as it says."""
     errors = {span(result): result["sequence_error"] for result in results}
@@ -249,8 +264,8 @@ _INTRODUCTION = """\
 
 Made by `python -m lightning_ham.reproduce`, which trains every recipe and the comparison models with several seeds, and
 evaluates each on fresh episodes. The command of every training is below, with the longest time that it was given
-(`--trainer.max_time`), where it had a limit; many did not come to their recipe's end in it. The page is made from
-`results/*.json`, by `python -m lightning_ham.results`; nothing on it is typed but its last section.
+(`--trainer.max_time`), where it had a limit; "cut off" are those that did not come to their recipe's end in it. The
+page is made from `results/*.json`, by `python -m lightning_ham.results`; nothing on it is typed but its last section.
 
 A sequence is wrong if a single bit of it is, its end included; branches and bits are decided at probability 1/2.
 Intervals are Wilson's, 95 %. The parameters are the same at all lengths. "Guided" means that training showed the memory
@@ -405,7 +420,7 @@ def _seed_cells(run_: Run) -> list[str]:
         {True: "reached", False: "missed", None: ""}[run_["reached_bar"]],
         f"{duration(first['seconds'])}, {first['update']:,} updates" if first else "never",
         f"{run_['updates']:,}",
-        duration(run_["seconds"]),
+        duration(run_["seconds"]) + (", cut off" if was_cut_off(run_["seconds"], run_["max_time"]) else ""),
         f"`{run_['weights_sha256'][:12]}`",
     ]
 

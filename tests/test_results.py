@@ -107,6 +107,14 @@ def test_a_task_has_the_errors_of_every_model_at_all_lengths_beside_the_papers()
     assert "- `python -m lightning_ham.fit sort --seed_everything=2` (a laptop)" in text
 
 
+def test_what_was_cut_off_is_told():
+    in_time, cut_off = training_run(1, 0, 0, seconds=1199.9), training_run(2, 0, 0, seconds=1200.3)
+    text = render_report([entry("ham", [in_time, cut_off, cut_off | {"seed": 3, "max_time": None}])], [], "")
+    assert "| 20 min 0 s |" in rows(text, "| HAM (ours) | 1 |")[0]
+    assert "| 20 min 0 s, cut off |" in rows(text, "|  | 2 |")[0]
+    assert "| 20 min 0 s |" in rows(text, "|  | 3 |")[0]
+
+
 def test_every_bar_is_the_bar_of_a_task_at_both_lengths():
     for bar in BARS.values():
         assert set(bar) == {"1-32", "33-128"}
