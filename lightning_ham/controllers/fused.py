@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -252,10 +254,41 @@ def _saying_that_it_compiles() -> Iterator[None]:
     timer.daemon = True
     timer.start()
     try:
-        yield
+        with _hearing_interrupts():
+            yield
     finally:
         timer.cancel()
     _compiled = True
 
 
 _compiled = False
+
+
+@contextmanager
+def _hearing_interrupts() -> Iterator[None]:
+    """Raise a KeyboardInterrupt for Ctrl-C, even where it falls into a callback of the compiler.
+
+    Python drops what is raised in there; then nothing happens, or the compiler fails for lack of what was not finished.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    heard = False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal heard
+        heard = True
+        before(number, frame)
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    except Exception as error:
+        if heard:
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if heard:
+        raise KeyboardInterrupt

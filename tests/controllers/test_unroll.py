@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -608,6 +609,30 @@ def test_going_back_twice_must_be_announced():
     loss.backward()
     with pytest.raises(RuntimeError, match="a second time"):
         loss.backward()
+
+
+@pytest.mark.parametrize("failure", [None, RuntimeError("no compiled object yet")])
+def test_ctrl_c_that_the_compiler_drops_is_not_lost(failure, monkeypatch):
+    """Its callbacks cannot raise; then it fails for another reason, or does not fail."""
+    monkeypatch.setattr(fused, "_compiled", False)
+
+    @fused._saying_that_it_compiles()
+    def compile_(is_interrupted):
+        if is_interrupted:
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        if failure:
+            raise failure
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            compile_(is_interrupted=True)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        with pytest.raises(RuntimeError) if failure else contextlib.nullcontext():
+            compile_(is_interrupted=False)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_what_takes_long_is_said_once(monkeypatch, caplog):
