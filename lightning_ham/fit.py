@@ -37,15 +37,13 @@ from lightning_ham.hub.pretrained import HAMModel
 from lightning_ham.hub.push import check_token
 from lightning_ham.learning_curve import read_curve
 from lightning_ham.pictures import card_pictures
-from lightning_ham.push import push_run
+from lightning_ham.push import EVALUATION, TRAINING, push_run
 from lightning_ham.recipe import RecipeCLI, find_recipe, recipe_name, recipe_names, without_markup
 from lightning_ham.training import EpisodeCounter, HAMModule
 from lightning_ham.training.evaluation import describe_machine, describe_versions, evaluate, table
 
 _LOG = logging.getLogger("lightning_ham")
 _LAST = Path("checkpoints", "last.ckpt")
-_TRAINING = "training.json"
-_EVALUATION = "evaluation.json"
 _RUN_DIR_VARIABLE = "LIGHTNING_HAM_RUN_DIR"  # tells the processes that DDP starts which folder the first one chose
 
 
@@ -239,8 +237,8 @@ def _start(
     """Write what is known of the run before it begins, and start (or continue) it in W&B."""
     resolved = cli.resolved()
     (run_dir / "recipe.yaml").write_text(resolved)
-    (run_dir / _EVALUATION).unlink(missing_ok=True)  # of a training that has ended, and is now gone on with
-    training = run_dir / _TRAINING
+    (run_dir / EVALUATION).unlink(missing_ok=True)  # of a training that has ended, and is now gone on with
+    training = run_dir / TRAINING
     name, command = recipe_name(recipe), shlex.join(["python", "-m", "lightning_ham.fit", *arguments])
     if checkpoint and training.is_file():  # a resumed run has the commands of all its parts
         earlier = json.loads(training.read_text())
@@ -289,7 +287,7 @@ def _evaluate_and_export(
     options = cli.config.evaluation
     evaluation = evaluate(model, options.lengths, options.episodes, options.seed)
     evaluation["weights_sha256"] = model.weights_sha256()
-    started = json.loads((run_dir / _TRAINING).read_text())
+    started = json.loads((run_dir / TRAINING).read_text())
     training: TrainingInfo = {
         "recipe": started["recipe"],
         "command": started["command"],
@@ -304,12 +302,12 @@ def _evaluate_and_export(
         "curve": read_curve(run_dir),
         "hyper_parameters": yaml.safe_load(cli.resolved()),
     }
-    (run_dir / _TRAINING).write_text(json.dumps(training, indent=2) + "\n")
+    (run_dir / TRAINING).write_text(json.dumps(training, indent=2) + "\n")
     pictures = card_pictures(model, training["curve"])
     model.save(run_dir / "model", evaluation=evaluation, training=training, pictures=pictures)
-    partial = run_dir / f"{_EVALUATION}.partial"  # last, and whole: it says that all is done
+    partial = run_dir / f"{EVALUATION}.partial"  # last, and whole: it says that all is done
     partial.write_text(json.dumps(evaluation, indent=2) + "\n")
-    partial.replace(run_dir / _EVALUATION)
+    partial.replace(run_dir / EVALUATION)
     print(table(evaluation))
     _LOG.info("Trained in %.0f s. The model is in %s", training["seconds"], run_dir / "model")
 

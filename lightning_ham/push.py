@@ -21,8 +21,9 @@ from lightning_ham.recipe import EvaluationOptions
 from lightning_ham.training.evaluation import Evaluation, evaluate
 
 _LOG = logging.getLogger("lightning_ham")
-_EVALUATION = "evaluation.json"
-_TRAINING = "training.json"
+EVALUATION = "evaluation.json"
+TRAINING = "training.json"
+"""The files of a run folder that tell its errors, and how it was trained."""
 
 
 def make_parser() -> CommandParser:
@@ -107,13 +108,13 @@ def push_run(
 def _run_of(source: Path) -> Path | None:
     """Return the run folder that a saved model or a checkpoint is in, None if it is in none."""
     folder = source.parent if source.is_dir() else source.parent.parent
-    return folder if (folder / _TRAINING).is_file() else None
+    return folder if (folder / TRAINING).is_file() else None
 
 
 def _evaluation(model: HAMModel, run: Path | None) -> Evaluation:
     """Return the evaluation of these very weights that the run folder has, or measure it now and keep it there."""
     weights = model.weights_sha256()
-    found = _read(run / _EVALUATION) if run else {}
+    found = _read(run / EVALUATION) if run else {}
     if found.get("weights_sha256") == weights:
         return cast(Evaluation, found)
     options = _options(run) if run else EvaluationOptions()
@@ -121,7 +122,7 @@ def _evaluation(model: HAMModel, run: Path | None) -> Evaluation:
     evaluation = evaluate(model, options.lengths, options.episodes, options.seed)
     evaluation["weights_sha256"] = weights
     if run:  # so that to push again changes nothing
-        (run / _EVALUATION).write_text(json.dumps(evaluation, indent=2) + "\n")
+        (run / EVALUATION).write_text(json.dumps(evaluation, indent=2) + "\n")
     return evaluation
 
 
@@ -137,7 +138,7 @@ def _options(run: Path) -> EvaluationOptions:
 
 def _training(run: Path) -> TrainingInfo | None:
     """Return what the run folder tells of its training, None if it has not come to its end."""
-    found = _read(run / _TRAINING)
+    found = _read(run / TRAINING)
     return cast(TrainingInfo, found) if found.keys() == TrainingInfo.__annotations__.keys() else None
 
 

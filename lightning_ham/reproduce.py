@@ -40,6 +40,7 @@ from lightning_ham.results import (
     TITLES,
     Results,
     make_run,
+    max_time,
     seconds_of,
     was_cut_off,
     write,
@@ -202,18 +203,6 @@ def command(job: Job, settings: Settings) -> list[str]:
     elif goes_on:
         arguments.append("--trainer.max_time=null")  # the recipe in the run folder may have the limit that cut it off
     return arguments
-
-
-def max_time(budget: datetime.timedelta) -> str:
-    """Return a duration as the Trainer takes it, ``DD:HH:MM:SS``.
-
-    >>> max_time(datetime.timedelta(minutes=90))
-    '00:01:30:00'
-    """
-    minutes, seconds = divmod(round(budget.total_seconds()), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    return f"{days:02}:{hours:02}:{minutes:02}:{seconds:02}"
 
 
 class Trainings:
@@ -398,7 +387,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     todo = [job for job in jobs if not job.is_done(arguments.budget)]
     if arguments.list:
         for job in jobs:
-            state = "done" if job.is_done(arguments.budget) else "begun" if job.log.exists() else "to do"
+            state = "done" if job not in todo else "begun" if job.log.exists() else "to do"
             print(f"{state:5}  {job.name}  {job.run_dir}")
         return 0
     print(f"{len(jobs)} trainings, {len(jobs) - len(todo)} of them done already", flush=True)

@@ -7,6 +7,7 @@ written by hand are those of ``results/found.md``, which RESULTS.md ends with.
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import statistics
@@ -147,6 +148,18 @@ def trained_on(hyper_parameters: Mapping[str, Any]) -> str:
 def was_cut_off(seconds: float, max_time: str | None) -> bool:
     """Return whether a training of so many seconds was ended by its limit (``DD:HH:MM:SS``), if it had one."""
     return max_time is not None and seconds >= seconds_of(max_time)
+
+
+def max_time(budget: datetime.timedelta) -> str:
+    """Return a duration as the Trainer takes it, ``DD:HH:MM:SS``.
+
+    >>> max_time(datetime.timedelta(minutes=90))
+    '00:01:30:00'
+    """
+    minutes, seconds = divmod(round(budget.total_seconds()), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    return f"{days:02}:{hours:02}:{minutes:02}:{seconds:02}"
 
 
 def seconds_of(max_time: str) -> int:

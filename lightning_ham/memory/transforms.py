@@ -101,8 +101,8 @@ class GatedJoin(nn.Module):
         size = left.shape[-1]
         hidden = torch.relu(self.hidden(torch.cat((left, right), dim=-1)))
         gates, candidate = self.out(hidden).to(left.dtype).split((2 * size, size), dim=-1)
-        side, new = torch.sigmoid(gates).chunk(2, dim=-1)
-        return torch.lerp(torch.lerp(left, right, side), torch.tanh(candidate), new)
+        side, new = gates.chunk(2, dim=-1)
+        return _choose(left, right, side, new, candidate)
 
 
 class ChoiceJoin(nn.Module):
@@ -140,8 +140,13 @@ class ChoiceJoin(nn.Module):
         size = left.shape[-1]
         hidden = torch.relu(self.hidden(torch.cat((left, right), dim=-1)))
         side, new, candidate = self.out(hidden).to(left.dtype).split((1, size, size), dim=-1)
-        chosen = torch.lerp(left, right, torch.sigmoid(self.sharpness * side))
-        return torch.lerp(chosen, torch.tanh(candidate), torch.sigmoid(new))
+        return _choose(left, right, self.sharpness * side, new, candidate)
+
+
+def _choose(left: Tensor, right: Tensor, side: Tensor, new: Tensor, candidate: Tensor) -> Tensor:
+    """Choose between the children by the logits ``side``, and between that and a new value by the logits ``new``."""
+    chosen = torch.lerp(left, right, torch.sigmoid(side))
+    return torch.lerp(chosen, torch.tanh(candidate), torch.sigmoid(new))
 
 
 Join = GatedJoin | ChoiceJoin | MLPJoin

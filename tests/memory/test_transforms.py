@@ -108,6 +108,16 @@ def test_mlp_join():
             close(parents[episode, node], [math.tanh(number) for number in two_layers(join.mlp, children)])
 
 
+def chosen(left, right, sides, out):
+    """The parent, from the logits of the sides, and from those of the new values and these themselves."""
+    parent = []
+    for dimension, (a, b, logit) in enumerate(zip(left, right, sides, strict=True)):
+        side, new, candidate = sigmoid(logit), sigmoid(out[dimension]), math.tanh(out[LEAF_SIZE + dimension])
+        choice = (1 - side) * a + side * b
+        parent.append((1 - new) * choice + new * candidate)
+    return parent
+
+
 def test_gated_join():
     join = GatedJoin(LEAF_SIZE, HIDDEN_SIZE)
     left, right = torch.randn(2, 3, 4, LEAF_SIZE)
@@ -118,14 +128,7 @@ def test_gated_join():
             a, b = left[episode, node].tolist(), right[episode, node].tolist()
             hidden = [max(0.0, number) for number in affine(join.hidden, a + b)]
             out = affine(join.out, hidden)
-            expected = []
-            for dimension in range(LEAF_SIZE):
-                side = sigmoid(out[dimension])
-                new = sigmoid(out[LEAF_SIZE + dimension])
-                candidate = math.tanh(out[2 * LEAF_SIZE + dimension])
-                choice = (1 - side) * a[dimension] + side * b[dimension]
-                expected.append((1 - new) * choice + new * candidate)
-            close(parents[episode, node], expected)
+            close(parents[episode, node], chosen(a, b, out[:LEAF_SIZE], out[LEAF_SIZE:]))
 
 
 def test_choice_join():
@@ -138,13 +141,7 @@ def test_choice_join():
             a, b = left[episode, node].tolist(), right[episode, node].tolist()
             hidden = [max(0.0, number) for number in affine(join.hidden, a + b)]
             shared, *out = affine(join.out, hidden)
-            side = sigmoid(math.sqrt(LEAF_SIZE) * shared)
-            expected = []
-            for dimension in range(LEAF_SIZE):
-                new, candidate = sigmoid(out[dimension]), math.tanh(out[LEAF_SIZE + dimension])
-                choice = (1 - side) * a[dimension] + side * b[dimension]
-                expected.append((1 - new) * choice + new * candidate)
-            close(parents[episode, node], expected)
+            close(parents[episode, node], chosen(a, b, [math.sqrt(LEAF_SIZE) * shared] * LEAF_SIZE, out))
 
 
 def test_the_weights_of_a_choice_join_make_a_gated_one_that_does_the_same():
