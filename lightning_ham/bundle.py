@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lightning_ham.cards import Record, weights_folder, write_card
 from lightning_ham.hub import HAMModel, from_pretrained
-from lightning_ham.results import CHECKOUT, sha256, write_json
+from lightning_ham.reproduction.records import CHECKOUT, sha256, write_json
 
 
 def bundle(run_dir: Path, name: str, checkout: Path = CHECKOUT) -> Path:

@@ -17,7 +17,7 @@ from lightning_ham.hub import HAMModel
 from lightning_ham.hub.card import TrainingInfo, render_card
 from lightning_ham.hub.pretrained import CARD
 from lightning_ham.pictures import card_pictures
-from lightning_ham.results import (
+from lightning_ham.reproduction.records import (
     CHECKOUT,
     EPISODES,
     FOLDER,

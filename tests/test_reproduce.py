@@ -16,8 +16,9 @@ import yaml
 
 from lightning_ham import reproduce
 from lightning_ham.recipe import RecipeCLI, find_recipe
-from lightning_ham.reproduce import Settings, Trainings, collect, command, make_job, make_jobs, models_of
-from lightning_ham.results import sha256
+from lightning_ham.reproduction.jobs import collect, comparison_size, make_job, make_jobs, models_of, reproducible_tasks
+from lightning_ham.reproduction.records import sha256
+from lightning_ham.reproduction.trainings import Settings, Trainings, command
 
 SETTINGS = Settings(datetime.timedelta(minutes=20), 1, 10_000, 1_000)
 SMALL = [
@@ -51,10 +52,10 @@ def finished(job, seed_of_weights=b"weights", wrong=3, max_time=None):
 
 def test_every_sequence_task_is_trained_with_its_comparison_models_and_the_papers_method():
     for task in ("reverse", "search", "merge", "sort", "add"):
-        assert task in reproduce.reproducible_tasks()
+        assert task in reproducible_tasks()
         assert models_of(task)[:4] == ["ham", "lstm", "lstm_attention", "paper-reinforce"]
     assert "paper-soft" in models_of("sort")
-    assert not any("/" in task for task in reproduce.reproducible_tasks())
+    assert not any("/" in task for task in reproducible_tasks())
 
 
 def test_what_has_another_controller_is_not_compared_with_lstms(tmp_path, monkeypatch):
@@ -62,7 +63,7 @@ def test_what_has_another_controller_is_not_compared_with_lstms(tmp_path, monkey
     recipe["model"]["controller"] = "raw_ham"
     (tmp_path / "sort.yaml").write_text(yaml.safe_dump(recipe))
     monkeypatch.setattr("lightning_ham.recipe.RECIPES", tmp_path)
-    monkeypatch.setattr(reproduce, "RECIPES", tmp_path)
+    monkeypatch.setattr("lightning_ham.reproduction.jobs.RECIPES", tmp_path)
     assert models_of("sort") == ["ham"]
 
 
@@ -80,11 +81,11 @@ def test_comparison_models_are_larger_and_trained_by_the_same_recipe(task, model
 
 
 def test_a_comparison_model_grows_with_ours(monkeypatch):
-    small = reproduce.comparison_size("sort", "lstm")
+    small = comparison_size("sort", "lstm")
     larger = yaml.safe_load(find_recipe("sort").read_text())
     larger["model"]["controller_options"] |= {"hidden_size": 1024}
-    monkeypatch.setattr(reproduce, "_read", lambda recipe: larger)
-    assert reproduce.comparison_size("sort", "lstm") > small == 128
+    monkeypatch.setattr("lightning_ham.reproduction.jobs._read", lambda recipe: larger)
+    assert comparison_size("sort", "lstm") > small == 128
 
 
 def test_ours_come_first_and_every_task_once_before_the_second_seed(tmp_path):
@@ -103,7 +104,7 @@ def test_a_changed_recipe_is_another_run(tmp_path, monkeypatch):
     assert make_job("sort", "lstm", 1, tmp_path).digest != job.digest
     text = find_recipe("sort").read_text()
     (tmp_path / "sort.yaml").write_text(f"# another comment\n{text}")
-    monkeypatch.setattr(reproduce, "find_recipe", lambda name: tmp_path / "sort.yaml")
+    monkeypatch.setattr("lightning_ham.reproduction.jobs.find_recipe", lambda name: tmp_path / "sort.yaml")
     assert make_job("sort", "ham", 1, tmp_path) == job
     (tmp_path / "sort.yaml").write_text(text.replace("hidden_size: 64", "hidden_size: 65"))
     assert make_job("sort", "ham", 1, tmp_path).run_dir != job.run_dir
@@ -161,7 +162,10 @@ def test_seeds_of_other_machines_stay_unless_the_recipe_has_changed(tmp_path):
 
 
 def test_what_another_process_trains_is_left_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(reproduce.subprocess, "Popen", lambda *arguments, **options: pytest.fail("it was started"))
+    monkeypatch.setattr(
+        "lightning_ham.reproduction.trainings.subprocess.Popen",
+        lambda *arguments, **options: pytest.fail("it was started"),
+    )
     job = make_job("sort", "ham", 1, tmp_path)
     job.log.parent.mkdir(parents=True)
     with job.log.open("ab") as log:
@@ -175,7 +179,7 @@ def test_what_another_process_trains_is_left_alone(tmp_path, monkeypatch):
 
 
 def test_a_failed_training_is_told_and_the_others_are_done(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(reproduce, "command", lambda job, settings: ["nothing.yaml"])
+    monkeypatch.setattr("lightning_ham.reproduction.trainings.command", lambda job, settings: ["nothing.yaml"])
     arguments = ["--only", "sort", "--models", "ham", "--seeds", "2", "--runs", str(tmp_path / "runs")]
     finished(make_job("sort", "ham", 1, tmp_path / "runs"))
     (tmp_path / "results").mkdir()

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from lightning_ham import results
 from lightning_ham.hub.pretrained import bundled_names
 from lightning_ham.models import TaskModel
-from lightning_ham.results import BARS, REPORT, render_models, render_report
+from lightning_ham.reproduction import records, report
+from lightning_ham.reproduction.records import BARS
+from lightning_ham.reproduction.report import REPORT, render_models, render_report
+from lightning_ham.results import main
 from lightning_ham.tasks import task_names
 from lightning_ham.training.evaluation import wilson_interval
 
@@ -46,7 +48,7 @@ def training_run(seed, near, far, seconds=600.0, first=None, task="sort"):
         "trained_on": "up to 32",
         "max_time": "00:00:20:00",
         "first_at_one_percent": None if first is None else point,
-        "reached_bar": results.meets(measured, BARS[task]),
+        "reached_bar": records.meets(measured, BARS[task]),
         "weights_sha256": f"{seed:064x}",
         "machine": "a laptop",
         "versions": {"python": "3.11.7"},
@@ -119,9 +121,9 @@ def test_every_bar_is_the_bar_of_a_task_at_both_lengths():
     for bar in BARS.values():
         assert set(bar) == {"1-32", "33-128"}
     assert {"reverse", "search", "merge", "sort", "add"} <= set(BARS) & set(task_names())
-    assert results.meets([result((1, 32), 0), result((33, 128), 10)], BARS["sort"])
-    assert not results.meets([result((1, 32), 0), result((33, 128), 11)], BARS["sort"])
-    assert not results.meets([result((1, 32), 0)], BARS["sort"]), "not measured is not reached"
+    assert records.meets([result((1, 32), 0), result((33, 128), 10)], BARS["sort"])
+    assert not records.meets([result((1, 32), 0), result((33, 128), 11)], BARS["sort"])
+    assert not records.meets([result((1, 32), 0)], BARS["sort"]), "not measured is not reached"
 
 
 def bundled_model(wrong=3):
@@ -135,7 +137,7 @@ def bundled_model(wrong=3):
     }
     hyper_parameters = {"data": {"capacity": 64}, "model": {"guided_fraction": 0.5}}
     training = {"seconds": 754.0, "seed": 5, "machine": "a laptop", "hyper_parameters": hyper_parameters}
-    return results.Bundled("ham-merge", evaluation, training)
+    return records.Bundled("ham-merge", evaluation, training)
 
 
 def test_table_of_the_models():
@@ -161,7 +163,7 @@ def checkout(tmp_path):
 
 
 def test_pages_of_the_checkout_are_up_to_date(checkout):
-    results.write(checkout)
+    report.write(checkout)
     for name in ("README.md", REPORT):
         assert (checkout / name).read_text() == (ROOT / name).read_text(), (
             f"{name}: run python -m lightning_ham.results"
@@ -169,12 +171,12 @@ def test_pages_of_the_checkout_are_up_to_date(checkout):
 
 
 def test_pages_change_with_what_was_measured(checkout, capsys):
-    results.write_json(checkout / "results" / "sort-ham.json", OURS)
+    records.write_json(checkout / "results" / "sort-ham.json", OURS)
     (record,) = (checkout / "model_cards").glob("ham-reverse.json")
     changed = json.loads(record.read_text())
     changed["evaluation"]["results"][0] |= {"wrong_sequences": 123, "sequence_error": 0.0123}
     record.write_text(json.dumps(changed))
-    assert results.main(["--output", str(checkout)]) == 0
+    assert main(["--output", str(checkout)]) == 0
     assert capsys.readouterr().out == f"Wrote {checkout / REPORT}\nWrote {checkout / 'README.md'}\n"
     assert "2 of 3" in (checkout / REPORT).read_text()
     assert "| `ham-reverse` | 1-32 | 123 of" in (checkout / "README.md").read_text()
@@ -183,13 +185,13 @@ def test_pages_change_with_what_was_measured(checkout, capsys):
 
 def test_a_readme_without_its_marks_is_refused():
     with pytest.raises(ValueError, match="one of them is missing"):
-        results.replace("<!-- results:begin -->\n", "table")
+        report.replace("<!-- results:begin -->\n", "table")
 
 
 def test_committed_results_agree_with_themselves():
     names = set(bundled_names())
-    assert {model.name for model in results.read_bundled(ROOT / "model_cards")} == names
-    for measured in results.read_results(ROOT / "results"):
+    assert {model.name for model in records.read_bundled(ROOT / "model_cards")} == names
+    for measured in records.read_results(ROOT / "results"):
         assert (ROOT / "results" / f"{measured['task']}-{measured['model']}.json").is_file()
         for run in measured["runs"]:
             again = copy.deepcopy(run)
@@ -200,4 +202,4 @@ def test_committed_results_agree_with_themselves():
                 kinds = entry["mistakes"]
                 assert kinds["end"] + kinds["order"] + kinds["symbols"] == wrong
             assert again == run
-            assert run["reached_bar"] == results.meets(run["results"], BARS[measured["task"]])
+            assert run["reached_bar"] == records.meets(run["results"], BARS[measured["task"]])

@@ -1,0 +1,161 @@
+"""The trainings that there are: every shipped recipe and its comparison models, with several seeds."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import yaml
+
+from lightning_ham.models import TaskModel
+from lightning_ham.recipe import RECIPES, find_recipe, recipe_names
+from lightning_ham.reproduction.records import BARS, TITLES, Results, make_run, seconds_of, was_cut_off, write_json
+
+OURS = "lstm_ham"
+COMPARISONS = ("lstm", "lstm_attention")
+
+
+class Job(NamedTuple):
+    """One training to be done."""
+
+    task: str
+    model: str
+    recipe: str
+    seed: int
+    overrides: tuple[str, ...]
+    digest: str
+    """Of the recipe and the overrides, which are the same for every seed."""
+    run_dir: Path
+
+    @property
+    def name(self) -> str:
+        """What it is called in what is printed."""
+        return f"{self.task} {self.model} seed {self.seed}"
+
+    @property
+    def log(self) -> Path:
+        """Where the output of its training goes; who trains holds a lock on it."""
+        return self.run_dir.with_suffix(".log")
+
+    def is_done(self, budget: datetime.timedelta | None) -> bool:
+        """Whether its evaluation is there, which is written last, and ``budget`` leaves it no more time than it had."""
+        if not (self.run_dir / "evaluation.json").is_file():
+            return False
+        training = json.loads((self.run_dir / "training.json").read_text(encoding="utf-8"))
+        limit = training["hyper_parameters"]["trainer"]["max_time"]
+        if not was_cut_off(training["seconds"], limit):
+            return True
+        return budget is not None and budget.total_seconds() <= seconds_of(limit)
+
+
+def reproducible_tasks() -> list[str]:
+    """Return the tasks that have a shipped recipe of their name, in the order of the bars."""
+    tasks = [name for name in recipe_names() if "/" not in name and _read(name)["task"] == name]
+    return sorted(tasks, key=lambda task: (list(BARS).index(task) if task in BARS else len(BARS), task))
+
+
+def _read(recipe: str) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load(find_recipe(recipe).read_text(encoding="utf-8"))
+    return content
+
+
+def models_of(task: str) -> list[str]:
+    """Return the models that can be trained on a task: ours, comparison models, and the paper's where it has a recipe.
+
+    What has another controller than LSTM+HAM, as the data structures have, is not compared with LSTMs.
+    """
+    controller = (_read(task).get("model") or {}).get("controller", OURS)
+    return [
+        "ham",
+        *(COMPARISONS if controller == OURS else ()),
+        *(model for model, recipe in _PAPER.items() if (RECIPES / f"{recipe.format(task=task)}.yaml").is_file()),
+    ]
+
+
+_PAPER = {"paper-reinforce": "paper/{task}", "paper-soft": "paper/{task}-soft"}
+
+
+def comparison_size(task: str, controller: str) -> int:
+    """Return the smallest size, from 128 in steps of 32, with which a comparison model has more parameters than ours.
+
+    Args:
+        task: Name of the task, and of its recipe.
+        controller: ``lstm`` or ``lstm_attention``.
+    """
+
+    def parameters(controller: str, options: Mapping[str, Any]) -> int:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            return TaskModel(task, controller, options).num_parameters
+
+    ours = parameters(OURS, (_read(task).get("model") or {}).get("controller_options") or {})
+    size = 128
+    while parameters(controller, {"controller_size": size}) <= ours:
+        size += 32
+    return size
+
+
+def make_job(task: str, model: str, seed: int, runs: Path, overrides: tuple[str, ...] = ()) -> Job:
+    """Return the training of a model on a task with a seed; ``overrides`` are further ones of its recipe."""
+    recipe = _PAPER[model].format(task=task) if model in _PAPER else task
+    if model in COMPARISONS:
+        size = comparison_size(task, model)
+        overrides = (
+            f"--model.controller={model}",
+            f"--model.controller_options={{controller_size: {size}}}",
+            "--model.attention=straight_through",  # they have no memory, so nothing to attend to
+            "--model.reinforce=null",
+            "--model.guided_fraction=0",
+            "--data.deeper_fraction=0",  # nor a tree that an instance could stand in elsewhere
+            "--data.shifted_fraction=0",
+            *overrides,
+        )
+    text = json.dumps([_read(recipe), overrides], sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return Job(task, model, recipe, seed, overrides, digest, runs / f"{task}-{model}-{digest[:6]}" / str(seed))
+
+
+def make_jobs(
+    tasks: Sequence[str], models: Sequence[str], seeds: Sequence[int], runs: Path, overrides: tuple[str, ...] = ()
+) -> list[Job]:
+    """Return all trainings: ours before the others, and the first seed of every task before the second."""
+    return [
+        make_job(task, model, seed, runs, overrides)
+        for model in TITLES
+        if model in models
+        for seed in seeds
+        for task in tasks
+        if model in models_of(task)
+    ]
+
+
+def collect(job: Job, results: Path) -> Results | None:
+    """Write ``TASK-MODEL.json`` from all run folders of a job's recipe that have ended; None if there are none.
+
+    Seeds that the file has already, of the same recipe, stay in it where this machine has no run of them.
+    """
+    folders = [path.parent for path in job.run_dir.parent.glob("*/evaluation.json")]
+    if not folders:
+        return None
+    path = results / f"{job.task}-{job.model}.json"
+    by_seed = {}
+    if path.is_file():
+        earlier: Results = json.loads(path.read_text(encoding="utf-8"))
+        if earlier["recipe_digest"] == job.digest:
+            by_seed = {run_["seed"]: run_ for run_ in earlier["runs"]}
+    by_seed |= {run_["seed"]: run_ for run_ in map(make_run, folders)}
+    collected: Results = {
+        "task": job.task,
+        "model": job.model,
+        "recipe": job.recipe,
+        "overrides": list(job.overrides),
+        "recipe_digest": job.digest,
+        "bar": BARS.get(job.task),
+        "runs": [by_seed[seed] for seed in sorted(by_seed)],
+    }
+    write_json(path, collected)
+    return collected

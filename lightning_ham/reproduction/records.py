@@ -1,0 +1,240 @@
+"""What was measured of trainings: ``results/TASK-MODEL.json``, and ``model_cards/NAME.json`` of the bundled models."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypedDict, cast
+
+from lightning_ham.hub.card import Comparison, CurvePoint, TrainingInfo
+from lightning_ham.learning_curve import first_at
+from lightning_ham.training.evaluation import Evaluation, LengthResult
+
+CHECKOUT = Path(__file__).parent.parent.parent
+FOLDER = "results"
+
+BARS: dict[str, dict[str, float]] = {
+    "reverse": {"1-32": 0.0, "33-128": 0.0},
+    "search": {"1-32": 0.0005, "33-128": 0.003},
+    "merge": {"1-32": 0.0005, "33-128": 0.005},
+    "sort": {"1-32": 0.0, "33-128": 0.001},
+    "add": {"1-32": 0.0, "33-128": 0.005},
+    "stack": {"1-32": 0.0, "33-128": 0.0},
+    "queue": {"1-32": 0.0, "33-128": 0.0},
+    "priority_queue": {"1-32": 0.0002, "33-128": 0.001},
+}
+"""Share of wrong sequences that a trained model is to have at most, by task and lengths."""
+
+RANGES = [(1, 32), (33, 128), (129, 1024)]
+"""Lengths that trained models are evaluated on; no bar is set for the last."""
+EPISODES = [10_000, 10_000, 1_000]
+"""Fresh episodes for each of them."""
+
+SOON_ERROR, SOON_LENGTHS, SOON_SECONDS = 0.01, "1-32", 1800
+"""A recipe is to reach this validation error at these lengths in this time."""
+
+TITLES = {
+    "ham": "HAM (ours)",
+    "lstm": "LSTM",
+    "lstm_attention": "LSTM+A",
+    "paper-reinforce": "HAM, the paper's REINFORCE",
+    "paper-soft": "HAM, soft attention",
+}
+"""What models are called in tables; the first is the recipe as it is shipped."""
+
+
+class Run(TypedDict):
+    """One training and what came of it."""
+
+    seed: int
+    command: str
+    num_parameters: int
+    updates: int
+    episodes: int
+    seconds: float
+    trained_on: str
+    """See :func:`trained_on`."""
+    max_time: str | None
+    """Longest that it was allowed to train, ``DD:HH:MM:SS``."""
+    first_at_one_percent: CurvePoint | None
+    """The first validation with at most 1 % wrong at lengths 1-32; None if there was none."""
+    reached_bar: bool | None
+    """Whether every error is at most the bar's; None where the task has none."""
+    weights_sha256: str
+    machine: str
+    versions: dict[str, str]
+    commit: str | None
+    evaluation_seed: int
+    results: list[LengthResult]
+
+
+class Results(TypedDict):
+    """All seeds of one model on one task: the contents of ``results/TASK-MODEL.json``."""
+
+    task: str
+    model: str
+    """One of :data:`TITLES`."""
+    recipe: str
+    overrides: list[str]
+    """What was said otherwise than by the recipe."""
+    recipe_digest: str
+    """Of what the recipe and the overrides say, so that seeds of another recipe are told apart."""
+    bar: dict[str, float] | None
+    runs: list[Run]
+
+
+class Bundled(NamedTuple):
+    """What ``model_cards/NAME.json`` says of a bundled model."""
+
+    name: str
+    evaluation: Evaluation
+    training: TrainingInfo
+
+
+def make_run(run_dir: Path) -> Run:
+    """Return what is known of a finished run folder.
+
+    Raises:
+        FileNotFoundError: If the run has not ended.
+    """
+    evaluation: Evaluation = json.loads((run_dir / "evaluation.json").read_text(encoding="utf-8"))
+    training: TrainingInfo = json.loads((run_dir / "training.json").read_text(encoding="utf-8"))
+    bar = BARS.get(evaluation["task"])
+    return {
+        "seed": training["seed"],
+        "command": training["command"],
+        "num_parameters": evaluation["num_parameters"],
+        "updates": training["updates"],
+        "episodes": training["episodes"],
+        "seconds": training["seconds"],
+        "trained_on": trained_on(training["hyper_parameters"]),
+        "max_time": training["hyper_parameters"]["trainer"]["max_time"],
+        "first_at_one_percent": first_at(training["curve"], SOON_LENGTHS, SOON_ERROR),
+        "reached_bar": None if bar is None else meets(evaluation["results"], bar),
+        "weights_sha256": sha256(run_dir / "model" / "model.safetensors"),
+        "machine": training["machine"],
+        "versions": training["versions"],
+        "commit": training["commit"],
+        "evaluation_seed": evaluation["seed"],
+        "results": evaluation["results"],
+    }
+
+
+def trained_on(hyper_parameters: Mapping[str, Any]) -> str:
+    """Return the longest instances of a training, and whether it was shown where to attend, in words.
+
+    >>> trained_on({"data": {"capacity": 64}, "model": {"guided_fraction": 1.0}})
+    'up to 64, guided'
+    """
+    guided = ", guided" if hyper_parameters["model"].get("guided_fraction") else ""
+    return f"up to {hyper_parameters['data']['capacity']}{guided}"
+
+
+def was_cut_off(seconds: float, max_time: str | None) -> bool:
+    """Return whether a training of so many seconds was ended by its limit (``DD:HH:MM:SS``), if it had one."""
+    return max_time is not None and seconds >= seconds_of(max_time)
+
+
+def max_time(budget: datetime.timedelta) -> str:
+    """Return a duration as the Trainer takes it, ``DD:HH:MM:SS``.
+
+    >>> max_time(datetime.timedelta(minutes=90))
+    '00:01:30:00'
+    """
+    minutes, seconds = divmod(round(budget.total_seconds()), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    return f"{days:02}:{hours:02}:{minutes:02}:{seconds:02}"
+
+
+def seconds_of(max_time: str) -> int:
+    """Return the seconds of a duration as the Trainer takes it.
+
+    >>> seconds_of("00:01:30:00")
+    5400
+    """
+    days, hours, minutes, seconds = map(int, max_time.split(":"))
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def meets(results: Sequence[LengthResult], bar: Mapping[str, float]) -> bool:
+    """Return whether the error at all lengths of a bar was measured, and is at most as it says."""
+    errors = {span(result): result["sequence_error"] for result in results}
+    return all(lengths in errors and errors[lengths] <= most for lengths, most in bar.items())
+
+
+def span(result: LengthResult) -> str:
+    """Return the lengths of a result as they are written, such as ``1-32``."""
+    return "-".join(map(str, result["lengths"]))
+
+
+def wrong_counts(run_: Run) -> str:
+    """Return the wrong sequences of a run in words.
+
+    >>> result = {"lengths": [1, 32], "wrong_sequences": 3, "episodes": 10000}
+    >>> wrong_counts({"results": [result]})
+    '3 of 10,000 at 1-32'
+    """
+    return ", ".join(f"{r['wrong_sequences']:,} of {r['episodes']:,} at {span(r)}" for r in run_["results"])
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def write_json(path: Path, data: object) -> None:
+    """Write JSON that is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def read_results(folder: Path) -> list[Results]:
+    """Return all results in a folder: by task, and for a task in the order of :data:`TITLES`."""
+    read = [cast(Results, json.loads(path.read_text(encoding="utf-8"))) for path in folder.glob("*.json")]
+    return sorted(read, key=lambda results: (_order(BARS, results["task"]), _order(TITLES, results["model"])))
+
+
+def _order(known: Iterable[str], name: str) -> tuple[int, str]:
+    names = list(known)
+    return (names.index(name) if name in names else len(names)), name
+
+
+def read_bundled(folder: Path) -> list[Bundled]:
+    """Return what is known of the bundled models, by name, from ``model_cards/``."""
+    records = ((path.stem, json.loads(path.read_text(encoding="utf-8"))) for path in sorted(folder.glob("*.json")))
+    return [Bundled(name, record["evaluation"], record["training"]) for name, record in records]
+
+
+def all_lengths(runs: Sequence[Run]) -> list[str]:
+    """Return all lengths that were measured, as they are written."""
+    return list(dict.fromkeys(span(result) for run_ in runs for result in run_["results"]))
+
+
+def median_run(runs: Sequence[Run], lengths: str) -> LengthResult | None:
+    """Return the result of the middle seed at these lengths, the worse of two; None where nothing was measured."""
+    measured = [result for run_ in runs for result in run_["results"] if span(result) == lengths]
+    measured.sort(key=lambda result: result["sequence_error"])
+    return measured[len(measured) // 2] if measured else None
+
+
+def comparisons(results: Sequence[Results], task: str) -> list[Comparison]:
+    """Return how the comparison models did on a task, the median seed at each length, for the card of another model."""
+    return [
+        Comparison(
+            f"{TITLES[entry['model']]} (median of {len(entry['runs'])} seeds)",
+            entry["runs"][0]["num_parameters"],
+            {
+                lengths: median["sequence_error"]
+                for lengths in all_lengths(entry["runs"])
+                if (median := median_run(entry["runs"], lengths))
+            },
+        )
+        for entry in results
+        if entry["task"] == task and entry["model"] in ("lstm", "lstm_attention")
+    ]
