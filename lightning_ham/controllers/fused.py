@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-import signal
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from lightning_ham.kernels.first_use import FirstUse
 from lightning_ham.memory import AttentionMode, HierarchicalAttentiveMemory, fused
 from lightning_ham.memory.attention import COUNTERFACTUAL_MODES, PLACE_SHARE
 from lightning_ham.memory.transforms import MLPJoin
 
 if TYPE_CHECKING:
     from lightning_ham.kernels.episode import Options, Weights
-
-_LOG = logging.getLogger(__name__)
 
 LANES = 64
 """Episodes that a thread runs together: enough for products of some size, few enough to stay in its cache. Sums over
@@ -233,7 +227,7 @@ def _for_blocks(batch: int, run: Callable[[int, int, int], None]) -> None:
     """Call ``run(block, first, last)`` for every block of lanes."""
     blocks = [(block, first, min(first + LANES, batch)) for block, first in enumerate(range(0, batch, LANES))]
     threads = min(get_num_threads(), len(blocks))
-    with _saying_that_it_compiles():
+    with _first_use():
         if threads <= 1:
             for block in blocks:
                 run(*block)
@@ -242,53 +236,4 @@ def _for_blocks(batch: int, run: Callable[[int, int, int], None]) -> None:
                 list(pool.map(lambda block: run(*block), blocks))
 
 
-@contextmanager
-def _saying_that_it_compiles() -> Iterator[None]:
-    """Tell the user why the first call takes so long, if it does."""
-    global _compiled
-    if _compiled:
-        yield
-        return
-    message = "Compiling the training loops for this machine; this takes about a minute, once."
-    timer = threading.Timer(3, _LOG.info, [message])
-    timer.daemon = True
-    timer.start()
-    try:
-        with _hearing_interrupts():
-            yield
-    finally:
-        timer.cancel()
-    _compiled = True
-
-
-_compiled = False
-
-
-@contextmanager
-def _hearing_interrupts() -> Iterator[None]:
-    """Raise a KeyboardInterrupt for Ctrl-C, even where it falls into a callback of the compiler.
-
-    Python drops what is raised in there; then nothing happens, or the compiler fails for lack of what was not finished.
-    """
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield
-        return
-    heard = False
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal heard
-        heard = True
-        before(number, frame)
-
-    signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-    except Exception as error:
-        if heard:
-            raise KeyboardInterrupt from error
-        raise
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if heard:
-        raise KeyboardInterrupt
+_first_use = FirstUse("Compiling the training loops for this machine; this takes about a minute, once.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from lightning_ham.kernels.first_use import FirstUse
 from lightning_ham.memory.transforms import ChoiceJoin, GatedJoin, MLPJoin, Search, Write
 from lightning_ham.memory.tree import Tree
 
@@ -90,7 +91,8 @@ def attend(search: Search, tree: Tree, query: Tensor, noise: Tensor) -> tuple[Te
     leaf_rows = torch.empty(batch, dtype=torch.long)
     logits = query.new_empty(batch, depth)
     path, siblings = query.new_empty(batch, depth + 1, size), query.new_empty(batch, depth, size)
-    access.attend(*_arrays(tree.nodes, query, noise), w, *_arrays(leaf_rows, logits, path, siblings))
+    with _first_attend():
+        access.attend(*_arrays(tree.nodes, query, noise), w, *_arrays(leaf_rows, logits, path, siblings))
     return leaf_rows, logits, path, siblings
 
 
@@ -100,7 +102,14 @@ def write_in_place(memory: HierarchicalAttentiveMemory, tree: Tree, leaf_rows: T
 
     write = memory.write_leaf
     parameters = write.leaf.weight, write.leaf.bias, write.query.weight, *memory.join.layer_weights
-    access.write(*_arrays(tree.nodes, leaf_rows, query), access.WriteWeights(*_arrays(*parameters)))
+    with _first_write():
+        access.write(*_arrays(tree.nodes, leaf_rows, query), access.WriteWeights(*_arrays(*parameters)))
+
+
+_first_attend, _first_write = (
+    FirstUse(f"Compiling the loops that {what} for this machine; this takes some seconds, once.")
+    for what in ("attend", "write")
+)
 
 
 def _arrays(*tensors: Tensor) -> list[Any]:

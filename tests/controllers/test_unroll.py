@@ -2,9 +2,7 @@
 
 import contextlib
 import math
-import signal
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 from unittest import mock
@@ -609,50 +607,6 @@ def test_going_back_twice_must_be_announced():
     loss.backward()
     with pytest.raises(RuntimeError, match="a second time"):
         loss.backward()
-
-
-@pytest.mark.parametrize("failure", [None, RuntimeError("no compiled object yet")])
-def test_ctrl_c_that_the_compiler_drops_is_not_lost(failure, monkeypatch):
-    """Its callbacks cannot raise; then it fails for another reason, or does not fail."""
-    monkeypatch.setattr(fused, "_compiled", False)
-
-    @fused._saying_that_it_compiles()
-    def compile_(is_interrupted):
-        if is_interrupted:
-            with contextlib.suppress(KeyboardInterrupt):
-                signal.raise_signal(signal.SIGINT)
-        if failure:
-            raise failure
-
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            compile_(is_interrupted=True)
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        with pytest.raises(RuntimeError) if failure else contextlib.nullcontext():
-            compile_(is_interrupted=False)
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def test_what_takes_long_is_said_once(monkeypatch, caplog):
-    timer = threading.Timer
-    caplog.set_level("INFO")
-
-    def messages(seconds: float) -> list[str]:
-        caplog.clear()
-        with fused._saying_that_it_compiles():
-            time.sleep(seconds)
-        return caplog.messages
-
-    monkeypatch.setattr(fused, "_compiled", False)
-    assert messages(0) == []  # what is compiled already is ready long before
-    monkeypatch.setattr(fused.threading, "Timer", lambda _, *arguments: timer(0.01, *arguments))
-    assert messages(0.2) == []
-    monkeypatch.setattr(fused, "_compiled", False)
-    (message,) = messages(0.2)
-    assert message.startswith("Compiling")
-    assert messages(0.2) == []
 
 
 def test_two_rollouts_alive_at_once_do_not_share_memory():

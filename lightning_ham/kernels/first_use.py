@@ -1,0 +1,72 @@
+"""What a user sees and can do while loops are compiled, at their first use on a machine."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_LOG = logging.getLogger(__name__)
+
+
+class FirstUse:
+    """A context for every use of some compiled loops, which does something only until one use has succeeded.
+
+    The first use says why it takes so long, if it does, and Ctrl-C ends it.
+
+    Args:
+        message: What it says, after 3 seconds.
+    """
+
+    def __init__(self, message: str) -> None:
+        self.message = message
+        self._is_over = False
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Return the context."""
+        if self._is_over:
+            yield
+            return
+        timer = threading.Timer(3, _LOG.info, [self.message])
+        timer.daemon = True
+        timer.start()
+        try:
+            with _hearing_interrupts():
+                yield
+        finally:
+            timer.cancel()
+        self._is_over = True
+
+
+@contextmanager
+def _hearing_interrupts() -> Iterator[None]:
+    """Raise a KeyboardInterrupt for Ctrl-C, even where it falls into a callback of the compiler.
+
+    Python drops what is raised in there; then nothing happens, or the compiler fails for lack of what was not finished.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    heard = False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal heard
+        heard = True
+        before(number, frame)
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    except Exception as error:
+        if heard:
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if heard:
+        raise KeyboardInterrupt
