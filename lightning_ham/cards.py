@@ -15,7 +15,7 @@ from typing import Any, TypedDict
 from lightning_ham.command_line import CommandParser, run
 from lightning_ham.hub import HAMModel
 from lightning_ham.hub.card import TrainingInfo, render_card
-from lightning_ham.hub.pretrained import CARD
+from lightning_ham.hub.files import CARD
 from lightning_ham.pictures import card_pictures
 from lightning_ham.reproduction.records import (
     CHECKOUT,

@@ -15,7 +15,8 @@ import yaml
 
 from lightning_ham.command_line import CommandParser, run
 from lightning_ham.hub.card import TrainingInfo
-from lightning_ham.hub.pretrained import PICTURES, HAMModel, locate
+from lightning_ham.hub.files import PICTURES
+from lightning_ham.hub.pretrained import HAMModel, locate
 from lightning_ham.hub.push import check_name, check_token, push_folder
 from lightning_ham.recipe import EvaluationOptions
 from lightning_ham.training.evaluation import Evaluation, evaluate

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lightning_ham.hub.config import read_config
-from lightning_ham.hub.pretrained import BUNDLED, CARD, CONFIG, WEIGHTS, bundled_names
+from lightning_ham.hub.files import CARD, CONFIG, WEIGHTS
+from lightning_ham.hub.pretrained import BUNDLED, bundled_names
 
 _MAX_CARD = 1 << 20
 

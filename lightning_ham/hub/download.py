@@ -14,7 +14,7 @@ from huggingface_hub.hf_api import RepoSibling
 from lightning_ham import __version__
 from lightning_ham.hub.config import MAX_BYTES, read_config
 from lightning_ham.hub.connection import Token, bounded, resolve_endpoint, resolve_token, timeout
-from lightning_ham.hub.pretrained import CARD, CONFIG, FILES, WEIGHTS
+from lightning_ham.hub.files import CARD, CONFIG, FILES, WEIGHTS
 
 MAX_WEIGHTS = 1 << 30
 """Most bytes of weights that are downloaded; real models have less than a thousandth."""

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 
 from lightning_ham.hub.config import ModelConfig, make_config, read_config
+from lightning_ham.hub.files import CARD, CONFIG, FILES, PICTURES, WEIGHTS
 from lightning_ham.models import TaskModel
 from lightning_ham.tasks import task_names
 
@@ -39,13 +40,6 @@ if TYPE_CHECKING:  # neither is needed to load a model
     from lightning_ham.hub.card import TrainingInfo
     from lightning_ham.training.evaluation import Evaluation
 
-CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
-CARD = "README.md"
-FILES = (CONFIG, WEIGHTS, CARD)
-"""What every model consists of."""
-PICTURES = ("learning_curve.png", "attention.png")
-"""What is beside it where it was made, for the card to show."""
 ORGANISATION = "lightning-ham"
 """Where on the Hub a model is that is given by its bare name and does not come with the package."""
 BUNDLED = Path(__file__).with_name("weights")

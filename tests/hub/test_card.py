@@ -7,7 +7,8 @@ from huggingface_hub import ModelCard
 
 from lightning_ham.hub import HAMModel
 from lightning_ham.hub.card import Comparison, render_card
-from lightning_ham.hub.pretrained import BUNDLED, FILES, PICTURES, bundled_names
+from lightning_ham.hub.files import FILES, PICTURES
+from lightning_ham.hub.pretrained import BUNDLED, bundled_names
 from lightning_ham.training.evaluation import evaluate
 
 TRAINING = {

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lightning_ham.hub import HAMModel
-from lightning_ham.hub.pretrained import PICTURES
+from lightning_ham.hub.files import PICTURES
 from lightning_ham.training.evaluation import evaluate
 
 SECONDS = 12.0
