@@ -37,13 +37,13 @@ from lightning_ham.hub.pretrained import HAMModel
 from lightning_ham.hub.push import check_token
 from lightning_ham.learning_curve import read_curve
 from lightning_ham.pictures import card_pictures
-from lightning_ham.push import EVALUATION, TRAINING, push_run
+from lightning_ham.push import push_run
 from lightning_ham.recipe import RecipeCLI, find_recipe, recipe_name, recipe_names, without_markup
+from lightning_ham.run_folder import EVALUATION, LAST, RECIPE, TRAINING
 from lightning_ham.training import EpisodeCounter, HAMModule
 from lightning_ham.training.evaluation import describe_machine, describe_versions, evaluate, table
 
 _LOG = logging.getLogger("lightning_ham")
-_LAST = Path("checkpoints", "last.ckpt")
 _RUN_DIR_VARIABLE = "LIGHTNING_HAM_RUN_DIR"  # tells the processes that DDP starts which folder the first one chose
 
 
@@ -70,8 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if trainer.is_global_zero:
             _evaluate_and_export(cli, trainer, counter, run_dir, checkpoint, wandb_url)
     except (KeyboardInterrupt, SystemExit):  # the latter is how Lightning ends on Ctrl-C
-        if (run_dir / _LAST).exists() and trainer.is_global_zero:
-            resume = [_python(), "-m", "lightning_ham.fit", str(run_dir / "recipe.yaml"), "--ckpt_path", "last"]
+        if (run_dir / LAST).exists() and trainer.is_global_zero:
+            resume = [_python(), "-m", "lightning_ham.fit", str(run_dir / RECIPE), "--ckpt_path", "last"]
             _LOG.info("Interrupted. Resume with: %s", shlex.join(resume))
         return 130
     finally:
@@ -131,26 +131,26 @@ def _run_folder(cli: RecipeCLI, recipe: Path) -> tuple[Path, Path | None]:
     if _RUN_DIR_VARIABLE in os.environ:
         run_dir = Path(os.environ[_RUN_DIR_VARIABLE])
         if config.ckpt_path:
-            checkpoint = run_dir / _LAST if config.ckpt_path == "last" else Path(config.ckpt_path)
+            checkpoint = run_dir / LAST if config.ckpt_path == "last" else Path(config.ckpt_path)
     elif config.ckpt_path is None:
         run_dir = asked_for or _first_free(stem)
-        if (run_dir / _LAST).exists():
+        if (run_dir / LAST).exists():
             raise FileExistsError(
                 f"Expected a new run folder, but {run_dir} holds a run; resume it with --ckpt_path last, "
                 "or choose another --run_dir."
             )
     elif config.ckpt_path == "last":
         candidates = [asked_for] if asked_for else [stem, *stem.parent.glob(f"{stem.name}-*")]
-        runs = [folder for folder in candidates if (folder / _LAST).exists()]
+        runs = [folder for folder in candidates if (folder / LAST).exists()]
         if not runs:
-            raise FileNotFoundError(f"Expected a run to resume, but {candidates[0] / _LAST} does not exist.")
-        run_dir = max(runs, key=lambda folder: (folder / _LAST).stat().st_mtime)
-        checkpoint = run_dir / _LAST
+            raise FileNotFoundError(f"Expected a run to resume, but {candidates[0] / LAST} does not exist.")
+        run_dir = max(runs, key=lambda folder: (folder / LAST).stat().st_mtime)
+        checkpoint = run_dir / LAST
     else:
         checkpoint = Path(config.ckpt_path)
         if not checkpoint.is_file():
             raise FileNotFoundError(f"Expected a checkpoint or 'last' for --ckpt_path, but got {checkpoint}.")
-        of_a_run = checkpoint.parent.name == _LAST.parent.name
+        of_a_run = checkpoint.parent.name == LAST.parent.name
         run_dir = asked_for or (checkpoint.parent.parent if of_a_run else _first_free(stem))
     if run_dir.exists() and not run_dir.is_dir():
         raise FileExistsError(f"Expected a folder for --run_dir, but {run_dir} is a file.")
@@ -220,13 +220,13 @@ class _AtomicCheckpointIO(TorchCheckpointIO):
 def _make_trainer(cli: RecipeCLI, run_dir: Path, counter: EpisodeCounter) -> Trainer:
     """Return the Trainer, which writes nothing before its training begins."""
     best = _LatestBest(
-        run_dir / _LAST.parent,
+        run_dir / LAST.parent,
         "best",
         monitor="val/score",
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
-    callbacks = [counter, LearningRateMonitor(), tracking.EpisodeTable(), best, _KeepLast(run_dir / _LAST)]
+    callbacks = [counter, LearningRateMonitor(), tracking.EpisodeTable(), best, _KeepLast(run_dir / LAST)]
     return cli.make_trainer([CSVLogger(run_dir, name="metrics")], callbacks, [_AtomicCheckpointIO()])
 
 
@@ -236,7 +236,7 @@ def _start(
 ) -> WandbLogger | None:
     """Write what is known of the run before it begins, and start (or continue) it in W&B."""
     resolved = cli.resolved()
-    (run_dir / "recipe.yaml").write_text(resolved)
+    (run_dir / RECIPE).write_text(resolved)
     (run_dir / EVALUATION).unlink(missing_ok=True)  # of a training that has ended, and is now gone on with
     training = run_dir / TRAINING
     name, command = recipe_name(recipe), shlex.join(["python", "-m", "lightning_ham.fit", *arguments])
@@ -282,7 +282,7 @@ def _evaluate_and_export(
 ) -> None:
     """Evaluate the best checkpoint, write ``evaluation.json`` and ``model/``, and print the error table."""
     # There is no best one without validation, and none at all if ``checkpoint`` had no epoch left to train.
-    candidates = (run_dir / _LAST.with_name("best.ckpt"), run_dir / _LAST, checkpoint)
+    candidates = (run_dir / LAST.with_name("best.ckpt"), run_dir / LAST, checkpoint)
     model = HAMModel.from_checkpoint(next(path for path in candidates if path and path.exists()))
     options = cli.config.evaluation
     evaluation = evaluate(model, options.lengths, options.episodes, options.seed)

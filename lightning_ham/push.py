@@ -19,12 +19,10 @@ from lightning_ham.hub.files import PICTURES
 from lightning_ham.hub.pretrained import HAMModel, locate
 from lightning_ham.hub.push import check_name, check_token, push_folder
 from lightning_ham.recipe import EvaluationOptions
+from lightning_ham.run_folder import EVALUATION, RECIPE, TRAINING
 from lightning_ham.training.evaluation import Evaluation, evaluate
 
 _LOG = logging.getLogger("lightning_ham")
-EVALUATION = "evaluation.json"
-TRAINING = "training.json"
-"""The files of a run folder that tell its errors, and how it was trained."""
 
 
 def make_parser() -> CommandParser:
@@ -129,7 +127,7 @@ def _evaluation(model: HAMModel, run: Path | None) -> Evaluation:
 
 def _options(run: Path) -> EvaluationOptions:
     """Return what the recipe of a run says of its evaluation; the paper's protocol where there is none."""
-    recipe = run / "recipe.yaml"
+    recipe = run / RECIPE
     found: Any = yaml.safe_load(recipe.read_text(encoding="utf-8")) if recipe.is_file() else None
     options = found.get("evaluation") if isinstance(found, dict) else None
     if not options:

@@ -14,10 +14,19 @@ import yaml
 
 from lightning_ham.models import TaskModel
 from lightning_ham.recipe import RECIPES, find_recipe, recipe_names
-from lightning_ham.reproduction.records import BARS, TITLES, Results, make_run, seconds_of, was_cut_off, write_json
+from lightning_ham.reproduction.records import (
+    BARS,
+    COMPARISONS,
+    TITLES,
+    Results,
+    make_run,
+    seconds_of,
+    was_cut_off,
+    write_json,
+)
+from lightning_ham.run_folder import EVALUATION, TRAINING
 
 OURS = "lstm_ham"
-COMPARISONS = ("lstm", "lstm_attention")
 
 
 class Job(NamedTuple):
@@ -44,9 +53,9 @@ class Job(NamedTuple):
 
     def is_done(self, budget: datetime.timedelta | None) -> bool:
         """Whether its evaluation is there, which is written last, and ``budget`` leaves it no more time than it had."""
-        if not (self.run_dir / "evaluation.json").is_file():
+        if not (self.run_dir / EVALUATION).is_file():
             return False
-        training = json.loads((self.run_dir / "training.json").read_text(encoding="utf-8"))
+        training = json.loads((self.run_dir / TRAINING).read_text(encoding="utf-8"))
         limit = training["hyper_parameters"]["trainer"]["max_time"]
         if not was_cut_off(training["seconds"], limit):
             return True
@@ -138,7 +147,7 @@ def collect(job: Job, results: Path) -> Results | None:
 
     Seeds that the file has already, of the same recipe, stay in it where this machine has no run of them.
     """
-    folders = [path.parent for path in job.run_dir.parent.glob("*/evaluation.json")]
+    folders = [path.parent for path in job.run_dir.parent.glob(f"*/{EVALUATION}")]
     if not folders:
         return None
     path = results / f"{job.task}-{job.model}.json"

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, cast
 
 from lightning_ham.hub.card import Comparison, CurvePoint, TrainingInfo
+from lightning_ham.hub.files import WEIGHTS
 from lightning_ham.learning_curve import first_at
+from lightning_ham.run_folder import EVALUATION, TRAINING
 from lightning_ham.training.evaluation import Evaluation, LengthResult
 
 CHECKOUT = Path(__file__).parent.parent.parent
@@ -44,6 +46,8 @@ TITLES = {
     "paper-soft": "HAM, soft attention",
 }
 """What models are called in tables; the first is the recipe as it is shipped."""
+COMPARISONS = ("lstm", "lstm_attention")
+"""Those that have no memory, and stand beside ours."""
 
 
 class Run(TypedDict):
@@ -100,8 +104,8 @@ def make_run(run_dir: Path) -> Run:
     Raises:
         FileNotFoundError: If the run has not ended.
     """
-    evaluation: Evaluation = json.loads((run_dir / "evaluation.json").read_text(encoding="utf-8"))
-    training: TrainingInfo = json.loads((run_dir / "training.json").read_text(encoding="utf-8"))
+    evaluation: Evaluation = json.loads((run_dir / EVALUATION).read_text(encoding="utf-8"))
+    training: TrainingInfo = json.loads((run_dir / TRAINING).read_text(encoding="utf-8"))
     bar = BARS.get(evaluation["task"])
     return {
         "seed": training["seed"],
@@ -114,7 +118,7 @@ def make_run(run_dir: Path) -> Run:
         "max_time": training["hyper_parameters"]["trainer"]["max_time"],
         "first_at_one_percent": first_at(training["curve"], SOON_LENGTHS, SOON_ERROR),
         "reached_bar": None if bar is None else meets(evaluation["results"], bar),
-        "weights_sha256": sha256(run_dir / "model" / "model.safetensors"),
+        "weights_sha256": sha256(run_dir / "model" / WEIGHTS),
         "machine": training["machine"],
         "versions": training["versions"],
         "commit": training["commit"],
@@ -236,5 +240,5 @@ def comparisons(results: Sequence[Results], task: str) -> list[Comparison]:
             },
         )
         for entry in results
-        if entry["task"] == task and entry["model"] in ("lstm", "lstm_attention")
+        if entry["task"] == task and entry["model"] in COMPARISONS
     ]

@@ -13,6 +13,7 @@ from lightning_ham.hub.card import duration, percent
 from lightning_ham.hub.paper import paper_error
 from lightning_ham.reproduction.records import (
     BARS,
+    COMPARISONS,
     FOLDER,
     SOON_SECONDS,
     TITLES,
@@ -223,7 +224,7 @@ def _seed_cells(run_: Run) -> list[str]:
 
 def render_models(bundled: Sequence[Bundled], results: Sequence[Results]) -> str:
     """Return the table of the bundled models, a row for each range of lengths that they were evaluated on."""
-    compared = [model for model in ("lstm", "lstm_attention") if any(entry["model"] == model for entry in results)]
+    compared = [model for model in COMPARISONS if any(entry["model"] == model for entry in results)]
     header = ["model", "lengths", "wrong sequences", "share (95 % interval)"]
     header += [*(TITLES[model] for model in compared), "the paper's model", "trained on lengths", "training"]
     return table(header, (row for model in bundled for row in _model_rows(model, results, compared)))

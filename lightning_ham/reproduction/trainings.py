@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple, NoReturn
 
 from lightning_ham.reproduction.jobs import Job
 from lightning_ham.reproduction.records import RANGES, max_time
+from lightning_ham.run_folder import LAST, RECIPE
 
 SLOW_LONG_EPISODES = 50
 """Most episodes at lengths 129-1,024 for LSTM+A, which takes a second for each of them."""
@@ -37,9 +38,9 @@ class Settings(NamedTuple):
 
 def command(job: Job, settings: Settings) -> list[str]:
     """Return the arguments of the ``fit`` that does a job, or goes on with it."""
-    goes_on = (job.run_dir / "checkpoints" / "last.ckpt").is_file()
+    goes_on = (job.run_dir / LAST).is_file()
     if goes_on:
-        arguments = [str(job.run_dir / "recipe.yaml"), "--ckpt_path=last"]
+        arguments = [str(job.run_dir / RECIPE), "--ckpt_path=last"]
     else:
         arguments = [job.recipe, *job.overrides, f"--seed_everything={job.seed}"]
     long = min(settings.long_episodes, SLOW_LONG_EPISODES) if job.model == "lstm_attention" else settings.long_episodes
