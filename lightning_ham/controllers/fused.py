@@ -116,6 +116,7 @@ def _options(
         given=given,
         temperature=memory.temperature,
         place_share=PLACE_SHARE,
+        query_share=memory.query_share if attention in COUNTERFACTUAL_MODES else 1.0,
         keep=torch.is_grad_enabled(),
     )
 

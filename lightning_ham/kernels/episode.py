@@ -66,6 +66,8 @@ class Options(NamedTuple):
     temperature: float
     place_share: float
     """Share of the gradient of a write's place that goes on to the nodes which SEARCH saw."""
+    query_share: float
+    """Share of SEARCH's gradient that goes on to the queries."""
     keep: bool
     """Whether a backward will follow."""
 
@@ -683,7 +685,7 @@ def backward(
     rows = np.empty((depth + 1, lanes), np.int64)
     before_state = dcell_input.shape[1] - controller
     worth, place, dplace = np.zeros((depth + 1, lanes), dtype), np.empty(lanes, dtype), np.empty((lanes, units), dtype)
-    share = dtype.type(options.place_share)
+    share, query_share, one = dtype.type(options.place_share), dtype.type(options.query_share), dtype.type(1)
     width = record.join_gates.shape[3]
     join_scale = _scales(lanes, width, 2 * size if options.gated else 0, width, dtype)
     write_scale = _scales(lanes, 2 * size, size, 2 * size, dtype)
@@ -791,7 +793,12 @@ def backward(
                 accumulate(record.old_nodes[t, level, first:last].T, dplace, w_grad.search_node[block])
                 add_column_sums(dplace, w_grad.search_node_bias[block])
         accumulate(hidden.T, dquery, w_grad.search_query[block])
-        accumulate(dquery, w_t.search_query, dstate)
+        if query_share != one:
+            for a in range(lanes):
+                for u in range(units):
+                    dquery[a, u] *= query_share
+        if query_share != zero:
+            accumulate(dquery, w_t.search_query, dstate)
         if options.given:
             for a in range(lanes):
                 for i in range(controller):

@@ -125,6 +125,12 @@ class HierarchicalAttentiveMemory(nn.Module):
         self.engine = engine
         self.noise = 1.0
         """Scale of the noise with which the straight-through modes sample branches."""
+        self.query_share = 1.0
+        """Share of the gradient of SEARCH that goes on to the query in the straight-through modes, in [0, 1].
+
+        What is read depends on the query, and the next query on what was read: straight-through sends the gradient
+        around this loop once for every access of an episode. Where its gain is above 1, the gradient grows from access to
+        access, and trainings break up. With 0, SEARCH learns where to go from the queries as they are."""
         self.cell_noise = 0.0
         """Standard deviation of the noise that :meth:`embed_cells` adds in training."""
         hidden = hidden_size or leaf_size
@@ -210,6 +216,8 @@ class HierarchicalAttentiveMemory(nn.Module):
             leaf = rows - tree.num_leaves
             return Access(path[:, depth], leaf, logits, path, siblings, logits.new_zeros(len(query), 0), tree)
         descent = descend(tree, query, self.search, attention, noise)
+        if attention in COUNTERFACTUAL_MODES and self.query_share != 1:
+            query = torch.lerp(query.detach(), query, self.query_share)
         path, siblings, tree = self._beside_path(tree, descent.leaf_rows)
         logits = self.search(path[:, :depth], query)
         read, leaf = path[:, depth], descent.leaf_rows - tree.num_leaves

@@ -90,6 +90,10 @@ class HAMModule(LightningModule):
             entropy, no more; with less, leaves on the left are preferred where nothing speaks against it.
         final_noise: Fraction of the noise with which the straight-through attentions sample branches that is left at
             the Trainer's last step; exponential decay.
+        query_share: Share of the gradient of SEARCH that goes on to the controller's state in the straight-through
+            attentions, in [0, 1]. What is read depends on the state, and the state on what was read: with all of it, the
+            gradient goes around this loop once an access, and where it grows on the way, a training breaks up. With 0,
+            the state does not learn to look for anything; where what is read says what to look for next, 0.1 to 0.3 do.
         hint_weight: Weight of the error in hint bits, in tasks that have any (see :class:`lightning_ham.tasks.Task`).
         until_error: Whether nothing after the first wrong timestep of an episode counts in training. Where outputs
             build on one another, this keeps the later ones from being learned first, by other means.
@@ -117,6 +121,7 @@ class HAMModule(LightningModule):
         final_entropy_bonus: float = 0.1,
         branch_prior: float = 0.5,
         final_noise: float = 1.0,
+        query_share: float = 1.0,
         until_error: bool = False,
         hint_weight: float = 1.0,
         cell_noise: float = 0.0,
@@ -145,8 +150,9 @@ class HAMModule(LightningModule):
         }.items():
             if value < 0:
                 raise ValueError(f"Expected argument `{name}` to be at least 0, but got {value}.")
-        if not 0 <= guided_fraction <= 1:
-            raise ValueError(f"Expected argument `guided_fraction` to be between 0 and 1, but got {guided_fraction}.")
+        for name, share in {"guided_fraction": guided_fraction, "query_share": query_share}.items():
+            if not 0 <= share <= 1:
+                raise ValueError(f"Expected argument `{name}` to be between 0 and 1, but got {share}.")
         for name, fraction in {
             "final_learning_rate": final_learning_rate,
             "final_entropy_bonus": final_entropy_bonus,
@@ -161,6 +167,7 @@ class HAMModule(LightningModule):
         for memory in self._memories:
             memory.engine = engine
             memory.cell_noise = cell_noise
+            memory.query_share = query_share
         self.save_hyperparameters(
             {  # plain values only: checkpoints are loaded with weights_only=True
                 "task": task,
@@ -174,6 +181,7 @@ class HAMModule(LightningModule):
                 "final_entropy_bonus": final_entropy_bonus,
                 "branch_prior": branch_prior,
                 "final_noise": final_noise,
+                "query_share": query_share,
                 "hint_weight": hint_weight,
                 "cell_noise": cell_noise,
                 "guided_fraction": guided_fraction,
