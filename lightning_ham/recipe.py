@@ -32,6 +32,7 @@ from lightning_ham.hub.push import check_name
 from lightning_ham.models import TaskModel
 from lightning_ham.progress import make_progress
 from lightning_ham.training import (
+    BreakUpGuard,
     HAMModule,
     LengthCurriculum,
     MovingAverage,
@@ -324,7 +325,7 @@ class RecipeCLI(LightningCLI):
         bar = arguments["enable_progress_bar"]
         progress = make_progress(sys.stdout.isatty() if bar is None else bar)
         arguments["enable_progress_bar"] = isinstance(progress, ProgressBar)
-        built = [self.config_init["curriculum"], self.config_init["stop"]]
+        built = [self.config_init["guard"], self.config_init["curriculum"], self.config_init["stop"]]
         average = MovingAverage(self.config_init["weight_average"])
         try:
             return Trainer(
@@ -364,6 +365,7 @@ class RecipeCLI(LightningCLI):
         parser.add_lightning_class_args(TaskDataModule, "data")
         parser.add_lightning_class_args(LengthCurriculum, "curriculum")
         parser.add_lightning_class_args(StopAtErrors, "stop")
+        parser.add_lightning_class_args(BreakUpGuard, "guard")
         parser.add_argument("--wandb", type=WandbOptions, default=WandbOptions())
         parser.add_argument("--evaluation", type=EvaluationOptions, default=EvaluationOptions())
         parser.add_argument("--hub", type=HubOptions, default=HubOptions())

@@ -129,8 +129,8 @@ class HierarchicalAttentiveMemory(nn.Module):
         """Share of the gradient of SEARCH that goes on to the query in the straight-through modes, in [0, 1].
 
         What is read depends on the query, and the next query on what was read: straight-through sends the gradient
-        around this loop once for every access of an episode. Where its gain is above 1, the gradient grows from access to
-        access, and trainings break up. With 0, SEARCH learns where to go from the queries as they are."""
+        around this loop once for every access of an episode. Where its gain is above 1, the gradient grows from access
+        to access, and trainings break up. With 0, SEARCH learns where to go from the queries as they are."""
         self.cell_noise = 0.0
         """Standard deviation of the noise that :meth:`embed_cells` adds in training."""
         hidden = hidden_size or leaf_size

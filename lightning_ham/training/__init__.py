@@ -2,10 +2,12 @@
 
 from lightning_ham.training.callbacks import EpisodeCounter, LengthCurriculum, MovingAverage, StopAtErrors
 from lightning_ham.training.datamodule import TaskDataModule
+from lightning_ham.training.guard import BreakUpGuard
 from lightning_ham.training.metrics import SequenceErrors
 from lightning_ham.training.module import HAMModule, ReinforceOptions
 
 __all__ = [
+    "BreakUpGuard",
     "EpisodeCounter",
     "HAMModule",
     "LengthCurriculum",

@@ -64,6 +64,10 @@ class LengthCurriculum(Callback):
             data.capacity = min(2 * data.capacity, data.final_capacity)
         self._capacity = data.capacity
 
+    def go_back(self, trainer: Trainer, capacity: int) -> None:
+        """Go on at a ``capacity`` that was reached before."""
+        _datamodule(trainer, self).capacity = self._capacity = capacity
+
     def state_dict(self) -> dict[str, Any]:
         """Return the capacity reached."""
         return {"capacity": self._capacity}
@@ -144,6 +148,12 @@ class MovingAverage(WeightAveraging):
             return torch.lerp(current, averaged, ((1 + updates) / (10 + updates)).clamp(max=decay).to(averaged.dtype))
 
         super().__init__(use_buffers=False, avg_fn=average)  # the buffers are constants
+
+    def restart(self, pl_module: LightningModule) -> None:
+        """Begin a new average with the weights of ``pl_module``."""
+        assert self._average_model is not None
+        self._average_model.module.load_state_dict(pl_module.state_dict())
+        self._average_model.n_averaged.zero_()
 
 
 class EpisodeCounter(Callback):
