@@ -89,7 +89,8 @@ class HierarchicalAttentiveMemory(nn.Module):
         join: ``gated`` (a choice between the children in every dimension, the default), ``choice`` (one for all
             dimensions) or ``mlp`` (the paper's).
         temperature: Of the relaxed branches of ``straight_through`` and ``straight_through_write``.
-        real_inputs: How many of the first numbers of a cell are reals in [0, 1] rather than bits.
+        real_inputs: How many of the first numbers of a cell are reals in [0, 1] rather than bits. Leaves hold them as
+            they are, JOIN compares them on a logarithmic scale and hands them up to the bit.
         engine: Which implementation runs whole episodes; it changes the speed, not the numbers.
     """
 
@@ -114,10 +115,10 @@ class HierarchicalAttentiveMemory(nn.Module):
         for name, size in sizes.items():
             if size is not None and size < 1:
                 raise ValueError(f"Expected argument `{name}` to be at least 1, but got {size}.")
-        if not 0 <= real_inputs <= input_size:
+        if not 0 <= real_inputs <= min(input_size, leaf_size - 1):
             raise ValueError(
-                f"Expected argument `real_inputs` to be between 0 and `input_size` ({input_size}), "
-                f"but got {real_inputs}."
+                f"Expected argument `real_inputs` to be between 0 and `input_size` ({input_size}), and below "
+                f"`leaf_size` ({leaf_size}), but got {real_inputs}."
             )
         if not temperature > 0:
             raise ValueError(f"Expected argument `temperature` to be positive, but got {temperature}.")
@@ -137,7 +138,7 @@ class HierarchicalAttentiveMemory(nn.Module):
         self.leaf_size = leaf_size
         self.temperature = temperature
         self.embed = Embed(input_size, leaf_size, hidden, real_inputs)
-        self.join = make_join(join, leaf_size, hidden)
+        self.join = make_join(join, leaf_size, hidden, real_inputs)
         self.search = Search(leaf_size, query_size, hidden)
         self.write_leaf = Write(leaf_size, query_size)
 

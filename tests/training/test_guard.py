@@ -1,4 +1,4 @@
-"""That one outlying update changes nothing, and that a training whose validation breaks up goes on from its best weights."""
+"""That an outlying update changes nothing, and that a training that breaks up goes on from its best weights."""
 
 import logging
 
