@@ -140,7 +140,7 @@ class HierarchicalAttentiveMemory(nn.Module):
         self.embed = Embed(input_size, leaf_size, hidden, real_inputs)
         self.join = make_join(join, leaf_size, hidden, real_inputs)
         self.search = Search(leaf_size, query_size, hidden)
-        self.write_leaf = Write(leaf_size, query_size)
+        self.write_leaf = Write(leaf_size, query_size, real_inputs)
 
     def init(self, inputs: Tensor, occupied: Tensor | None = None) -> Tree:
         """Fill the leaves with embedded inputs and join them bottom-up.

@@ -258,12 +258,17 @@ class Write(nn.Module):
     Args:
         leaf_size: Numbers per node (d in the paper).
         query_size: Numbers in the controller's state (l in the paper).
+        real_inputs: How many of a leaf's first numbers are reals. At first a write takes them close to 1, behind those
+            of all leaves that were not written, where those of a blank leaf start too.
     """
 
-    def __init__(self, leaf_size: int, query_size: int) -> None:
+    def __init__(self, leaf_size: int, query_size: int, real_inputs: int = 0) -> None:
         super().__init__()
         self.leaf = nn.Linear(leaf_size, 2 * leaf_size)
         self.query = nn.Linear(query_size, 2 * leaf_size, bias=False)
+        with torch.no_grad():
+            self.leaf.bias[:real_inputs] += 2.0
+            self.leaf.bias[leaf_size : leaf_size + real_inputs] += 2.0
 
     def forward(self, leaves: Tensor, query: Tensor) -> Tensor:
         """Return the new leaves, shaped as ``leaves``.
