@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from lightning_ham.hub.card import duration, percent
+from lightning_ham.hub.card import duration, percent, span
 from lightning_ham.hub.paper import paper_error
 from lightning_ham.reproduction.records import (
     BARS,
@@ -24,7 +24,6 @@ from lightning_ham.reproduction.records import (
     median_run,
     read_bundled,
     read_results,
-    span,
     trained_on,
     was_cut_off,
     wrong_counts,

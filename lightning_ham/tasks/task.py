@@ -10,6 +10,7 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from lightning_ham.tasks.episode import Episodes, capacity_for
+from lightning_ham.tasks.lengths import Lengths
 
 Instance = TypeVar("Instance")
 Answer = TypeVar("Answer")
@@ -142,7 +143,7 @@ class Task(ABC, Generic[Instance, Answer]):
     def sample(
         self,
         batch_size: int,
-        lengths: tuple[int, int],
+        lengths: tuple[int, int] | str,
         *,
         capacity: int | None = None,
         hard_fraction: float = 0.0,
@@ -152,18 +153,19 @@ class Task(ABC, Generic[Instance, Answer]):
 
         Args:
             batch_size: The number of episodes.
-            lengths: The shortest and the longest length, inclusive. Each episode's is uniform over the valid
-                lengths in this range; a range that begins below ``min_length`` is taken to begin there.
+            lengths: The shortest and the longest length, inclusive, as a pair or as ``"1-32"``. Each episode's is
+                uniform over the valid lengths in this range; a range that begins below ``min_length`` is taken to
+                begin there.
             capacity: The number of cells to pad to, a power of two; the smallest that fits the range where
                 None.
             hard_fraction: The probability that an episode is a hard case.
             generator: The source of all randomness, on the CPU; torch's own where None.
         """
-        low, high = lengths
+        low, high = Lengths.of(lengths)
         if batch_size < 1:
             raise ValueError(f"Expected a batch size of at least 1, but got {batch_size}")
         if not 1 <= low <= high:
-            raise ValueError(f"Expected lengths (low, high) with 1 <= low <= high, but got ({low}, {high})")
+            raise ValueError(f"Expected lengths LOW-HIGH with 1 <= LOW <= HIGH, but got {low}-{high}")
         if not 0 <= hard_fraction <= 1:
             raise ValueError(f"Expected a hard fraction from 0 to 1, but got {hard_fraction}")
         if hard_fraction > 0 and not self.has_hard_cases:
@@ -277,8 +279,8 @@ class Task(ABC, Generic[Instance, Answer]):
         if not len(valid):
             first, second = self.min_length, self.min_length + self.length_step
             raise ValueError(
-                f"Expected lengths (low, high) with a valid length of task '{self.name}' among them "
-                f"(min_length {first}, then {second} and so on), but got ({low}, {high})"
+                f"Expected lengths LOW-HIGH with a valid length of task '{self.name}' among them "
+                f"(min_length {first}, then {second} and so on), but got {low}-{high}"
             )
         return valid[torch.randint(len(valid), (batch_size,), generator=generator)]
 

@@ -415,7 +415,7 @@ class HAMModule(LightningModule):
                 str(index)
                 for index, _ in enumerate(trainer.num_test_batches if trainer.testing else trainer.num_val_batches)
             ]
-        names = [f"{low}-{high}" for low, high in data.validation_lengths]
+        names = [str(lengths) for lengths in data.validation_lengths]
         return names if trainer.testing else ["current", *names]
 
     def _log_all_errors(self, prefix: str) -> list[float]:
