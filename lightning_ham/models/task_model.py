@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypedDict, cast
 
 import torch
@@ -104,25 +104,27 @@ class TaskModel(nn.Module):
         rollout: Rollout = self.controller(episodes.inputs, episodes.occupied, timesteps, attention, generator, **guide)
         return rollout
 
-    def solve(self, instances: Sequence[Any], *, batch_size: int = 256) -> list[Any]:
+    def solve(self, instances: Iterable[Any], *, batch_size: int = 256) -> list[Any]:
         """Answer instances of the task, each in the smallest tree that holds it.
 
-        The forms of instances and answers are those of the task, for example ``[(key, value), ...]`` for ``sort``. An
-        answer is the model's own, right or wrong; it ends where the model says so, or with the timesteps of the right
-        answer.
+        The forms of instances and answers are those of the task, for example ``[(key, value), ...]`` for ``sort``;
+        arrays, tensors, ranges, generators and the like are taken like lists. An answer is the model's own, right or
+        wrong; it ends where the model says so, or with the timesteps of the right answer.
 
         Args:
-            instances: At least one instance, of any lengths.
+            instances: A list of instances, of any lengths.
             batch_size: How many are answered at a time.
 
         Raises:
             InstanceError: If an instance is not one of the task's; nothing is answered then.
+            ValueError: If the size of the batches is below 1.
         """
-        for instance in instances:
-            self.task.check(instance)
-        answers: list[Any] = [None] * len(instances)
-        for positions in self._batches(instances, batch_size):
-            inputs, outputs, _, lengths = self._run([instances[i] for i in positions])
+        if batch_size < 1:
+            raise ValueError(f"Expected argument `batch_size` to be at least 1, but got {batch_size}.")
+        accepted = self.task.accept_all(instances)
+        answers: list[Any] = [None] * len(accepted)
+        for positions in self._batches(accepted, batch_size):
+            inputs, outputs, _, lengths = self._run([accepted[i] for i in positions])
             for position, length, cells, bits in zip(positions, lengths, inputs, outputs, strict=True):
                 # Longer neighbours have given it more timesteps than its own.
                 answers[position] = self.task.decode(bits[: self.task.timesteps_for(length)], cells)
@@ -148,6 +150,9 @@ class TaskModel(nn.Module):
     def trace(self, instance: Any) -> Trace:
         """Answer one instance and tell, for every access, the leaf attended and the branch probabilities.
 
+        Args:
+            instance: In any form that :meth:`solve` takes.
+
         Raises:
             InstanceError: If the instance is not one of the task's.
             ValueError: If the controller has no memory.
@@ -157,8 +162,8 @@ class TaskModel(nn.Module):
                 f"Expected a model with a memory to trace, but got the controller {self.controller_name!r}, "
                 "which has none."
             )
-        self.task.check(instance)
-        inputs, outputs, rollout, (length,) = self._run([instance])
+        accepted = self.task.accept(instance)
+        inputs, outputs, rollout, (length,) = self._run([accepted])
         bits = outputs[0].long().tolist()
         per_output = rollout.leaves.shape[1] // len(bits)
         steps: list[TraceStep] = [

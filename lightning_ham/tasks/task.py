@@ -1,16 +1,18 @@
 """What a task is: a specification, a vectorised sampler, an oracle, and the code between values and bits."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar, Generic, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import ClassVar, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
+from lightning_ham.tasks.checks import InstanceError, mismatch
 from lightning_ham.tasks.episode import Episodes, capacity_for
 from lightning_ham.tasks.lengths import Lengths
+from lightning_ham.tasks.plain import plain
 
 Instance = TypeVar("Instance")
 Answer = TypeVar("Answer")
@@ -179,17 +181,68 @@ class Task(ABC, Generic[Instance, Answer]):
         cells, symbols = self.draw(drawn, hard, generator)
         return self._assemble(cells, symbols, drawn, capacity)
 
-    def encode(self, instances: Sequence[Instance], *, capacity: int | None = None) -> Episodes:
+    def accept(self, instance: object) -> Instance:
+        """Check an instance in any form, and return it as Python's own lists, tuples and numbers.
+
+        Arrays, tensors, tables, ranges, iterators and views are taken like the lists of their elements
+        (:func:`lightning_ham.tasks.plain.plain`).
+
+        Raises:
+            InstanceError: If it is none of this task's.
+        """
+        accepted = plain(instance)
+        try:
+            self.check(accepted)
+        except InstanceError as error:
+            if isinstance(accepted, list | tuple) and accepted and all(map(self._is_instance, accepted)):
+                raise mismatch(
+                    f"one instance of {self.name}", f"a list of {len(accepted)}; give one at a time"
+                ) from error
+            raise
+        return cast(Instance, accepted)
+
+    def accept_all(self, instances: object) -> list[Instance]:
+        """Check a list of instances, each in any form and in any form itself; see :meth:`accept`.
+
+        Raises:
+            InstanceError: If it is no list of instances, or one of them is none of this task's.
+        """
+        accepted = plain(instances)
+        if not isinstance(accepted, list | tuple):
+            got = "one alone" if self._is_instance(accepted) else type(accepted).__name__
+            raise mismatch(f"a list of instances of {self.name}", f"{got}; write [instance] for a single one")
+        for instance in accepted:
+            try:
+                self.check(instance)
+            except InstanceError as error:
+                if self._is_instance(accepted):
+                    got = "one alone; write [instance] for a single one"
+                    raise mismatch(f"a list of instances of {self.name}", got) from error
+                if isinstance(instance, int | float | str):  # what an instance is made of
+                    message = f"{error}; a list of instances is wanted, so write [instance] for a single one"
+                    raise InstanceError(message, error.place) from error
+                raise
+        return list(accepted)
+
+    def _is_instance(self, candidate: object) -> bool:
+        try:
+            self.check(candidate)
+        except InstanceError:
+            return False
+        return True
+
+    def encode(self, instances: Iterable[Instance], *, capacity: int | None = None) -> Episodes:
         """Check instances, have the oracle answer them, and make a batch of episodes of them.
 
         Args:
-            instances: At least one instance.
+            instances: At least one instance, in any form that :meth:`accept` takes.
             capacity: The number of cells to pad to, a power of two; the smallest that fits all instances
                 where None.
         """
-        cells, lengths = self._cells(instances)
+        accepted = self.accept_all(instances)
+        cells, lengths = self._cells(accepted)
         symbols = []
-        for instance, row, length in zip(instances, cells, lengths.tolist(), strict=True):
+        for instance, row, length in zip(accepted, cells, lengths.tolist(), strict=True):
             counts = self.symbols_that_count(row, self.num_symbols(length))
             answer = self.answer_to_symbols(self.oracle(instance), length)
             symbols.append(answer.new_zeros(len(counts), answer.shape[1]))
@@ -198,22 +251,20 @@ class Task(ABC, Generic[Instance, Answer]):
         return self._assemble(cells, pad_sequence(symbols, batch_first=True), lengths, capacity)
 
     def encode_inputs(
-        self, instances: Sequence[Instance], *, capacity: int | None = None
+        self, instances: Iterable[Instance], *, capacity: int | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Check instances and encode them without answering them.
+        """Check instances and encode them without answering them; arguments are those of :meth:`encode`.
 
         Returns:
             ``inputs``, ``occupied`` and ``lengths``, as those of `Episodes`.
         """
-        cells, lengths = self._cells(instances)
+        cells, lengths = self._cells(self.accept_all(instances))
         return *_padded(cells, lengths, _checked_capacity(capacity, int(lengths.max()))), lengths
 
     def _cells(self, instances: Sequence[Instance]) -> tuple[Tensor, Tensor]:
-        """Check instances; return their cells, [batch, longest length, input_size], and their lengths, [batch]."""
+        """Return the cells of instances, [batch, longest length, input_size], and their lengths, [batch]."""
         if not instances:
             raise ValueError("Expected at least one instance, but got none")
-        for instance in instances:
-            self.check(instance)
         cells = [self.instance_to_cells(instance) for instance in instances]
         return pad_sequence(cells, batch_first=True), torch.tensor([len(rows) for rows in cells])
 

@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_args
 
 import torch
@@ -228,7 +228,7 @@ class HAMModule(LightningModule):
         rollout: Rollout = self.model(episodes)
         return rollout.outputs
 
-    def solve(self, instances: list[Any]) -> list[Any]:
+    def solve(self, instances: Iterable[Any]) -> list[Any]:
         """Answer instances of the task; see :meth:`lightning_ham.models.TaskModel.solve`."""
         return self.model.solve(instances)
 

@@ -5,6 +5,7 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -83,6 +84,27 @@ def test_an_answer_ends_where_the_model_says_so_or_with_its_own_timesteps():
 
 def test_no_instances_no_answers():
     assert make_model("sort").solve([]) == []
+
+
+def test_arrays_tensors_and_generators_are_instances_and_lists_of_them():
+    model = make_model("reverse", ends=False)
+    (answer,), trace = model.solve([[7, 1000, 42]]), model.trace([7, 1000, 42])
+    for form in (np.array([7, 1000, 42]), torch.tensor([7, 1000, 42]), range(7, 10), (n for n in (7, 1000, 42))):
+        expected = model.solve([[7, 8, 9]])[0] if isinstance(form, range) else answer
+        assert model.solve([form]) == [expected]
+    for instances in (np.array([[7, 1000, 42]] * 2), torch.tensor([[7, 1000, 42]] * 2), ([7, 1000, 42] for _ in "ab")):
+        assert model.solve(instances) == [answer] * 2
+    assert model.trace(torch.tensor([7, 1000, 42])) == model.trace(map(int, [7, 1000, 42])) == trace
+
+
+def test_an_instance_alone_a_list_for_a_trace_and_empty_batches_are_refused():
+    model = make_model("reverse")
+    with pytest.raises(InstanceError, match="Expected a list of instances of reverse, but got one alone"):
+        model.solve([7, 1000, 42])
+    with pytest.raises(InstanceError, match="Expected one instance of reverse, but got a list of 1"):
+        model.trace([[7, 1000, 42]])
+    with pytest.raises(ValueError, match="Expected argument `batch_size` to be at least 1, but got 0"):
+        model.solve([[7]], batch_size=0)
 
 
 def test_answers_are_those_of_a_rollout_in_the_smallest_tree():
