@@ -28,9 +28,12 @@ def mismatch(expected: str, got: object, place: str = "") -> InstanceError:
 
 def _shown(got: object) -> str:
     """What was got, in a few words, however large it is."""
-    if isinstance(got, int) and got.bit_length() > 2000:  # Python limits the digits that it writes
+    if isinstance(got, int) and got.bit_length() > 2000:  # to write it takes long, or is refused by Python
         return f"an integer of {got.bit_length():,} bits"
-    text = str(got)
+    try:
+        text = str(got)
+    except ValueError:  # it holds such an integer
+        return f"a {type(got).__name__}"
     return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}..."
 
 
