@@ -86,7 +86,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
     except (ImportError, OSError, ValueError) as error:
         parser.error(str(error))
-    sys.stdout.write((json.dumps(evaluation, indent=2) if arguments.json else table(evaluation)) + "\n")
+    sizes = model.task.sizes_in_words(arguments.lengths)
+    lines = [json.dumps(evaluation, indent=2)] if arguments.json else [table(evaluation), *([sizes] if sizes else [])]
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
     return 0
 
 

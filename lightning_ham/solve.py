@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_ham.command_line import CommandParser, run
+from lightning_ham.command_line import CommandParser, on_one_line, run
 from lightning_ham.hub import from_pretrained
 from lightning_ham.instance_files import (
     Format,
@@ -21,6 +21,7 @@ from lightning_ham.instance_files import (
     read_jsonl,
     read_source,
 )
+from lightning_ham.models import AnswerWarning
 
 _FORMS = """\
 CSV, with or without the header; the answers come without one:
@@ -41,7 +42,8 @@ JSON lines (.jsonl): an instance a line -> its answer, a line each:
   stack     [["push", 7], ["push", 30], ["pop"]], and queue; priority_queue [["push", 9, 4], ["pop"]]
 
 All input is checked before anything is answered or written. Status 2: FILE:LINE and what is wrong on one line
-of standard error, and no output.
+of standard error, and no output. An answer is the model's own. A warning on standard error tells of input that is
+longer than what the model was evaluated on, or found right on, and of input unlike all samples.
 """
 
 
@@ -84,9 +86,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in outputs:
             if not Path(name).parent.is_dir() or Path(name).is_dir():
                 raise ValueError(f"Expected a file in a folder that is there, but got {name}")
-        answers = format_answers(model.solve([read.instance for read in instances]), form)
+        with on_one_line(AnswerWarning):
+            answers = format_answers(model.solve([read.instance for read in instances]), form)
+            traces = [model.trace(read.instance) for read in instances] if arguments.trace is not None else []
         if arguments.trace is not None:
-            _write(arguments.trace, "".join(f"{json.dumps(model.trace(read.instance))}\n" for read in instances))
+            _write(arguments.trace, "".join(f"{json.dumps(trace)}\n" for trace in traces))
         if arguments.output is not None:
             _write(arguments.output, answers)
     except BrokenPipeError:

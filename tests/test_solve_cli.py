@@ -15,6 +15,7 @@ import torch
 from lightning_ham import solve
 from lightning_ham.controllers import Rollout
 from lightning_ham.hub import HAMModel
+from lightning_ham.tasks import Lengths
 
 TINY = {"controller_size": 6, "leaf_size": 4}
 
@@ -187,6 +188,42 @@ def test_place_that_cannot_be_written_is_told(run, option, place):
     status, out, err = run("sort", f"a.csv {option} {place}", {"a.csv": "1,2\n"})
     assert (status, out) == (2, "")
     assert err == f"error: Expected a file in a folder that is there, but got {place}\n"
+
+
+# What nothing good is known of.
+
+
+def test_what_is_longer_than_was_measured_is_told_once_on_standard_error(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(Oracle, "measured", {Lengths(1, 32): 0.0, Lengths(33, 128): 0.0})
+    long = f"{2**64},1\n"
+    warning = (
+        "warning: Got up to 65 bits, but the model was evaluated on up to 63 bits only: nothing is known of its errors "
+        "beyond.\n"
+    )
+    assert run("add", "a.csv", {"a.csv": "1,2\n"}) == (0, "3\n", "")
+    assert run("add", "a.csv", {"a.csv": f"1,2\n{long}{long}"}) == (0, f"3\n{2**64 + 1}\n{2**64 + 1}\n", warning)
+    assert run("add", "a.csv --trace t.jsonl --output o.csv", {"a.csv": long * 2}) == (0, "", warning)
+    assert (tmp_path / "o.csv").read_text() == f"{2**64 + 1}\n" * 2
+
+
+def test_priorities_closer_than_any_sample_are_told(run):
+    close = {"a.csv": "0.5,1\n", "b.csv": "0.5000001,2\n"}
+    status, out, err = run("merge", "a.csv b.csv", close)
+    assert (status, out) == (0, "1\n2\n")
+    assert err.startswith(
+        "warning: Got an instance unlike all that the model was trained and evaluated on: two priorities"
+    )
+    assert err.count("\n") == 1
+
+
+def test_as_a_process_it_is_one_line_also_where_warnings_are_errors():
+    command = [sys.executable, "-W", "error::UserWarning", "-m", "lightning_ham.solve", "ham-add"]
+    done = subprocess.run(command, input=f"{2**600},1\n3,6\n", capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[1] == "9"
+    assert done.stderr == (
+        "warning: Got up to 601 bits, but the model was evaluated on up to 511 bits only: nothing is known of its "
+        "errors beyond.\n"
+    )
 
 
 # Wrong input.

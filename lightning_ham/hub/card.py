@@ -114,6 +114,7 @@ def render_card(
         is_folder=is_folder,
         summary=documentation.partition("\n")[0],
         documentation=documentation,
+        sizes=model.task.sizes_in_words(map(span, evaluation["results"])) if evaluation else "",
         instance=instance,
         answer=model.solve([instance])[0],
         evaluation=evaluation,

@@ -52,6 +52,8 @@ class Task(ABC, Generic[Instance, Answer]):
     """Whether an instance may begin at any cell; not where the cells are carried out one after the other."""
     has_hard_cases: ClassVar[bool] = False
     """Whether `draw` can make instances that are harder than uniform ones."""
+    unit: ClassVar[str] = "cells"
+    """What people count the size of an instance in, a plural (`size`)."""
 
     @abstractmethod
     def check(self, instance: object) -> None:
@@ -137,6 +139,31 @@ class Task(ABC, Generic[Instance, Answer]):
     def instance_length(self, instance: Instance) -> int:
         """The number of cells that a valid instance occupies."""
         return len(self.instance_to_cells(instance))
+
+    def size(self, length: int) -> int:
+        """The size of the largest instance of at most this length, in ``unit``; by default one for each cell."""
+        return length
+
+    def size_in_words(self, length: int) -> str:
+        """The same in words, such as ``63 bits``."""
+        size = self.size(length)
+        return f"{size:,} {self.unit.removesuffix('s') if size == 1 else self.unit}"
+
+    def sizes_in_words(self, ranges: Iterable[tuple[int, int] | str]) -> str:
+        """What ranges of lengths are in ``unit``, as a sentence; empty where that is what a length counts."""
+        spans = [Lengths.of(lengths) for lengths in ranges]
+        if all(self.size(span.high) == span.high for span in spans):
+            return ""
+        sizes = ", ".join(f"{self.size_in_words(span.high)} at {span}" for span in spans)
+        return f"Lengths are numbers of cells: up to {sizes}."
+
+    def outside_samples(self, instance: Instance) -> str | None:
+        """In which respect a valid instance is unlike all that `draw` makes, other than its length; None if in none.
+
+        Nothing that was measured on samples holds for it. The words are a clause, such as ``two priorities are 1e-06
+        apart, and samples 1e-05 at least``.
+        """
+        return None
 
     def timesteps_for(self, length: int) -> int:
         """The number of timesteps in the episode of an instance of this length, its end included."""
