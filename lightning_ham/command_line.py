@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import NoReturn, TextIO
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -49,6 +51,32 @@ def positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"Expected a whole number of at least 1, but got {text!r}")
     return int(text)
+
+
+@contextlib.contextmanager
+def on_one_line(kind: type[Warning]) -> Iterator[None]:
+    """Print warnings of a kind as a line each on standard error, and each text once, however they are filtered."""
+    printed = set()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", kind)
+        show = warnings.showwarning
+
+        def print_once(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if not issubclass(category, kind):
+                show(message, category, filename, lineno, file, line)
+            elif str(message) not in printed:
+                printed.add(str(message))
+                sys.stderr.write(f"warning: {' '.join(str(message).split())}\n")
+
+        warnings.showwarning = print_once
+        yield
 
 
 def run(main: Callable[[], int]) -> NoReturn:

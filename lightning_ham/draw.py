@@ -91,7 +91,7 @@ def attention_svg(model: TaskModel, instance: Any, steps: Sequence[int] | None =
         ValueError: If it is too long to draw, a step is not one of the trace's, or the model has no memory.
     """
     task = model.task
-    task.check(instance)
+    instance = task.accept(instance)
     length = task.instance_length(instance)
     if length > MAX_LEAVES:
         raise ValueError(f"Expected an instance of at most {MAX_LEAVES} cells to draw, but got {length}.")

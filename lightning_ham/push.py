@@ -20,6 +20,7 @@ from lightning_ham.hub.pretrained import HAMModel, locate
 from lightning_ham.hub.push import check_name, check_token, push_folder
 from lightning_ham.recipe import EvaluationOptions
 from lightning_ham.run_folder import EVALUATION, RECIPE, TRAINING
+from lightning_ham.tasks import Lengths
 from lightning_ham.training.evaluation import Evaluation, evaluate
 
 _LOG = logging.getLogger("lightning_ham")
@@ -117,7 +118,7 @@ def _evaluation(model: HAMModel, run: Path | None) -> Evaluation:
     if found.get("weights_sha256") == weights:
         return cast(Evaluation, found)
     options = _options(run) if run else EvaluationOptions()
-    _LOG.info("Evaluating the model first, on lengths %s", ", ".join(f"{low}-{high}" for low, high in options.lengths))
+    _LOG.info("Evaluating the model first, on lengths %s", ", ".join(map(str, options.lengths)))
     evaluation = evaluate(model, options.lengths, options.episodes, options.seed)
     evaluation["weights_sha256"] = weights
     if run:  # so that to push again changes nothing
@@ -132,7 +133,7 @@ def _options(run: Path) -> EvaluationOptions:
     options = found.get("evaluation") if isinstance(found, dict) else None
     if not options:
         return EvaluationOptions()
-    return EvaluationOptions([(low, high) for low, high in options["lengths"]], options["episodes"], options["seed"])
+    return EvaluationOptions([Lengths.of(span) for span in options["lengths"]], options["episodes"], options["seed"])
 
 
 def _training(run: Path) -> TrainingInfo | None:

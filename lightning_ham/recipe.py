@@ -31,6 +31,8 @@ from lightning_ham.hub.config import make_config
 from lightning_ham.hub.push import check_name
 from lightning_ham.models import TaskModel
 from lightning_ham.progress import make_progress
+from lightning_ham.recipe_values import RECIPE_VALUES
+from lightning_ham.tasks import Lengths
 from lightning_ham.training import (
     BreakUpGuard,
     HAMModule,
@@ -63,7 +65,7 @@ class WandbOptions:
 class EvaluationOptions:
     """The evaluation after training (the paper's protocol)."""
 
-    lengths: list[tuple[int, int]] = dataclasses.field(default_factory=lambda: [(1, 32), (33, 128)])
+    lengths: list[Lengths] = dataclasses.field(default_factory=lambda: [Lengths(1, 32), Lengths(33, 128)])
     """Ranges of lengths, each in the smallest tree that holds its longest."""
     episodes: int | list[int] = 2500
     """Fresh episodes for each range; a list has a number for each of them."""
@@ -191,6 +193,9 @@ class RecipeParser(LightningArgumentParser):
         if unknown:
             return self._unknown(unknown[1])
         key = re.search(r'Parser key "([\w.]+)"', message)
+        unfit = re.search(r"Not of type \w+: (.*)", message)
+        if key and unfit:  # what our own type says of a value
+            return f"Key {key[1]!r}: {unfit[1]}."
         value = re.search(r"(?:Got value: |Given value: |Unable to load config )(.*)$", message, re.MULTILINE)
         if key and value:
             missing = re.search(r"Problem with given class_path '.*':\s*(.*)", message)
@@ -262,6 +267,7 @@ class RecipeCLI(LightningCLI):
             parser_kwargs={
                 "prog": "python -m lightning_ham.fit",
                 "allow_abbrev": False,
+                "parser_mode": RECIPE_VALUES,
                 "usage": "python -m lightning_ham.fit RECIPE [--dotted.override value ...]",
                 "description": "Train a model from a recipe; every key of it is an option, e.g. --data.batch_size 64.",
             },

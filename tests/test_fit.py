@@ -535,7 +535,17 @@ WRONG = [
     (
         {},
         ["--evaluation.lengths", "[[4, 2]]"],
-        "Key 'evaluation.lengths': Expected lengths (low, high) with 1 <= low <= high, but got (4, 2)",
+        "Key 'evaluation.lengths': Expected lengths LOW-HIGH with 1 <= LOW <= HIGH, but got 4-2",
+    ),
+    (
+        {},
+        ["--evaluation.lengths", "[4]"],
+        "Key 'evaluation.lengths': Expected lengths LOW-HIGH, such as 1-32, but got 4.",
+    ),
+    (
+        {},
+        ["--data.validation_lengths", "[2-8, to 16]"],
+        "Argument `validation_lengths`: Expected lengths LOW-HIGH, such as 1-32, but got 'to 16'",
     ),
     (
         {},

@@ -36,7 +36,7 @@ FLOORS = {
     "hub": _floor(
         "registry memory controllers tasks models training", "torch huggingface_hub httpx2 safetensors jinja2 yaml"
     ),
-    "reproduction": _floor("models training hub recipe run_folder learning_curve", "torch yaml"),
+    "reproduction": _floor("tasks models training hub recipe run_folder learning_curve", "torch yaml"),
 }
 # The modules beside the floors' packages: a command each, and what the commands share.
 TOP = _floor(

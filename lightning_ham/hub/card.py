@@ -14,6 +14,7 @@ from jinja2 import Environment, StrictUndefined
 
 from lightning_ham.hub.paper import paper_error
 from lightning_ham.models import TaskModel
+from lightning_ham.tasks import Lengths
 
 if TYPE_CHECKING:  # the floor of training brings Lightning, which a card has no use for
     from lightning_ham.training.evaluation import Evaluation, LengthResult
@@ -113,6 +114,7 @@ def render_card(
         is_folder=is_folder,
         summary=documentation.partition("\n")[0],
         documentation=documentation,
+        sizes=model.task.sizes_in_words(map(span, evaluation["results"])) if evaluation else "",
         instance=instance,
         answer=model.solve([instance])[0],
         evaluation=evaluation,
@@ -166,7 +168,7 @@ def _name(model: TaskModel) -> str:
 
 def _beside(model: TaskModel, evaluation: Evaluation, comparisons: Sequence[Comparison]) -> list[list[str]]:
     """Return a table's header and rows: the model's errors, those of others, the paper's; empty if there are none."""
-    results = {_span(result): result for result in evaluation["results"]}
+    results = {span(result): result for result in evaluation["results"]}
 
     def row(title: str, parameters: int | None, errors: Mapping[str, str]) -> list[str]:
         return [title, f"{parameters:,}" if parameters else "", *(errors.get(lengths, "") for lengths in results)]
@@ -195,15 +197,16 @@ def _mistakes(result: LengthResult) -> str:
     counts = "; ".join(f"{kind}: {count:,}" for kind, count in kinds.items() if count)
     shortest = mistakes["examples"][0]
     return (
-        f"At lengths {_span(result)}, {result['wrong_sequences']:,} of {result['episodes']:,} sequences are wrong "
+        f"At lengths {span(result)}, {result['wrong_sequences']:,} of {result['episodes']:,} sequences are wrong "
         f"({counts}). The shortest of them, of length {shortest['length']}, first goes wrong at "
         f"timestep {shortest['timestep']}, with {shortest['got']} instead of "
         f"{shortest['expected']}; {shortest['wrong_symbols']} of its {shortest['symbols']} outputs are wrong."
     )
 
 
-def _span(result: LengthResult) -> str:
-    return "-".join(map(str, result["lengths"]))
+def span(result: LengthResult) -> str:
+    """Return the lengths of a result as they are written, such as ``1-32``."""
+    return str(Lengths.of(result["lengths"]))
 
 
 def _metadata(model: TaskModel, evaluation: Evaluation | None, training: TrainingInfo | None) -> ModelCardData:
@@ -230,7 +233,7 @@ def _metrics(
     model: TaskModel, evaluation: Evaluation, result: LengthResult, wandb_url: str | None
 ) -> Iterator[EvalResult]:
     """Yield the errors on one range of lengths, shares in [0, 1], in the form of the Hub's model index."""
-    span = _span(result)
+    lengths = span(result)
     low, high = result["interval"]
     errors = {
         "sequence_error": (
@@ -245,8 +248,8 @@ def _metrics(
             task_type="other",
             task_name=model.task_name,
             dataset_type=f"lightning_ham/{model.task_name}",
-            dataset_name=f"{model.task_name}, lengths {span}",
-            dataset_config=span,  # the Hub takes results of one dataset and config for one
+            dataset_name=f"{model.task_name}, lengths {lengths}",
+            dataset_config=lengths,  # the Hub takes results of one dataset and config for one
             dataset_args={
                 "lengths": result["lengths"],
                 "capacity": result["capacity"],

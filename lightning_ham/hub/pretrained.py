@@ -34,7 +34,7 @@ from torch import Tensor
 from lightning_ham.hub.config import ModelConfig, make_config, read_config
 from lightning_ham.hub.files import CARD, CONFIG, FILES, PICTURES, WEIGHTS
 from lightning_ham.models import TaskModel
-from lightning_ham.tasks import task_names
+from lightning_ham.tasks import Lengths, task_names
 
 if TYPE_CHECKING:  # neither is needed to load a model
     from lightning_ham.hub.card import TrainingInfo
@@ -67,6 +67,19 @@ class HAMModel(TaskModel):
         controller: Name of the controller.
         controller_options: The controller's keyword arguments; those not given keep their defaults.
     """
+
+    card: Path | None = None
+    """The card in the folder that it was loaded from, which may not be there."""
+    _measured: Mapping[Lengths, float] | None = None
+
+    @property
+    def measured(self) -> Mapping[Lengths, float]:
+        """Share of wrong sequences, in [0, 1], by range of lengths, as the card that it was loaded with says."""
+        if self._measured is None:
+            from lightning_ham.hub.measured import read_measured
+
+            self._measured = read_measured(self.card) if self.card else {}
+        return self._measured
 
     def save(
         self,
@@ -234,7 +247,9 @@ class HAMModel(TaskModel):
             raise ValueError(
                 f"{weights}: Expected a whole safetensors file, but got: {error}; fetch or save it again."
             ) from error
-        return cls._restore(config, tensors, folder / CONFIG, weights)
+        model = cls._restore(config, tensors, folder / CONFIG, weights)
+        model.card = folder / CARD
+        return model
 
     @classmethod
     def from_checkpoint(cls, path: str | os.PathLike[str]) -> Self:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, SupportsIndex
 
 import torch
 from torch import Tensor, nn
 
 from lightning_ham.memory import fused
+from lightning_ham.memory.arguments import ArgumentError, expect_kind, expect_tensor
 from lightning_ham.memory.attention import (
     COUNTERFACTUAL_MODES,
     PLACE_SHARE,
@@ -135,6 +136,8 @@ class HierarchicalAttentiveMemory(nn.Module):
         self.cell_noise = 0.0
         """Standard deviation of the noise that :meth:`embed_cells` adds in training."""
         hidden = hidden_size or leaf_size
+        self.input_size = input_size
+        self.query_size = query_size
         self.leaf_size = leaf_size
         self.temperature = temperature
         self.embed = Embed(input_size, leaf_size, hidden, real_inputs)
@@ -148,9 +151,12 @@ class HierarchicalAttentiveMemory(nn.Module):
         Args:
             inputs: One input per leaf, ``[batch, num_leaves, input_size]``; ``num_leaves`` is a power of two.
             occupied: Which leaves hold an input, ``[batch, num_leaves]``; the others become blank. All, if not given.
+
+        Raises:
+            ValueError: If the inputs are not so many and so wide.
         """
-        if occupied is None:
-            occupied = torch.ones(inputs.shape[:2], dtype=torch.bool, device=inputs.device)
+        occupied = self._check_cells(inputs, occupied, "num_leaves")
+        check_num_leaves(inputs.shape[1])
         return build(self.embed(inputs, occupied), self.join)
 
     def embed_cells(self, inputs: Tensor, occupied: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -166,7 +172,11 @@ class HierarchicalAttentiveMemory(nn.Module):
 
         Returns:
             ``[batch, cells, leaf_size]``.
+
+        Raises:
+            ValueError: If the cells are not so wide.
         """
+        self._check_cells(inputs, occupied, "cells")
         leaves: Tensor = self.embed(inputs, occupied)
         if not (self.training and self.cell_noise > 0):
             return leaves
@@ -177,7 +187,15 @@ class HierarchicalAttentiveMemory(nn.Module):
         """Return trees whose leaves are all blank; ``num_leaves`` is a power of two.
 
         In such a tree all nodes of a level are equal, so this takes log n JOINs.
+
+        Raises:
+            ValueError: If there is no such tree.
         """
+        for name, number in {"batch": batch, "num_leaves": num_leaves}.items():
+            if isinstance(number, bool) or not isinstance(number, SupportsIndex):
+                raise ArgumentError(f"Expected argument `{name}` to be a whole number, but got {number!r}.")
+        if batch < 0:
+            raise ArgumentError(f"Expected argument `batch` to be at least 0, but got {batch}.")
         check_num_leaves(num_leaves)
         levels = [self.embed.blank]
         while 1 << len(levels) <= num_leaves:
@@ -203,8 +221,20 @@ class HierarchicalAttentiveMemory(nn.Module):
             generator: Source of the samples; torch's global one if not given.
             guide: Index of the leaf to descend to, ``[batch]``, whatever SEARCH and ``attention`` say. What carries a
                 gradient to SEARCH is the log-probability of the branches, as in ``reinforce``.
+
+        Raises:
+            TypeError: If ``tree`` is no tree.
+            ValueError: If the tree is another memory's, or the query or the guide do not fit.
         """
         check_mode(attention)
+        self._check_access(tree, query, "query", self.query_size)
+        if guide is not None:
+            expect_tensor("guide", guide, (len(query),), torch.int64)
+            if guide.device.type == "cpu" and len(guide):  # elsewhere, to look would take long
+                low, high = map(int, guide.aminmax())
+                if low < 0 or high >= tree.num_leaves:
+                    last = tree.num_leaves - 1
+                    raise ArgumentError(f"Expected argument `guide` from 0 to {last}, but got {low} to {high}.")
         depth = tree.depth
         if guide is not None:
             attention, noise = "reinforce", forcing_noise(guide, depth, query)
@@ -256,8 +286,14 @@ class HierarchicalAttentiveMemory(nn.Module):
             access: What :meth:`attend` returned; the tree that it read from is the one that is changed.
             query: The controller's state after it has seen the read value, ``[batch, query_size]``.
             in_place: Overwrite that tree instead of copying it: O(log n), only where no gradient is needed.
+
+        Raises:
+            TypeError: If ``access`` is none.
+            ValueError: If the query does not fit.
         """
+        expect_kind("access", access, Access, "attend")
         tree = access.tree
+        self._check_access(tree, query, "query", self.query_size)
         if access.others is not None:
             rows = torch.cat((access.leaf.unsqueeze(1) + tree.num_leaves, access.others), dim=1)
             leaves, tree = gather_rows(tree, rows)
@@ -278,11 +314,35 @@ class HierarchicalAttentiveMemory(nn.Module):
             access: What :meth:`attend` returned; the tree that it read from is the one that is changed.
             leaf: The new leaf, ``[batch, leaf_size]``.
             in_place: Overwrite that tree instead of copying it: O(log n), only where no gradient is needed.
+
+        Raises:
+            TypeError: If ``access`` is none.
+            ValueError: If the leaf does not fit.
         """
+        expect_kind("access", access, Access, "attend")
         tree = access.tree
+        self._check_access(tree, leaf, "leaf", self.leaf_size)
         rows = path_rows(access.leaf + tree.num_leaves, tree.depth)
         path = rejoin_path(rows, leaf, access.siblings, self.join)
         return replace_rows(tree, rows, path, in_place=in_place)
+
+    def _check_cells(self, inputs: Tensor, occupied: Tensor | None, cells: str) -> Tensor:
+        """Check cells and which of them are occupied; return the latter, all if that was not said."""
+        expect_tensor("inputs", inputs, ("batch", cells, self.input_size), self.embed.blank.dtype)
+        if occupied is None:
+            return torch.ones(inputs.shape[:2], dtype=torch.bool, device=inputs.device)
+        expect_tensor("occupied", occupied, tuple(inputs.shape[:2]), torch.bool)
+        return occupied
+
+    def _check_access(self, tree: Tree, vectors: Tensor, name: str, size: int) -> None:
+        """Check a tree, and vectors for at most as many episodes as it has."""
+        expect_kind("tree", tree, Tree, "init")
+        nodes, dtype = tree.nodes, self.embed.blank.dtype
+        expect_tensor("tree.nodes", nodes, ("batch", "2 * num_leaves", self.leaf_size), dtype)
+        check_num_leaves(tree.num_leaves)
+        expect_tensor(name, vectors, ("batch", size), dtype)
+        if len(vectors) > len(nodes):
+            expect_tensor(name, vectors, (len(nodes), size), dtype)
 
     def _use_fused(self, tree: Tree, query: Tensor) -> bool:
         """Whether compiled loops make a single access to ``tree``."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import SupportsIndex
+
 import torch
 from torch import Tensor
 
 from lightning_ham.controllers.raw_ham import RawHAM
 from lightning_ham.memory import Access, Tree
-from lightning_ham.tasks import capacity_for
+from lightning_ham.tasks import InstanceError, capacity_for
+from lightning_ham.tasks.plain import plain
 from lightning_ham.tasks.structures import Operation, Structure
 
 
@@ -28,10 +31,14 @@ class OpenStructure:
         capacity: Most elements at a time.
 
     Raises:
-        ValueError: If the capacity is below 1.
+        TypeError: If the capacity is no whole number.
+        ValueError: If it is below 1.
     """
 
     def __init__(self, task: Structure, controller: RawHAM, capacity: int) -> None:
+        capacity = plain(capacity)
+        if type(capacity) is not int:
+            raise TypeError(f"Expected a capacity that is a whole number, but got {capacity!r}.")
         if capacity < 1:
             raise ValueError(f"Expected a capacity of at least 1, but got {capacity}.")
         self.capacity = capacity
@@ -44,14 +51,17 @@ class OpenStructure:
         """Return the number of elements."""
         return self._size
 
-    def push(self, *operands: int) -> None:
+    def push(self, *operands: SupportsIndex) -> None:
         """Put an element in: ``push(value)``, or ``push(priority, value)`` for a priority queue.
 
         Raises:
             OverflowError: If there are as many elements as the capacity.
             InstanceError: If the operands are not those of the structure.
         """
-        operation: Operation = ("push", *operands)  # type: ignore[assignment]
+        names = self._task.operands
+        if len(operands) != len(names):
+            raise InstanceError(f"Expected push({', '.join(names)}), but got {len(operands)} arguments")
+        operation: Operation = ("push", *plain(operands))
         self._task.check_operation(operation)
         if self._size == self.capacity:
             raise OverflowError(

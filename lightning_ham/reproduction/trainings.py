@@ -47,7 +47,7 @@ def command(job: Job, settings: Settings) -> list[str]:
     arguments += [
         f"--run_dir={job.run_dir}",
         f"--threads={settings.threads}",
-        f"--evaluation.lengths={[list(lengths) for lengths in RANGES]}",
+        f"--evaluation.lengths=[{', '.join(map(str, RANGES))}]",
         f"--evaluation.episodes={[settings.episodes, settings.episodes, long]}",
     ]
     if settings.budget is not None:

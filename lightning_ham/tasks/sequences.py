@@ -4,6 +4,7 @@ import heapq
 import math
 from bisect import bisect_left
 from operator import itemgetter
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -36,6 +37,7 @@ class Reverse(Task[list[int], list[int]]):
     """
 
     name = "reverse"
+    unit = "numbers"
     input_size = PAIR_BITS
     output_size = PAIR_BITS + 1
     num_guided = 1
@@ -88,6 +90,7 @@ class Search(Task[SearchInstance, int]):
     """
 
     name = "search"
+    unit = "pairs"
     input_size = PAIR_BITS
     output_size = VALUE_BITS + KEY_BITS
     min_length = 2
@@ -111,6 +114,9 @@ class Search(Task[SearchInstance, int]):
     def oracle(self, instance: SearchInstance) -> int:
         pairs, query = instance
         return pairs[bisect_left(pairs, query, key=itemgetter(0))][1]
+
+    def size(self, length: int) -> int:
+        return max(length - 1, 0)
 
     def num_symbols(self, length: int) -> int:
         return 1
@@ -168,6 +174,7 @@ class Merge(Task[MergeInstance, list[int]]):
     """
 
     name = "merge"
+    unit = "pairs"
     input_size = 1 + VALUE_BITS + 1
     output_size = VALUE_BITS + 1
     num_guided = 1
@@ -175,6 +182,8 @@ class Merge(Task[MergeInstance, list[int]]):
 
     num_priorities = 300
     widest_window = 3
+    least_distance: ClassVar[float] = 1e-5
+    """Between any two sampled priorities, but for rounding."""
 
     def check(self, instance: object) -> None:
         places: dict[float, str] = {}
@@ -196,6 +205,14 @@ class Merge(Task[MergeInstance, list[int]]):
                 previous = stored
         if not places:
             raise mismatch("at least one pair", "two empty sequences")
+
+    def outside_samples(self, instance: MergeInstance) -> str | None:
+        priorities = torch.tensor([priority for pairs in instance for priority, _ in pairs], dtype=torch.float32)
+        distances = priorities.double().sort().values.diff()
+        least = float(distances.min()) if len(distances) else math.inf
+        if least >= 0.99 * self.least_distance:  # as rounded to 32 bits
+            return None
+        return f"two priorities are {least:.1g} apart, and those of samples at least {self.least_distance:g}"
 
     def oracle(self, instance: MergeInstance) -> list[int]:
         return [value for _, value in heapq.merge(*instance, key=itemgetter(0))]
@@ -258,6 +275,7 @@ class Sort(Task[list[Pair], list[Pair]]):
     """
 
     name = "sort"
+    unit = "pairs"
     input_size = PAIR_BITS
     output_size = PAIR_BITS + 1
     num_guided = 1
@@ -295,11 +313,14 @@ class Sort(Task[list[Pair], list[Pair]]):
 class Add(Task[tuple[int, int], int]):
     """Add two numbers, given and answered in binary, least significant bit first (the paper's Add).
 
-    An instance is two non-negative integers of any size. Both are written with the m bits that the larger one
-    needs, the sum with m + 1. A cell is a bit, a flag for '+' and a flag for '='; this is 6 + 3 = 9::
+    An instance is two non-negative integers. Both are written with the m bits that the larger one needs, the sum
+    with m + 1. A cell is a bit, a flag for '+' and a flag for '='; this is 6 + 3 = 9::
 
         cells    0  1  1  +  1  1  0  =
         outputs  1  0  0  1  end
+
+    So the length is 2m + 2 cells: lengths of 1-32 are numbers of up to 15 bits, of 33-128 up to 63, of 129-1024 up
+    to 511. Numbers of any size are taken; how often a model is right depends on it.
 
     Sampled numbers are m uniform bits each, so both may have leading zeros. Half of the hard cases have
     a stretch of m/2 to m digits in which the two numbers have one digit in common, the first, and are each
@@ -311,6 +332,7 @@ class Add(Task[tuple[int, int], int]):
     """
 
     name = "add"
+    unit = "bits"
     input_size = 3
     output_size = 4
     min_length = 4
@@ -326,6 +348,9 @@ class Add(Task[tuple[int, int], int]):
     def oracle(self, instance: tuple[int, int]) -> int:
         first, second = instance
         return first + second
+
+    def size(self, length: int) -> int:
+        return max(length // 2 - 1, 0)
 
     def num_symbols(self, length: int) -> int:
         return length // 2

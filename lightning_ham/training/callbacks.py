@@ -11,7 +11,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
 
-from lightning_ham.tasks import Episodes
+from lightning_ham.tasks import Episodes, Lengths
 from lightning_ham.training.datamodule import TaskDataModule
 
 _LOG = logging.getLogger(__name__)
@@ -29,6 +29,14 @@ def validation_error(trainer: Trainer, name: str) -> float | None:
     error = trainer.callback_metrics.get(f"val/{name}/sequence_error")
     # A metric has 32 bits, in which 1 of 1,000 is a little more than a bar of 0.001.
     return None if error is None else round(float(error), 7)
+
+
+def _set_name(name: str) -> str:
+    """Return the name of the validation set of these lengths; what names none is left to be refused."""
+    try:
+        return str(Lengths.of(name))
+    except ValueError:
+        return name
 
 
 class LengthCurriculum(Callback):
@@ -81,15 +89,15 @@ class StopAtErrors(Callback):
     """Ends the training once every validation set that has a bar has met it.
 
     Args:
-        errors: The highest sequence error, in [0, 1], by the name of the validation set, such as ``{"1-32": 0.001}``;
-            None to train for all epochs.
+        errors: The highest sequence error, in [0, 1], by the lengths of the validation set, such as
+            ``{"1-32": 0.001}``; None to train for all epochs.
         patience: Validations in a row that must meet all bars.
     """
 
     def __init__(self, errors: dict[str, float] | None = None, patience: int = 1) -> None:
         if patience < 1:
             raise ValueError(f"Expected argument `patience` to be at least 1, but got {patience}.")
-        self.errors = errors or {}
+        self.errors = {_set_name(name): error for name, error in (errors or {}).items()}
         self.patience = patience
         self._met = 0
 
@@ -99,7 +107,7 @@ class StopAtErrors(Callback):
 
     def check(self, data: TaskDataModule) -> None:
         """Raise a ValueError unless every bar has a validation set in ``data``."""
-        names = [f"{low}-{high}" for low, high in data.validation_lengths]
+        names = [str(lengths) for lengths in data.validation_lengths]
         for name in self.errors:
             if name not in names:
                 raise ValueError(

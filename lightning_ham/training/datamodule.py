@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from lightning_ham.tasks import Episodes, Task, capacity_for, get_task
+from lightning_ham.tasks import Episodes, Lengths, Task, capacity_for, get_task
 from lightning_ham.tasks.episode import shifted
 
 Split = Literal["train", "validation", "test"]
@@ -165,7 +165,8 @@ class TaskDataModule(LightningDataModule):
             does not come to rely on their place in a tree.
         hard_fraction: Share of the episodes drawn as the task's hard cases.
         validation_episodes: Episodes in every validation set.
-        validation_lengths: Ranges of lengths, each validated in the smallest tree that holds its longest.
+        validation_lengths: Ranges of lengths, as pairs or as ``"1-32"``, each validated in the smallest tree that
+            holds its longest.
         num_workers: Processes that draw episodes; 0 draws them in the training process.
         seed: Seed of every stream.
     """
@@ -182,7 +183,7 @@ class TaskDataModule(LightningDataModule):
         shifted_fraction: float = 0.0,
         hard_fraction: float = 0.0,
         validation_episodes: int = 500,
-        validation_lengths: Sequence[tuple[int, int]] = ((1, 32), (33, 128)),
+        validation_lengths: Sequence[Lengths | tuple[int, int] | str] = (Lengths(1, 32), Lengths(33, 128)),
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
@@ -227,7 +228,8 @@ class TaskDataModule(LightningDataModule):
                 f"Expected argument `shifted_fraction` to be 0, as instances of task '{task}' begin at the first cell, "
                 f"but got {shifted_fraction}."
             )
-        self._check_ranges(validation_lengths)
+        ranges = self._checked_ranges(validation_lengths)
+        validation_lengths = [(low, high) for low, high in ranges]  # plain data, for a checkpoint
         # Not logged: Lightning refuses to log a module and data that have arguments of one name, such as `seed`, with
         # different values.
         self.save_hyperparameters(logger=False)
@@ -243,23 +245,27 @@ class TaskDataModule(LightningDataModule):
         self.shifted_fraction = shifted_fraction
         self.hard_fraction = hard_fraction
         self.validation_episodes = validation_episodes
-        self.validation_lengths = [(low, high) for low, high in validation_lengths]
+        self.validation_lengths = ranges
         self.num_workers = num_workers
         self.seed = seed
 
-    def _check_ranges(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Raise a ValueError now rather than at the end of the curriculum, when these lengths are first drawn."""
-        names = [f"{low}-{high}" for low, high in ranges]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(
-                    f"Expected argument `validation_lengths` to hold every range once, but got {name} twice."
-                )
-        for lengths in ranges:
-            try:
+    def _checked_ranges(self, typed: Sequence[Lengths | tuple[int, int] | str]) -> list[Lengths]:
+        """Return the ranges; raise a ValueError now rather than when these lengths are first drawn.
+
+        That would be at the end of the curriculum.
+        """
+        try:
+            ranges = [Lengths.of(lengths) for lengths in typed]
+            for lengths in ranges:
                 self.task.sample(1, lengths, generator=torch.Generator())
-            except ValueError as error:
-                raise ValueError(f"Argument `validation_lengths`: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"Argument `validation_lengths`: {error}") from error
+        for lengths in ranges:
+            if ranges.count(lengths) > 1:
+                raise ValueError(
+                    f"Expected argument `validation_lengths` to hold every range once, but got {lengths} twice."
+                )
+        return ranges
 
     def draw_lengths(self, generator: torch.Generator) -> tuple[tuple[int, int], int]:
         """Draw a batch's range of lengths (inclusive), at or below the current capacity, and the leaves of its tree."""

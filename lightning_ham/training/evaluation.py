@@ -15,7 +15,7 @@ import torch
 from lightning_ham import __version__
 from lightning_ham.controllers import get_num_threads
 from lightning_ham.models import TaskModel
-from lightning_ham.tasks import Episodes, Task, capacity_for
+from lightning_ham.tasks import Episodes, Lengths, Task, capacity_for
 from lightning_ham.training.datamodule import stream_seed
 from lightning_ham.training.metrics import SequenceErrors
 from lightning_ham.training.mistakes import MistakeCounter, Mistakes
@@ -88,7 +88,7 @@ def wilson_interval(wrong: int, total: int) -> tuple[float, float]:
 
 def evaluate(
     model: TaskModel,
-    lengths: Sequence[tuple[int, int]],
+    lengths: Sequence[tuple[int, int] | str],
     episodes: int | Sequence[int],
     seed: int,
     batch_size: int = 512,
@@ -105,7 +105,7 @@ def evaluate(
 
     Args:
         model: What to evaluate; it is left in the mode that it was in.
-        lengths: Ranges (low, high) of lengths, inclusive; drawn uniformly within each.
+        lengths: Ranges of lengths, inclusive, as pairs or as ``"1-32"``; drawn uniformly within each.
         episodes: Episodes of every range, or of each.
         seed: Seed of the episodes.
         batch_size: Most episodes that the model answers at a time; it decides speed and memory, not what is
@@ -116,7 +116,7 @@ def evaluate(
         ValueError: If a range holds no length of the task, or a number is not positive; nothing is evaluated
             then.
     """
-    check_lengths(model.task, lengths)
+    ranges = check_lengths(model.task, lengths)
     counts = episodes_per_range(lengths, episodes)
     if batch_size < 1:
         raise ValueError(f"Expected argument `batch_size` to be at least 1, but got {batch_size}.")
@@ -125,7 +125,7 @@ def evaluate(
     try:
         results = [
             _evaluate_range(model, span, count, seed, batch_size, on_progress)
-            for span, count in zip(lengths, counts, strict=True)
+            for span, count in zip(ranges, counts, strict=True)
         ]
     finally:
         model.train(was_training)
@@ -141,7 +141,7 @@ def evaluate(
     }
 
 
-def episodes_per_range(lengths: Sequence[tuple[int, int]], episodes: int | Sequence[int]) -> list[int]:
+def episodes_per_range(lengths: Sequence[tuple[int, int] | str], episodes: int | Sequence[int]) -> list[int]:
     """Return how many episodes each range has, if one number was given or as many as there are ranges.
 
     Raises:
@@ -159,14 +159,18 @@ def episodes_per_range(lengths: Sequence[tuple[int, int]], episodes: int | Seque
     return counts
 
 
-def check_lengths(task: Task[Any, Any], lengths: Sequence[tuple[int, int]]) -> None:
-    """Raise a ValueError unless ``lengths`` are ranges that ``task`` can be evaluated on."""
+def check_lengths(task: Task[Any, Any], lengths: Sequence[tuple[int, int] | str]) -> list[Lengths]:
+    """Return the ranges; raise a ValueError unless ``task`` can be evaluated on each."""
+    if isinstance(lengths, str):
+        raise ValueError(f"Expected argument `lengths` to be a list of ranges, but got {lengths!r} alone.")
     if not lengths:
-        raise ValueError("Expected argument `lengths` to hold at least one range (low, high), but got none.")
-    for low, high in lengths:
-        if high > CELLS_PER_DRAW:
-            raise ValueError(f"Expected lengths of at most {CELLS_PER_DRAW:,}, but got ({low}, {high}).")
-        task.sample(1, (low, high), generator=torch.Generator())  # the task itself says what it cannot draw
+        raise ValueError("Expected argument `lengths` to hold at least one range, such as 1-32, but got none.")
+    ranges = [Lengths.of(span) for span in lengths]
+    for span in ranges:
+        if span.high > CELLS_PER_DRAW:
+            raise ValueError(f"Expected lengths of at most {CELLS_PER_DRAW:,}, but got {span}.")
+        task.sample(1, span, generator=torch.Generator())  # the task itself says what it cannot draw
+    return ranges
 
 
 @torch.inference_mode()
@@ -269,7 +273,7 @@ def table(evaluation: Evaluation) -> str:
         low, high = result["interval"]
         rows.append(
             [
-                "-".join(map(str, result["lengths"])),
+                str(Lengths.of(result["lengths"])),
                 f"{result['capacity']:,}",
                 f"{result['episodes']:,}",
                 f"{result['wrong_sequences']:,}",

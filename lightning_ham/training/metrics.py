@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lightning_ham.tasks import Episodes
+from lightning_ham.tasks import Episodes, Lengths
 
 
 class SequenceErrors(Metric):
@@ -66,6 +66,6 @@ class SequenceErrors(Metric):
         low = 1
         for index, high in enumerate(self.bucket_edges):
             if self.bucket_total[index]:
-                result[f"sequence_error/{low}-{high}"] = self.bucket_wrong[index] / self.bucket_total[index]
+                result[f"sequence_error/{Lengths(low, high)}"] = self.bucket_wrong[index] / self.bucket_total[index]
             low = high + 1
         return result

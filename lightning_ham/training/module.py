@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_args
 
 import torch
@@ -228,7 +228,7 @@ class HAMModule(LightningModule):
         rollout: Rollout = self.model(episodes)
         return rollout.outputs
 
-    def solve(self, instances: list[Any]) -> list[Any]:
+    def solve(self, instances: Iterable[Any]) -> list[Any]:
         """Answer instances of the task; see :meth:`lightning_ham.models.TaskModel.solve`."""
         return self.model.solve(instances)
 
@@ -416,7 +416,7 @@ class HAMModule(LightningModule):
                 str(index)
                 for index, _ in enumerate(trainer.num_test_batches if trainer.testing else trainer.num_val_batches)
             ]
-        names = [f"{low}-{high}" for low, high in data.validation_lengths]
+        names = [str(lengths) for lengths in data.validation_lengths]
         return names if trainer.testing else ["current", *names]
 
     def _log_all_errors(self, prefix: str) -> list[float]:

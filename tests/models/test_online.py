@@ -3,6 +3,7 @@
 import random
 from collections import deque
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -36,6 +37,41 @@ def test_what_is_pushed_is_checked_first() -> None:
     assert len(structure) == 0
     structure.push(31, 31)
     assert len(structure) == 1
+
+
+@pytest.mark.parametrize("value", [np.int64(5), np.uint8(5), torch.tensor(5), np.array(5), np.float32(5)])
+def test_numbers_of_other_kinds_are_pushed_like_pythons_own(value) -> None:
+    torch.manual_seed(0)
+    model = TaskModel("queue", "raw_ham", SMALL)
+    pushed, expected = model.open(np.int64(2)), model.open(2)
+    pushed.push(value)
+    expected.push(5)
+    assert torch.equal(pushed._tree.nodes, expected._tree.nodes)
+
+
+@pytest.mark.parametrize(
+    ("operands", "message"),
+    [
+        ((), r"Expected push\(value\), but got 0 arguments"),
+        ((9, 4), r"Expected push\(value\), but got 2 arguments"),
+        (([5],), "Expected values that are integers, but got list"),
+        ((torch.tensor([5, 6]),), "Expected values that are integers, but got list"),
+        ((np.bool_(True),), "Expected values that are integers, but got bool"),
+        ((float("nan"),), "Expected values that are integers, but got nan"),
+        ((5.0,), "Expected values that are integers, but got float"),
+        ((np.int64(32),), "Expected values from 0 to 31, but got 32"),
+    ],
+)
+def test_what_cannot_be_pushed_is_told_in_a_sentence(operands, message) -> None:
+    structure = TaskModel("stack", "raw_ham", SMALL).open(4)
+    with pytest.raises(InstanceError, match=f"^{message}$"):
+        structure.push(*operands)
+
+
+@pytest.mark.parametrize("capacity", [2.5, "8", True, None, [4]])
+def test_a_capacity_is_a_whole_number(capacity) -> None:
+    with pytest.raises(TypeError, match="Expected a capacity that is a whole number, but got "):
+        TaskModel("stack", "raw_ham", SMALL).open(capacity)
 
 
 def test_what_cannot_be_opened() -> None:
