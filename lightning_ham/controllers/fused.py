@@ -34,9 +34,9 @@ def obstacle(
     """Return what keeps the fused engine from running these episodes, of a cell or with given queries, if anything."""
     if attention == "soft":
         return "attention 'soft' visits every leaf"
-    for name in ("attend", "write"):
-        if getattr(type(memory), name) is not getattr(HierarchicalAttentiveMemory, name) or name in vars(memory):
-            return f"it does not know what {type(memory).__name__}.{name} does"
+    replaced = memory.replaced("attend", "write")
+    if replaced:
+        return f"it does not know what {type(memory).__name__}.{replaced} does"
     modules = (memory.join, memory.search, memory.write_leaf, *([cell] if cell else []))
     obstacle = fused.obstacle(leaves, *modules)
     if obstacle:

@@ -283,6 +283,13 @@ class HierarchicalAttentiveMemory(nn.Module):
         path = rejoin_path(rows, leaf, access.siblings, self.join)
         return replace_rows(tree, rows, path, in_place=in_place)
 
+    def replaced(self, *names: str) -> str | None:
+        """Return the first of the methods called ``names`` that is another than this class has, if any."""
+        for name in names:
+            if getattr(type(self), name) is not getattr(HierarchicalAttentiveMemory, name) or name in vars(self):
+                return name
+        return None
+
     def _use_fused(self, tree: Tree, query: Tensor) -> bool:
         """Whether compiled loops make a single access to ``tree``."""
         asked = self.engine == "fused" or (self.engine == "auto" and tree.num_leaves >= fused.WORTH_COMPILING)
