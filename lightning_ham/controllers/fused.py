@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 LANES = 64
 """Episodes that a thread runs together: enough for products of some size, few enough to stay in its cache. Sums over
-a batch are taken lane by lane and then block by block, so the number of threads does not change a result."""
+a batch are taken lane by lane and then block by block, so the number of threads does not change what comes out."""
 
 
 def obstacle(
@@ -196,7 +197,9 @@ class _Episodes(torch.autograd.Function):
             )  # fmt: skip
 
         _for_blocks(batch, run)
-        return leaves_grad, queries_grad, None, None, *(grad.sum(dim=0) for grad in weights_grad)
+        # One after the other: how PyTorch orders a sum may depend on its threads.
+        sums = (functools.reduce(torch.add, grad) for grad in weights_grad)
+        return leaves_grad, queries_grad, None, None, *sums
 
 
 def _arrays(weights: Any) -> Weights:
@@ -210,6 +213,7 @@ def set_num_threads(threads: int, *, compiled: bool) -> None:
 
     PyTorch's own threads wait for their next work by spinning, and would take the cores from the compiled loops between
     two operations. So where most of the work is done by those (``compiled``), they get the threads, and PyTorch one.
+    Then the number of threads changes no bit of a result; it does where PyTorch divides its products among several.
     """
     global _threads
     _threads = threads
