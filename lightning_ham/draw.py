@@ -18,6 +18,7 @@ from xml.sax.saxutils import escape
 import torch
 
 from lightning_ham.command_line import CommandParser, positive, run
+from lightning_ham.controllers import set_num_threads
 from lightning_ham.hub import from_pretrained
 from lightning_ham.models import TaskModel, Trace, TraceStep
 from lightning_ham.tasks import Task
@@ -428,6 +429,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse(argv)
     try:
         model = from_pretrained(arguments.model)
+        set_num_threads(1, compiled=model.is_compiled)
         picture = attention_svg(model, _instance(model.task, arguments), arguments.steps)
         if arguments.output is not None:
             Path(arguments.output).write_text(picture, encoding="utf-8")

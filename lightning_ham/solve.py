@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_ham.command_line import CommandParser, on_one_line, run
+from lightning_ham.controllers import get_num_threads, set_num_threads
 from lightning_ham.hub import from_pretrained
 from lightning_ham.instance_files import (
     Format,
@@ -83,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _check_places(output, trace, arguments.files or ["-"])
         model = from_pretrained(arguments.model)
+        set_num_threads(get_num_threads(), compiled=model.is_compiled)
         form: Format = arguments.format or _format(model.task_name, arguments.files)
         instances = _read(model.task_name, arguments.files, form, arguments.query)
         check(model.task, instances)

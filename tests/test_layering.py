@@ -27,7 +27,7 @@ def _floor(floors: str, third_party: str) -> Floor:
 
 FLOORS = {
     "registry": _floor("", ""),
-    "kernels": _floor("", "numba numpy"),
+    "kernels": _floor("", "llvmlite numba numpy"),
     "memory": _floor("registry kernels", "torch"),
     "controllers": _floor("registry kernels memory", "torch"),
     "tasks": _floor("registry", "torch"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 LANES = 64
 """Episodes that a thread runs together: enough for products of some size, few enough to stay in its cache. Sums over
-a batch are taken lane by lane and then block by block, so the number of threads does not change a result."""
+a batch are taken lane by lane and then block by block, so the number of threads does not change what comes out."""
 
 
 def obstacle(
@@ -34,9 +35,9 @@ def obstacle(
     """Return what keeps the fused engine from running these episodes, of a cell or with given queries, if anything."""
     if attention == "soft":
         return "attention 'soft' visits every leaf"
-    for name in ("attend", "write"):
-        if getattr(type(memory), name) is not getattr(HierarchicalAttentiveMemory, name) or name in vars(memory):
-            return f"it does not know what {type(memory).__name__}.{name} does"
+    replaced = memory.replaced("attend", "write")
+    if replaced:
+        return f"it does not know what {type(memory).__name__}.{replaced} does"
     modules = (memory.join, memory.search, memory.write_leaf, *([cell] if cell else []))
     obstacle = fused.obstacle(leaves, *modules)
     if obstacle:
@@ -196,7 +197,9 @@ class _Episodes(torch.autograd.Function):
             )  # fmt: skip
 
         _for_blocks(batch, run)
-        return leaves_grad, queries_grad, None, None, *(grad.sum(dim=0) for grad in weights_grad)
+        # One after the other: how PyTorch orders a sum may depend on its threads.
+        sums = (functools.reduce(torch.add, grad) for grad in weights_grad)
+        return leaves_grad, queries_grad, None, None, *sums
 
 
 def _arrays(weights: Any) -> Weights:
@@ -210,6 +213,7 @@ def set_num_threads(threads: int, *, compiled: bool) -> None:
 
     PyTorch's own threads wait for their next work by spinning, and would take the cores from the compiled loops between
     two operations. So where most of the work is done by those (``compiled``), they get the threads, and PyTorch one.
+    Then the number of threads changes no bit of a result; it does where PyTorch divides its products among several.
     """
     global _threads
     _threads = threads

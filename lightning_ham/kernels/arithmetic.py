@@ -10,11 +10,18 @@ import numba as nb
 import numpy as np
 from numba.extending import overload
 
+from lightning_ham.kernels.cache import CompiledOnDisk
+
 # Sums may be reordered and products fused, as a BLAS does; NaN and infinity keep their meaning.
 _FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 
-compiled: Callable[..., Any] = nb.njit(cache=True, nogil=True, fastmath=_FASTMATH, error_model="numpy")
-"""Decorator of every kernel: compiled at its first use and kept on disk, without Python's lock, for any float type."""
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a kernel: compiled at its first use and kept on disk, without Python's lock, for any float type."""
+    kernel: Any = nb.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy")(function)
+    if kernel is not function:  # as it is where NUMBA_DISABLE_JIT is set
+        kernel._cache = CompiledOnDisk(function)  # noqa: SLF001 - Numba has no other way to have a cache of one's own
+    return kernel
 
 
 @compiled

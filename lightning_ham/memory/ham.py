@@ -344,6 +344,13 @@ class HierarchicalAttentiveMemory(nn.Module):
         if len(vectors) > len(nodes):
             expect_tensor(name, vectors, (len(nodes), size), dtype)
 
+    def replaced(self, *names: str) -> str | None:
+        """Return the first of the methods called ``names`` that is another than this class has, if any."""
+        for name in names:
+            if getattr(type(self), name) is not getattr(HierarchicalAttentiveMemory, name) or name in vars(self):
+                return name
+        return None
+
     def _use_fused(self, tree: Tree, query: Tensor) -> bool:
         """Whether compiled loops make a single access to ``tree``."""
         asked = self.engine == "fused" or (self.engine == "auto" and tree.num_leaves >= fused.WORTH_COMPILING)
