@@ -32,6 +32,7 @@ from torch import Tensor
 from lightning_ham import tracking
 from lightning_ham.command_line import run
 from lightning_ham.controllers import get_num_threads, set_num_threads
+from lightning_ham.foreign import LONGEST_MESSAGE, shown
 from lightning_ham.hub.card import TrainingInfo
 from lightning_ham.hub.pretrained import HAMModel
 from lightning_ham.hub.push import check_token
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         trainer = _make_trainer(cli, run_dir, counter)
         run_dir.mkdir(parents=True, exist_ok=True)
     except (ImportError, OSError, ValueError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {shown(error, LONGEST_MESSAGE)}", file=sys.stderr)
         return 2
     os.environ[_RUN_DIR_VARIABLE] = str(run_dir)
     try:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_ham.command_line import CommandParser, run
+from lightning_ham.foreign import LONGEST_MESSAGE, shown
 from lightning_ham.hub import from_pretrained
 from lightning_ham.instance_files import (
     Format,
@@ -72,12 +73,12 @@ def make_parser() -> CommandParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Answer as the command line says; return the exit status."""
-    sys.set_int_max_str_digits(0)  # numbers to add may be of any size
     parser = make_parser()
     arguments = parser.parse(argv)
     outputs = {name for name in (arguments.output, arguments.trace) if name is not None}
     try:
         model = from_pretrained(arguments.model)
+        sys.set_int_max_str_digits(0)  # numbers to add may be of any size; what a model's files say may not
         form: Format = arguments.format or _format(model.task_name, arguments.files)
         instances = _read(model.task_name, arguments.files, form, arguments.query)
         check(model.task, instances)
@@ -92,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         raise
     except InputError as error:
-        parser.exit(2, f"{error}\n")
+        parser.exit(2, f"{shown(error, LONGEST_MESSAGE)}\n")
     except (ImportError, OSError, ValueError) as error:
         parser.error(str(error))
     if arguments.output is None:

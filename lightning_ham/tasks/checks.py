@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from lightning_ham.foreign import quoted, shown
+
 
 class InstanceError(ValueError):
     """An instance that its task cannot take; the message says which element is wrong, and how.
@@ -22,7 +24,8 @@ def mismatch(expected: str, got: object, place: str = "") -> InstanceError:
     >>> mismatch("values from 0 to 31", 40, "pair 3")
     InstanceError('Expected values from 0 to 31, but got 40 (pair 3)')
     """
-    return InstanceError(f"Expected {expected}, but got {got}" + (f" ({place})" if place else ""), place)
+    what = shown(got) if isinstance(got, str) else quoted(got)
+    return InstanceError(f"Expected {expected}, but got {what}" + (f" ({place})" if place else ""), place)
 
 
 def expect_list(candidate: object, elements: str, place: str = "", *, may_be_empty: bool = False) -> Sequence[object]:
