@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,9 @@ _CODE = ("_instantiator", "_class_path")
 """Hyper-parameters by which Lightning finds what to import and call; checkpoints of ours have none."""
 MODEL_PREFIX = "model."
 """Of the names of what a checkpoint holds of the model."""
+_MOST_LEVELS = 30
+_MOST_VALUES = 1_000_000
+"""More than any checkpoint of ours has of dicts and lists within one another, and of what is in them."""
 
 
 class Checkpoint(NamedTuple):
@@ -52,17 +56,46 @@ def read_checkpoint(path: Path) -> Checkpoint:
                 f"({quoted(hyper_parameters[name])}): it is refused."
             )
     for name, tensor in state.items():
-        wrong = what_is_wrong(tensor)
+        if not isinstance(tensor, Tensor):
+            name = quoted(name.removeprefix(MODEL_PREFIX))
+            raise ValueError(f"{shown(path)}: Expected {name} to be a tensor, but got {type(tensor).__name__}.")
+    for number, tensor in enumerate(_tensors(parts, path)):
+        wrong = _what_is_wrong(tensor)
         if wrong:
-            name = name.removeprefix(MODEL_PREFIX)
-            raise ValueError(f"{shown(path)}: Expected {quoted(name)} to be a tensor, but got {wrong}.")
+            names = [quoted(name.removeprefix(MODEL_PREFIX)) for name, value in state.items() if value is tensor]
+            what = names[0] if names else f"tensor {number + 1}"
+            raise ValueError(f"{shown(path)}: Expected {what} to be a dense tensor in memory, but got {wrong}.")
     return Checkpoint(hyper_parameters, state, parts)
 
 
-def what_is_wrong(tensor: object) -> str:
-    """Say what an object is that is not a dense tensor in memory; return nothing if it is one."""
-    if not isinstance(tensor, Tensor):
-        return type(tensor).__name__
+def _tensors(content: object, path: Path) -> Iterator[Tensor]:
+    """Yield all tensors within dicts, lists and tuples.
+
+    Raises:
+        ValueError: If there is so much that to go through it would not end: what is within itself, or is referred to
+            again and again.
+    """
+    levels = [iter([content])]
+    for _ in range(_MOST_VALUES):
+        value = next(levels[-1], levels)
+        if value is levels:
+            levels.pop()
+            if not levels:
+                return
+        elif isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, dict | list | tuple) and len(levels) <= _MOST_LEVELS:
+            levels.append(iter(value.values() if isinstance(value, dict) else value))
+        elif isinstance(value, dict | list | tuple):
+            break
+    raise ValueError(
+        f"{shown(path)}: Expected a checkpoint of a training, but got one of over {_MOST_LEVELS} levels or "
+        f"{_MOST_VALUES:,} values."
+    )
+
+
+def _what_is_wrong(tensor: Tensor) -> str:
+    """Say what a tensor is that is not a dense one in memory; return nothing if it is one."""
     if tensor.device.type != "cpu":
         return f"one without values (device {tensor.device.type})" if tensor.is_meta else f"one on {tensor.device.type}"
     if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized:

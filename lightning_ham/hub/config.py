@@ -26,6 +26,8 @@ MAX_SIZE = 1 << 14
 MAX_BYTES = 1 << 20
 """Longest ``config.json`` that is read at all; real ones have a few hundred bytes."""
 
+_MAX_LEVELS = 4
+"""Of lists within lists in an option."""
 _MAX_DIGITS = 4300
 """Of a number: what Python reads by default. Its limit may be lifted, and a longer one would take long to read."""
 
@@ -42,10 +44,6 @@ class ModelConfig(TypedDict):
     """Every option of the controller, those at their defaults too."""
     weights_sha256: NotRequired[str]
     """Of the file of the weights, in hexadecimal digits; models that were saved before it was written have none."""
-
-
-class WrongWeightsError(ValueError):
-    """Weights that are not those of the configuration beside them."""
 
 
 _KINDS = {int: "an integer", float: "a number", str: "a string", bool: "true or false", dict: "an object"}
@@ -103,11 +101,16 @@ def read_config(path: Path) -> ModelConfig:
         raise ValueError(f"{shown(path)}: {error}") from error
 
 
+def is_of(config: ModelConfig, content: bytes) -> bool:
+    """Return whether a file of weights is the one that a configuration was saved with, as far as that tells."""
+    return config.get("weights_sha256") in (None, hashlib.sha256(content).hexdigest())
+
+
 def check_weights(config: ModelConfig, content: bytes, file: Path) -> None:
-    """Raise a :class:`WrongWeightsError` if a file of weights is not the one that a configuration was saved with."""
-    expected, found = config.get("weights_sha256"), hashlib.sha256(content).hexdigest()
-    if expected is not None and found != expected:
-        raise WrongWeightsError(
+    """Raise a ValueError if a file of weights is not the one that a configuration was saved with."""
+    if not is_of(config, content):
+        found, expected = hashlib.sha256(content).hexdigest(), config["weights_sha256"]
+        raise ValueError(
             f"{shown(file)}: Expected a whole safetensors file, but got: one with another hash than {CONFIG} tells "
             f"(SHA-256 {found[:12]}..., not {expected[:12]}...). It is damaged, or of another model; fetch or save it "
             "again."
@@ -191,11 +194,11 @@ def _default(controller: str, options: Mapping[str, Any], name: str) -> object:
         return None
 
 
-def _expect_plain(key: str, value: object) -> None:
+def _expect_plain(key: str, value: object, levels: int = _MAX_LEVELS) -> None:
     """Check that a value is of JSON's kinds, and that its numbers are of this world."""
-    if isinstance(value, list):
+    if isinstance(value, list) and levels > 0:
         for index, item in enumerate(value):
-            _expect_plain(f"{key}[{index}]", item)
+            _expect_plain(f"{key}[{index}]", item, levels - 1)
     elif value is not None and type(value) not in (bool, int, float, str):
         raise ValueError(f"Expected key {key!r} to be a plain value or a list of such, but got {quoted(value)}.")
     elif type(value) is int and abs(value) > MAX_SIZE:

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from lightning_ham.foreign import quoted, shown
 from lightning_ham.hub.checkpoint import MODEL_PREFIX, read_checkpoint
-from lightning_ham.hub.config import ModelConfig, WrongWeightsError, check_weights, make_config, read_config
+from lightning_ham.hub.config import ModelConfig, check_weights, is_of, make_config, read_config
 from lightning_ham.hub.files import CARD, CONFIG, MAX_WEIGHTS, PICTURES, WEIGHTS, expanded, put_in_place, saved
 from lightning_ham.models import TaskModel
 from lightning_ham.tasks import task_names
@@ -447,10 +447,10 @@ def _read_folder(folder: Path) -> tuple[ModelConfig, bytes]:
     If a model is saved to the folder between the two, they do not: then both are read anew.
     """
     for _ in range(_TRIES - 1):
-        with contextlib.suppress(FileNotFoundError, WrongWeightsError):
+        with contextlib.suppress(FileNotFoundError):
             config, weights = _read_folder_once(folder)
-            check_weights(config, weights, folder / WEIGHTS)
-            return config, weights
+            if is_of(config, weights):
+                return config, weights
     return _read_folder_once(folder)
 
 
