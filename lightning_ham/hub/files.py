@@ -33,8 +33,15 @@ def expanded(path: str | os.PathLike[str]) -> Path:
 
 def saved(folder: Path, name: str) -> Path:
     """Return where a file of the model in ``folder`` is: in its place, or on the way if a save was cut off."""
-    waiting = folder / _NEXT / name
-    return waiting if waiting.is_file() else folder / name
+    waiting = folder / _NEXT
+    if name in PICTURES and (waiting / WEIGHTS).is_file():
+        return waiting / name  # nothing was moved yet: a picture that is not there, the model has not
+    return waiting / name if (waiting / name).is_file() else folder / name
+
+
+def has(folder: Path, name: str) -> bool:
+    """Return whether the model in ``folder`` has a file."""
+    return (folder / name).is_file() or saved(folder, name).is_file()  # the second alone may miss it on its way
 
 
 def put_in_place(staging: Path, target: Path) -> None:
@@ -68,5 +75,5 @@ def _finish(target: Path) -> None:
     for name in _ORDER:
         with contextlib.suppress(FileNotFoundError):  # the model has no such file, or it was moved before
             (waiting / name).replace(target / name)
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError):  # another process that saves there has removed it, or filled it anew
         waiting.rmdir()

@@ -32,7 +32,7 @@ from torch import Tensor
 from lightning_ham.foreign import quoted, shown
 from lightning_ham.hub.checkpoint import MODEL_PREFIX, read_checkpoint
 from lightning_ham.hub.config import ModelConfig, check_weights, is_of, make_config, read_config
-from lightning_ham.hub.files import CARD, CONFIG, MAX_WEIGHTS, PICTURES, WEIGHTS, expanded, put_in_place, saved
+from lightning_ham.hub.files import CARD, CONFIG, MAX_WEIGHTS, PICTURES, WEIGHTS, expanded, has, put_in_place, saved
 from lightning_ham.models import TaskModel
 from lightning_ham.tasks import task_names
 
@@ -53,8 +53,8 @@ _MAX_REPO_ID = 96
 """Most characters of a model's name on the Hub."""
 _MAX_HEADER = 1 << 20
 """Most bytes that say which tensors a file has; those of real models have a few thousand."""
-_TRIES = 5
-"""How often a folder is read that is being saved to."""
+_TRIES = 20
+"""How often a folder is read at most that is being saved to."""
 _TRAINING_PREFIXES = ("baseline.",)
 """What a checkpoint holds beside the model, and only training needs."""
 
@@ -429,7 +429,7 @@ def _locate_on_disk(path: Path) -> tuple[Path, str]:
 def _locate_in_folder(folder: Path) -> tuple[Path, str]:
     """Return what to load from a folder: the model saved in it, or the best that a run folder has."""
     for model in (folder, folder / "model"):
-        if saved(model, CONFIG).is_file():
+        if has(model, CONFIG):
             return model, f"the folder {shown(model)}"
     for name in ("best.ckpt", "last.ckpt"):
         checkpoint = folder / "checkpoints" / name
@@ -444,19 +444,23 @@ def _locate_in_folder(folder: Path) -> tuple[Path, str]:
 def _read_folder(folder: Path) -> tuple[ModelConfig, bytes]:
     """Return the configuration in a folder and the content of its file of weights, which belong together.
 
-    If a model is saved to the folder between the two, they do not: then both are read anew.
+    If a model is saved to the folder between the two, they do not: then both are read anew. If nothing has changed
+    there, what they are is not for this to tell.
     """
-    for _ in range(_TRIES - 1):
+    before = None
+    for _ in range(_TRIES):
         with contextlib.suppress(FileNotFoundError):
-            config, weights = _read_folder_once(folder)
-            if is_of(config, weights):
-                return config, weights
+            found = _read_folder_once(folder)
+            stat = saved(folder, WEIGHTS).stat()
+            if is_of(*found) or before == (stat.st_ino, stat.st_ctime_ns):
+                return found
+            before = stat.st_ino, stat.st_ctime_ns
     return _read_folder_once(folder)
 
 
 def _read_folder_once(folder: Path) -> tuple[ModelConfig, bytes]:
     for name in (CONFIG, WEIGHTS):
-        if not saved(folder, name).is_file():
+        if not has(folder, name):
             raise FileNotFoundError(
                 f"Expected a folder with {CONFIG} and {WEIGHTS}, but {shown(folder)} has no {name}."
             )
