@@ -11,6 +11,8 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn, TextIO
 
+from lightning_ham.foreign import LONGEST_MESSAGE, quoted, shown
+
 
 class CommandParser(argparse.ArgumentParser):
     """A parser that complains in one line, with the nearest option to one that is mistyped.
@@ -38,12 +40,12 @@ class CommandParser(argparse.ArgumentParser):
             options = [option for action in self._actions for option in action.option_strings]
             closest = difflib.get_close_matches(word, options, n=1)
             hint = f"; did you mean {closest[0]}?" if closest else "; see --help."
-            self.error(f"Unknown argument {word!r}{hint}")
+            self.error(f"Unknown argument {quoted(word)}{hint}")
         return arguments
 
     def error(self, message: str) -> NoReturn:
         """Print ``message`` in one line and exit with status 2."""
-        self.exit(2, f"error: {' '.join(message.split())}\n")
+        self.exit(2, f"error: {shown(message, LONGEST_MESSAGE)}\n")
 
 
 def positive(text: str) -> int:

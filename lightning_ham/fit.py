@@ -32,6 +32,7 @@ from torch import Tensor
 from lightning_ham import tracking
 from lightning_ham.command_line import run
 from lightning_ham.controllers import get_num_threads, set_num_threads
+from lightning_ham.foreign import LONGEST_MESSAGE, shown
 from lightning_ham.hub.card import TrainingInfo
 from lightning_ham.hub.pretrained import HAMModel
 from lightning_ham.hub.push import check_token
@@ -39,8 +40,9 @@ from lightning_ham.learning_curve import read_curve
 from lightning_ham.pictures import card_pictures
 from lightning_ham.push import push_run
 from lightning_ham.recipe import RecipeCLI, find_recipe, recipe_name, recipe_names, without_markup
+from lightning_ham.resuming import ResumeError, check_resumable, resuming
 from lightning_ham.run_folder import EVALUATION, LAST, RECIPE, TRAINING
-from lightning_ham.training import EpisodeCounter, HAMModule
+from lightning_ham.training import EpisodeCounter
 from lightning_ham.training.evaluation import describe_machine, describe_versions, evaluate, table
 
 _LOG = logging.getLogger("lightning_ham")
@@ -55,14 +57,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         recipe, cli = _parse(arguments)
         run_dir, checkpoint = _run_folder(cli, recipe)
         if checkpoint:
-            _check_checkpoint(cli, checkpoint)
+            check_resumable(checkpoint, cli.model)
         hard = cli.model.attention != "soft"
         set_num_threads(cli.config.threads, compiled=hard and cli.model.model.is_compiled)
         counter = EpisodeCounter()
         trainer = _make_trainer(cli, run_dir, counter)
         run_dir.mkdir(parents=True, exist_ok=True)
     except (ImportError, OSError, ValueError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {shown(error, LONGEST_MESSAGE)}", file=sys.stderr)
         return 2
     os.environ[_RUN_DIR_VARIABLE] = str(run_dir)
     try:
@@ -74,6 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             resume = [_python(), "-m", "lightning_ham.fit", str(run_dir / RECIPE), "--ckpt_path", "last"]
             _LOG.info("Interrupted. Resume with: %s", shlex.join(resume))
         return 130
+    except ResumeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     finally:
         del os.environ[_RUN_DIR_VARIABLE]
     return _push(cli, run_dir) if trainer.is_global_zero else 0
@@ -156,19 +161,6 @@ def _run_folder(cli: RecipeCLI, recipe: Path) -> tuple[Path, Path | None]:
         raise FileExistsError(f"Expected a folder for --run_dir, but {run_dir} is a file.")
     config.run_dir = str(run_dir)
     return run_dir, checkpoint
-
-
-def _check_checkpoint(cli: RecipeCLI, checkpoint: Path) -> None:
-    """Raise a ValueError unless a checkpoint is whole, plain data and of the recipe's model."""
-    HAMModel.from_checkpoint(checkpoint)
-    saved = HAMModule.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
-    ours = cli.model
-    shapes, expected = ({name: value.shape for name, value in m.state_dict().items()} for m in (saved, ours))
-    if saved.hparams["task"] != ours.hparams["task"] or shapes != expected:
-        raise ValueError(
-            f"Expected a checkpoint of the recipe's model, but {checkpoint} holds another one; "
-            f"resume it with the recipe.yaml of its run."
-        )
 
 
 def _first_free(stem: Path) -> Path:
@@ -264,7 +256,8 @@ def _train(cli: RecipeCLI, trainer: Trainer, wandb_logger: WandbLogger | None, c
         trainer.loggers = [*trainer.loggers, wandb_logger]
     url: str | None = None
     try:
-        trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
+        with resuming(trainer, checkpoint):
+            trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     finally:
         if wandb_logger:
             url = wandb_logger.experiment.url  # offline there is none

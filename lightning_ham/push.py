@@ -15,7 +15,7 @@ import yaml
 
 from lightning_ham.command_line import CommandParser, run
 from lightning_ham.hub.card import TrainingInfo
-from lightning_ham.hub.files import PICTURES
+from lightning_ham.hub.files import PICTURES, saved
 from lightning_ham.hub.pretrained import HAMModel, locate
 from lightning_ham.hub.push import check_name, check_token, push_folder
 from lightning_ham.recipe import EvaluationOptions
@@ -92,7 +92,8 @@ def push_run(
     evaluation = _evaluation(model, run)
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent, "model")
-        pictures = {name: (source / name).read_bytes() for name in PICTURES if (source / name).is_file()}
+        files = {name: saved(source, name) for name in PICTURES}
+        pictures = {name: file.read_bytes() for name, file in files.items() if file.is_file()}
         model.save(folder, evaluation, _training(run) if run else None, name=repo_id, pictures=pictures)
         return push_folder(
             folder,

@@ -27,6 +27,7 @@ from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 
 from lightning_ham.controllers import complete_options
+from lightning_ham.foreign import LONGEST_MESSAGE, shown
 from lightning_ham.hub.config import make_config
 from lightning_ham.hub.push import check_name
 from lightning_ham.models import TaskModel
@@ -148,7 +149,7 @@ class RecipeParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print ``message`` in one line and exit with status 2."""
-        sys.stderr.write(f"error: {self._one_line(message)}\n")
+        sys.stderr.write(f"error: {shown(self._one_line(message), LONGEST_MESSAGE)}\n")
         sys.exit(2)
 
     def format_help(self, formatter: argparse.HelpFormatter | None = None) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lightning_ham.command_line import CommandParser, on_one_line, run
 from lightning_ham.controllers import get_num_threads, set_num_threads
+from lightning_ham.foreign import LONGEST_MESSAGE, shown
 from lightning_ham.hub import from_pretrained
 from lightning_ham.instance_files import (
     Format,
@@ -77,7 +78,6 @@ def make_parser() -> CommandParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Answer as the command line says; return the exit status."""
-    sys.set_int_max_str_digits(0)  # numbers to add may be of any size
     parser = make_parser()
     arguments = parser.parse(argv)
     output, trace = "-" if arguments.output is None else arguments.output, arguments.trace
@@ -85,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _check_places(output, trace, arguments.files or ["-"])
         model = from_pretrained(arguments.model)
         set_num_threads(get_num_threads(), compiled=model.is_compiled)
+        sys.set_int_max_str_digits(0)  # numbers to add may be of any size; what a model's files say may not
         form: Format = arguments.format or _format(model.task_name, arguments.files)
         instances = _read(model.task_name, arguments.files, form, arguments.query)
         check(model.task, instances)
@@ -97,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         raise
     except InputError as error:
-        parser.exit(2, f"{error}\n")
+        parser.exit(2, f"{shown(error, LONGEST_MESSAGE)}\n")
     except (ImportError, OSError, ValueError) as error:
         parser.error(str(error))
     return 0

@@ -26,15 +26,17 @@ def _floor(floors: str, third_party: str) -> Floor:
 
 
 FLOORS = {
-    "registry": _floor("", ""),
+    "foreign": _floor("", ""),
+    "registry": _floor("foreign", ""),
     "kernels": _floor("", "llvmlite numba numpy"),
     "memory": _floor("registry kernels", "torch"),
-    "controllers": _floor("registry kernels memory", "torch"),
-    "tasks": _floor("registry", "torch"),
+    "controllers": _floor("foreign registry kernels memory", "torch"),
+    "tasks": _floor("foreign registry", "torch"),
     "models": _floor("registry memory controllers tasks", "torch"),
     "training": _floor("registry memory controllers tasks models", "torch pytorch_lightning torchmetrics"),
     "hub": _floor(
-        "registry memory controllers tasks models training", "torch huggingface_hub httpx2 safetensors jinja2 yaml"
+        "foreign registry memory controllers tasks models training",
+        "torch huggingface_hub httpx2 safetensors jinja2 yaml",
     ),
     "reproduction": _floor("tasks models training hub recipe run_folder learning_curve", "torch yaml"),
 }

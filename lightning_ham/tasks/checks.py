@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 
+from lightning_ham.foreign import quoted, shown
+
 
 class InstanceError(ValueError):
     """An instance that its task cannot take; the message says which element is wrong, and how.
@@ -23,21 +25,8 @@ def mismatch(expected: str, got: object, place: str = "") -> InstanceError:
     >>> mismatch("values from 0 to 31", 40, "pair 3")
     InstanceError('Expected values from 0 to 31, but got 40 (pair 3)')
     """
-    return InstanceError(f"Expected {expected}, but got {_shown(got)}" + (f" ({place})" if place else ""), place)
-
-
-def _shown(got: object) -> str:
-    """What was got, in a few words, however large it is."""
-    if isinstance(got, int) and got.bit_length() > 2000:  # to write it takes long, or is refused by Python
-        return f"an integer of {got.bit_length():,} bits"
-    try:
-        text = str(got)
-    except ValueError:  # it holds such an integer
-        return f"a {type(got).__name__}"
-    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}..."
-
-
-_MOST_CHARACTERS = 80
+    what = shown(got) if isinstance(got, str) else quoted(got)
+    return InstanceError(f"Expected {expected}, but got {what}" + (f" ({place})" if place else ""), place)
 
 
 def expect_list(candidate: object, elements: str, place: str = "", *, may_be_empty: bool = False) -> Sequence[object]:
