@@ -316,8 +316,13 @@ class RecipeCLI(LightningCLI):
         """Leave the Trainer for :meth:`make_trainer`: its loggers need the run folder."""
         return None
 
-    def make_trainer(self, logger: list[Logger], callbacks: list[Callback], plugins: list[CheckpointIO]) -> Trainer:
-        """Return the Trainer with ``logger``, and with ``callbacks`` and ``plugins`` beside the recipe's own."""
+    def make_trainer(
+        self, root_dir: Path, logger: list[Logger], callbacks: list[Callback], plugins: list[CheckpointIO]
+    ) -> Trainer:
+        """Return the Trainer with ``logger``, and with ``callbacks`` and ``plugins`` beside the recipe's own.
+
+        ``root_dir`` is where Lightning puts, and looks for, what it saves on its own account.
+        """
         arguments = dict(self.config_init["trainer"])
         own = _as_list(arguments.pop("callbacks"))
         own_plugins = _as_list(arguments.pop("plugins"))
@@ -329,6 +334,7 @@ class RecipeCLI(LightningCLI):
         try:
             return Trainer(
                 **arguments,
+                default_root_dir=root_dir,
                 logger=logger,
                 callbacks=[*own, *built, average, *callbacks, progress],
                 plugins=[*own_plugins, *plugins],

@@ -100,6 +100,7 @@ class HAMModel(TaskModel):
             if file not in PICTURES:
                 raise ValueError(f"Expected pictures named {' or '.join(PICTURES)}, but got {file!r}.")
         config = make_config(self.task_name, self.controller_name, self.controller_options)
+        _check_tensors(self.state_dict(), self.state_dict(), target)
         target.parent.mkdir(parents=True, exist_ok=True)
         staging = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
         try:
@@ -442,7 +443,7 @@ def _check_header(file: Path) -> None:
 
 
 def _check_tensors(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], file: Path) -> None:
-    """Raise a ValueError unless ``tensors`` have exactly the names, shapes and types of ``expected``."""
+    """Raise a ValueError unless ``tensors`` are finite and have exactly the names, shapes and types of ``expected``."""
     missing = [name for name in expected if name not in tensors]
     unexpected = [name for name in tensors if name not in expected]
     for names, complaint in ((missing, "is missing"), (unexpected, "is not one of the model's")):
@@ -459,6 +460,8 @@ def _check_tensors(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]
             raise ValueError(f"{file}: Expected {name!r} of shape {list(like.shape)}, but got {list(got.shape)}.")
         if got.dtype != like.dtype:
             raise ValueError(f"{file}: Expected {name!r} of type {like.dtype}, but got {got.dtype}.")
+        if not got.isfinite().all():
+            raise ValueError(f"{file}: Expected finite numbers in {name!r}, but got nan or inf: its training broke up.")
 
 
 def _load_plain(path: Path) -> Any:
