@@ -34,6 +34,7 @@ from lightning_ham.hub.pretrained import HAMModel
 from lightning_ham.hub.push import check_token
 from lightning_ham.learning_curve import read_curve
 from lightning_ham.pictures import card_pictures
+from lightning_ham.progress import AboveBar
 from lightning_ham.push import push_run
 from lightning_ham.recipe import RecipeCLI, find_recipe, recipe_name, recipe_names, without_markup
 from lightning_ham.runs import commands
@@ -102,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _quieten() -> None:
     """Leave the terminal to our own messages and to warnings that a user can act on."""
-    logging.basicConfig(format="%(message)s")
+    logging.basicConfig(format="%(message)s", handlers=[AboveBar()])
     _LOG.setLevel(logging.INFO)
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

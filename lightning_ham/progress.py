@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterable
+from typing import TextIO
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ProgressBar
@@ -92,7 +94,7 @@ class TrainingBar(_Numbers, ProgressBar):
         """Begin to show it."""
         if self._enabled:
             self._lines = _Lines()
-            self._task = self._lines.add_task("", total=None)
+            self._task = self._lines.add_task(epoch(trainer), total=None)
             self._lines.start()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -158,6 +160,15 @@ class TrainingLines(_Numbers):
         """Print the line."""
         if trainer.is_global_zero:
             print(f"{epoch(trainer)}  {_in_a_row(numbers)}", flush=True)
+
+
+class AboveBar(logging.StreamHandler[TextIO]):
+    """Logs to standard error as it is at the time, so that a bar in the terminal moves down for what is said."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record."""
+        self.setStream(sys.stderr)
+        super().emit(record)
 
 
 def make_progress(bar: bool) -> TrainingBar | TrainingLines:

@@ -327,7 +327,7 @@ class RecipeCLI(LightningCLI):
         own = _as_list(arguments.pop("callbacks"))
         own_plugins = _as_list(arguments.pop("plugins"))
         bar = arguments["enable_progress_bar"]
-        progress = make_progress(sys.stdout.isatty() if bar is None else bar)
+        progress = make_progress((sys.stdout is not None and sys.stdout.isatty()) if bar is None else bar)
         arguments["enable_progress_bar"] = isinstance(progress, ProgressBar)
         built = [self.config_init["curriculum"], self.config_init["stop"]]
         average = MovingAverage(self.config_init["weight_average"])
@@ -339,7 +339,7 @@ class RecipeCLI(LightningCLI):
                 callbacks=[*own, *built, average, *callbacks, progress],
                 plugins=[*own_plugins, *plugins],
             )
-        except MisconfigurationException as error:
+        except (MisconfigurationException, RuntimeError) as error:  # the latter of what a cluster has set
             raise ValueError(str(error)) from error
 
     def resolved(self) -> str:

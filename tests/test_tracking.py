@@ -142,7 +142,8 @@ def test_without_a_key_it_asks_nothing_and_logs_offline(logged):
     assert re.fullmatch(
         r"Training search, \d+ parameters, in runs/tiny\n"
         r"To see the run in W&B: wandb sync runs/tiny/wandb/offline-run-\S+\n"
-        r"Trained in \d+ s\. The model is in runs/tiny/model\n",
+        r"Trained in \d+ s\. The model is in runs/tiny/model\n"
+        r"Next: .+\n",
         stderr,
     )
 

@@ -73,6 +73,13 @@ class EndOnSignal(Callback):
         if signal.SIGTERM in self._before:
             signal.signal(signal.SIGTERM, self._end)
 
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        """End the training if a signal came where Python drops what is raised, as in a callback of a compiler."""
+        if self.received:
+            raise KeyboardInterrupt
+
     def ignore(self) -> None:
         """Let no further signal break off what is said of the first."""
         for number in self._before:
@@ -102,12 +109,13 @@ def explain(error: BaseException, signals: EndOnSignal, run_dir: Path) -> Ending
         what = "Interrupted." if by == signal.SIGINT else f"Ended by {by.name}."
         return Ending(what + (resume or " The training had not begun."), signals.status)
     if isinstance(error, FloatingPointError):
-        what = f"error: {error}; the training ends."
-        if resume:
-            what += f" {last} has the last finite weights. Train anew with a smaller --model.learning_rate."
-        return Ending(what, 1)
+        return Ending(
+            f"error: {error}: the training ends, {last} has the last finite weights, and a smaller "
+            "--model.learning_rate may keep them so.",
+            1,
+        )
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
-        return Ending(f"error: There is no room left ({error}).{resume}", 1)
+        return Ending(f"error: There is no room left ({error}).{resume or ' Nothing was trained yet.'}", 1)
     return None
 
 
@@ -134,7 +142,7 @@ class _Output:
             yield
         except OSError as error:
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
-            _LOG.warning("Nobody reads the output any more (%s); the training goes on without it.", error.strerror)
+            _LOG.warning("Standard output cannot be written to any more (%s); the training goes on.", error.strerror)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -248,8 +248,8 @@ def _lock(folder: Path) -> BaseFileLock:
                 who = f"process {number}" if number else "another process"
                 where = f" on {machine}" if machine not in ("", socket.gethostname()) else ""
                 raise Owned(
-                    f"Expected a run folder of its own, but {who}{where} trains in {folder}; wait until it has ended, "
-                    "or choose another --run_dir."
+                    f"Expected a run folder that nobody uses, but {who}{where} trains in {folder}; wait until it has "
+                    "ended, or choose another --run_dir."
                 ) from error
             time.sleep(0.02)
         except OSError as error:
@@ -296,7 +296,9 @@ def write_whole(path: Path, content: bytes) -> None:
         with partial.open("xb") as file:
             file.write(content)
         partial.replace(path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError):  # that it has no room, a disk says without the file's name
+            error.filename = error.filename or str(path)
         with contextlib.suppress(OSError):  # on a full disk, its room is wanted
             partial.unlink(missing_ok=True)
         raise
