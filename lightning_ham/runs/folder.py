@@ -39,6 +39,8 @@ WANDB_ID = "wandb_run_id"
 """The id of the run in W&B."""
 OWNER = ".owner"
 """Locked by the process that trains in the folder, whose number and machine it holds; gone once that has ended."""
+MARKER = ".owner.marker"
+"""What stands for the lock where files cannot be locked."""
 
 _FILES = (RECIPE, TRAINING, EVALUATION, WANDB_ID)
 _FOLDERS = (str(LAST.parent), METRICS, MODEL)
@@ -207,7 +209,7 @@ class Claim:
 
 def _check_kinds(folder: Path) -> None:
     """Raise a FileExistsError unless what a run writes is a file or folder where it is there, and no link elsewhere."""
-    for name in (OWNER, *_FILES, WANDB, *_FOLDERS):
+    for name in (OWNER, MARKER, *_FILES, WANDB, *_FOLDERS):
         path = folder / name
         below = path.rglob("*") if name in _FOLDERS and not path.is_symlink() else ()
         for part in (path, *below):
@@ -243,7 +245,7 @@ def _lock(folder: Path) -> BaseFileLock:
             lock.acquire(blocking=False)
             return lock
         except Timeout as error:
-            number, machine = _owner(path)
+            number, machine = _owner(Path(lock.lock_file))
             if _is_alive(number, machine) or time.monotonic() > deadline:
                 who = f"process {number}" if number else "another process"
                 where = f" on {machine}" if machine not in ("", socket.gethostname()) else ""
@@ -255,7 +257,7 @@ def _lock(folder: Path) -> BaseFileLock:
         except OSError as error:
             if error.errno not in _NO_LOCKS or isinstance(lock, SoftFileLock):
                 raise
-            lock = SoftFileLock(path, thread_local=False)
+            lock = SoftFileLock(folder / MARKER, thread_local=False)
 
 
 def _sign(descriptor: int) -> None:
