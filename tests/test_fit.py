@@ -232,7 +232,7 @@ def test_output_in_a_terminal(tmp_path, tiny_recipe, environment):
     assert max(up.count("\x1b[1A") for up in re.findall(r"(?:\x1b\[2K|\x1b\[1A)+", bar)) == 1
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", bar.replace("\r\n", "\n")).splitlines()
     assert max(map(len, shown)) <= 80
-    assert {line[:9] for line in shown if line.startswith("epoch")} == {"epoch 1/2", "epoch 2/2"}  # as the lines have it
+    assert {line[:9] for line in shown if line.startswith("epoch")} == {"epoch 1/2", "epoch 2/2"}  # as in lines
     assert any(re.fullmatch(r"leaves 2  nll \d\.\d+  wrong \d+\.\d\d%  episodes/s \d+", line) for line in shown)
     assert "9-16" in table
 

@@ -117,9 +117,8 @@ def test_where_the_file_system_cannot_lock_a_file_claims_hold_as_well(tmp_path, 
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", fail)
-    with Claim(tmp_path):
-        with pytest.raises(Owned, match=f"process {os.getpid()} trains in"):
-            Claim(tmp_path)
+    with Claim(tmp_path), pytest.raises(Owned, match=f"process {os.getpid()} trains in"):
+        Claim(tmp_path)
     with subprocess.Popen([sys.executable, "-c", ""]) as dead:
         pass
     (tmp_path / MARKER).write_text(f"{dead.pid}\n{os.uname().nodename}\n")
@@ -210,7 +209,8 @@ def test_a_checkpoint_of_one_run_does_not_go_on_in_the_folder_of_another(fit, ru
 
 
 @pytest.mark.parametrize(
-    "name", ["recipe.yaml", "checkpoints", "checkpoints/last.ckpt", "model/config.json", "metrics", "wandb_run_id", OWNER]
+    "name",
+    ["recipe.yaml", "checkpoints", "checkpoints/last.ckpt", "model/config.json", "metrics", "wandb_run_id", OWNER],
 )
 @pytest.mark.parametrize("dangling", [False, True])
 def test_a_symbolic_link_in_a_run_folder_is_not_written_through(fit, run, tmp_path, tiny_recipe, name, dangling):
@@ -225,10 +225,8 @@ def test_a_symbolic_link_in_a_run_folder_is_not_written_through(fit, run, tmp_pa
         if not dangling:
             target.touch()
     link.symlink_to(target)
-    if dangling and name.startswith("checkpoints"):  # then there is nothing to resume
-        options = ["--run_dir", "runs/tiny"]
-    else:
-        options = ["--ckpt_path", "last"]
+    can_resume = not (dangling and name.startswith("checkpoints"))
+    options = ["--ckpt_path", "last"] if can_resume else ["--run_dir", "runs/tiny"]
     before = snapshot(tmp_path)
     line = refused(fit(tmp_path, tiny_recipe, *options))
     assert f"Expected runs/tiny/{name} to be the run's own, but it is a symbolic link to {target}" in line
@@ -270,7 +268,11 @@ def test_a_write_that_breaks_off_leaves_the_file_before(tmp_path, monkeypatch):
         ("training.json", b"[1]", r"runs/tiny/training\.json is damaged: .+"),
         ("metrics/version_0/metrics.csv", b"\xff\xfe\x00\x01", r"\S+metrics\.csv is damaged; .+"),
         ("metrics/version_0/metrics.csv", b"epoch,step\nx,y\n", r"\S+metrics\.csv is damaged; .+"),
-        ("metrics/version_0/metrics.csv", b"epoch,val/current/sequence_error\n1,0.5\n", r"\S+metrics\.csv is damaged; .+"),
+        (
+            "metrics/version_0/metrics.csv",
+            b"epoch,val/current/sequence_error\n1,0.5\n",
+            r"\S+metrics\.csv is damaged; .+",
+        ),
         ("evaluation.json", b"", None),
         ("metrics/version_x/metrics.csv", b"x", None),
         ("recipe.yaml", b"\xff", None),
