@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -454,7 +455,6 @@ def test_a_checkpoint_by_its_path(folder, tiny_recipe, fit):
     assert (folder / "runs" / "tiny-2" / "model" / "config.json").exists()
 
 
-
 # Wrong input: one line, status 2, and nothing left behind.
 
 UNKNOWN = "in the recipe or on the command line; did you mean"
@@ -663,6 +663,36 @@ def test_it_ends_when_the_bar_is_met(fit, tmp_path, tiny_recipe):
     assert done.returncode == 0
     assert "The bar is met (at most 100.00% at lengths 2-8 wrong): training ends.\n" in done.stderr
     assert done.stdout.count("epoch ") < 20
+
+
+def test_a_missed_bar_is_said_with_what_to_try(fit, tmp_path, tiny_recipe):
+    options = ["--stop.errors", "{2-8: 0.002, 9-16: 1.0}", "--trainer.max_epochs", "1", "--run_dir", "my runs/a"]
+    done = fit(tmp_path, tiny_recipe, *options)
+    assert done.returncode == 0
+    (error,) = re.findall(r"^ +2-8 .* ([\d.]+ %) +\d.* to", done.stdout, re.MULTILINE)
+    resume = "python -m lightning_ham.fit 'my runs/a/recipe.yaml' --ckpt_path last --trainer.max_epochs=2"
+    said = (
+        f"The bar is missed: {error} wrong at lengths 2-8 (at most 0.2 %). Try another seed (--seed_everything 4), or "
+        f"train for longer: {resume}"
+    )
+    assert done.stderr.splitlines()[1] == said
+    assert done.stderr.splitlines()[-1] == (
+        "Next: python -m lightning_ham.solve 'my runs/a' FILE, python -m lightning_ham.draw 'my runs/a' -o "
+        "attention.svg, or python -m lightning_ham.evaluate 'my runs/a'"
+    )
+    run = tmp_path / "my runs" / "a"
+    assert json.loads((run / "training.json").read_text())["bar"] == {"2-8": 0.002, "9-16": 1.0}
+    card = (run / "model" / "README.md").read_text()
+    assert f"at lengths 2-8: at most 0.2 % of the sequences were to be wrong, and\n  {error} are." in card
+    done = fit(tmp_path, *shlex.split(resume)[3:])
+    assert done.stdout.startswith("epoch 2/2 ")
+
+
+def test_an_epoch_without_a_validation_shows_none(fit, tmp_path, tiny_recipe):
+    done = fit(tmp_path, tiny_recipe, "--trainer.check_val_every_n_epoch", "2", "--trainer.max_epochs", "5")
+    lines = [line for line in done.stdout.splitlines() if line.startswith("epoch ")]
+    assert ["wrong" in line for line in lines] == [False, True, False, True, False]
+    assert all("nll" in line and "episodes/s" in line for line in lines)
 
 
 @pytest.mark.parametrize(
