@@ -85,7 +85,8 @@ def run(main: Callable[[], int]) -> NoReturn:
     """Run a command as this process, and end without a traceback where its reader or its user ends it."""
     try:
         status = main()
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it may have been closed from the beginning
+            sys.stdout.flush()
     except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0

@@ -324,24 +324,30 @@ class RecipeCLI(LightningCLI):
         """Leave the Trainer for :meth:`make_trainer`: its loggers need the run folder."""
         return None
 
-    def make_trainer(self, logger: list[Logger], callbacks: list[Callback], plugins: list[CheckpointIO]) -> Trainer:
-        """Return the Trainer with ``logger``, and with ``callbacks`` and ``plugins`` beside the recipe's own."""
+    def make_trainer(
+        self, root_dir: Path, logger: list[Logger], callbacks: list[Callback], plugins: list[CheckpointIO]
+    ) -> Trainer:
+        """Return the Trainer with ``logger``, and with ``callbacks`` and ``plugins`` beside the recipe's own.
+
+        ``root_dir`` is where Lightning puts, and looks for, what it saves on its own account.
+        """
         arguments = dict(self.config_init["trainer"])
         own = _as_list(arguments.pop("callbacks"))
         own_plugins = _as_list(arguments.pop("plugins"))
         bar = arguments["enable_progress_bar"]
-        progress = make_progress(sys.stdout.isatty() if bar is None else bar)
+        progress = make_progress((sys.stdout is not None and sys.stdout.isatty()) if bar is None else bar)
         arguments["enable_progress_bar"] = isinstance(progress, ProgressBar)
         built = [self.config_init["guard"], self.config_init["curriculum"], self.config_init["stop"]]
         average = MovingAverage(self.config_init["weight_average"])
         try:
             return Trainer(
                 **arguments,
+                default_root_dir=root_dir,
                 logger=logger,
                 callbacks=[*own, *built, average, *callbacks, progress],
                 plugins=[*own_plugins, *plugins],
             )
-        except MisconfigurationException as error:
+        except (MisconfigurationException, RuntimeError) as error:  # the latter of what a cluster has set
             raise ValueError(str(error)) from error
 
     def resolved(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import netrc
 import os
+import re
 import shlex
 import uuid
 from pathlib import Path
@@ -15,6 +16,7 @@ import wandb
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import WandbLogger
 
+from lightning_ham.runs.folder import WANDB_ID, write_whole
 from lightning_ham.tasks import Episodes
 from lightning_ham.training import HAMModule
 
@@ -69,10 +71,7 @@ def make_logger(
     resolved = resolve_mode(mode)
     if resolved == "disabled":
         return None
-    id_file = run_dir / "wandb_run_id"
-    if not id_file.exists():
-        id_file.write_text(uuid.uuid4().hex[:8] + "\n")
-
+    run_id = _run_id(run_dir / WANDB_ID)
     settings = wandb.Settings(console="off", silent=True)
     if "WANDB_INIT_TIMEOUT" not in os.environ:
         settings.init_timeout = 20  # W&B's own 90 seconds are long where there is no network
@@ -81,7 +80,7 @@ def make_logger(
     def start(mode: Literal["online", "offline"]) -> WandbLogger:
         run = wandb.init(
             dir=run_dir,
-            id=id_file.read_text().strip(),
+            id=run_id,
             resume="allow",
             name=name,
             project=project,
@@ -100,6 +99,18 @@ def make_logger(
         _LOG.warning("W&B cannot be used (%s); logging offline.", str(error).splitlines()[0])
         wandb.teardown()  # the service still holds the run that did not come about
         return start("offline")
+
+
+def _run_id(file: Path) -> str:
+    """Return the id of the run in W&B that a file holds; it is made, and written there, if there is none (any more)."""
+    if file.exists():
+        found = file.read_bytes().strip()
+        if re.fullmatch(rb"[\w-]{1,64}", found):
+            return found.decode()
+        _LOG.warning("%s is damaged; the training goes on in a new run of W&B.", file)
+    run_id = uuid.uuid4().hex[:8]
+    write_whole(file, f"{run_id}\n".encode())
+    return run_id
 
 
 def finish(logger: WandbLogger) -> str:

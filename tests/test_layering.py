@@ -38,11 +38,12 @@ FLOORS = {
         "foreign registry memory controllers tasks models training",
         "torch huggingface_hub httpx2 safetensors jinja2 yaml",
     ),
-    "reproduction": _floor("tasks models training hub recipe run_folder learning_curve", "torch yaml"),
+    "runs": _floor("foreign training hub", "torch pytorch_lightning filelock yaml"),
+    "reproduction": _floor("tasks models training hub recipe runs learning_curve", "torch yaml"),
 }
 # The modules beside the floors' packages: a command each, and what the commands share.
 TOP = _floor(
-    "registry memory controllers tasks models training hub",
+    "registry memory controllers tasks models training hub runs",
     "torch pytorch_lightning torchmetrics huggingface_hub jsonargparse matplotlib PIL rich wandb yaml",
 )
 LAZY_IMPORT = re.compile(rf"({PACKAGE}(?:\.\w+)+):(\w+)")

@@ -13,6 +13,7 @@ import torch
 import yaml
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 
+from lightning_ham import tracking
 from lightning_ham.tasks import get_task, task_names
 from lightning_ham.tracking import EpisodeTable, resolve_mode
 from lightning_ham.training import HAMModule
@@ -142,7 +143,8 @@ def test_without_a_key_it_asks_nothing_and_logs_offline(logged):
     assert re.fullmatch(
         r"Training search, \d+ parameters, in runs/tiny\n"
         r"To see the run in W&B: wandb sync runs/tiny/wandb/offline-run-\S+\n"
-        r"Trained in \d+ s\. The model is in runs/tiny/model\n",
+        r"Trained in \d+ s\. The model is in runs/tiny/model\n"
+        r"Next: .+\n",
         stderr,
     )
 
@@ -271,6 +273,19 @@ def test_where_w_and_b_is_out_of_reach_it_goes_on_offline(tmp_path, tiny_recipe,
     (started,) = (record["run"] for record in read if record["type"] == "run")
     assert (started["project"], started["entity"]) == ("elsewhere", "somebody")
     assert any(record["type"] == "history" for record in read)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\x00", b"a/b", b"x" * 65])
+def test_a_damaged_id_of_a_run_is_made_anew_with_a_warning(tmp_path, caplog, content):
+    file = tmp_path / "wandb_run_id"
+    file.write_bytes(content)
+    made = tracking._run_id(file)
+    assert re.fullmatch("[0-9a-f]{8}", made)
+    assert [record.message for record in caplog.records] == [
+        f"{file} is damaged; the training goes on in a new run of W&B."
+    ]
+    assert tracking._run_id(file) == made
+    assert len(caplog.records) == 1
 
 
 def test_disabled_it_writes_nothing(fit, tmp_path, tiny_recipe):

@@ -49,8 +49,8 @@ class CurvePoint(TypedDict):
     by their lengths, such as ``1-32``."""
 
 
-class TrainingInfo(TypedDict):
-    """How a model was trained, as plain data."""
+class _AlwaysKnown(TypedDict):
+    """What is known of every training."""
 
     recipe: str
     command: str
@@ -66,6 +66,40 @@ class TrainingInfo(TypedDict):
     """Of the run in W&B; None where it was not logged online."""
     curve: list[CurvePoint]
     hyper_parameters: dict[str, Any]
+
+
+class TrainingInfo(_AlwaysKnown, total=False):
+    """How a model was trained, as plain data."""
+
+    bar: dict[str, float]
+    """Share of wrong sequences that the recipe wanted at most, by lengths; empty, or not there, if it had no bar."""
+
+
+def is_complete(training: Mapping[str, Any]) -> bool:
+    """Return whether what is told of a training has the keys of a :class:`TrainingInfo`, and no other."""
+    return (
+        TrainingInfo.__required_keys__
+        <= training.keys()
+        <= TrainingInfo.__required_keys__ | TrainingInfo.__optional_keys__
+    )
+
+
+def missed_bar(
+    bar: Mapping[str, float], evaluation: Evaluation, curve: Sequence[CurvePoint]
+) -> dict[str, float | None]:
+    """Return the errors that are above a bar, by lengths; None for one that was never measured.
+
+    Args:
+        bar: Share of wrong sequences that there may be, by lengths.
+        evaluation: Where the errors are looked for first.
+        curve: The validations, the last of which counts at lengths that were not evaluated.
+    """
+    measured: dict[str, float] = {}
+    for point in curve:
+        measured |= point["errors"]
+    measured |= {span(result): result["sequence_error"] for result in evaluation["results"]}
+    errors = {lengths: measured.get(lengths) for lengths in bar}
+    return {lengths: error for lengths, error in errors.items() if error is None or error > bar[lengths]}
 
 
 def render_card(
@@ -95,7 +129,7 @@ def render_card(
     """
     if evaluation is not None:
         _check_evaluation(model, evaluation)
-    if training is not None and training.keys() != TrainingInfo.__annotations__.keys():
+    if training is not None and not is_complete(training):
         expected, got = ", ".join(TrainingInfo.__annotations__), ", ".join(training)
         raise ValueError(f"Expected argument `training` to have the keys {expected}, but got {got}.")
     documentation = inspect.cleandoc(type(model.task).__doc__ or f"The task {model.task_name}.")
@@ -104,7 +138,9 @@ def render_card(
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    environment.filters.update(repr=repr, percent=percent, cell=_cell, duration=duration, versions=_versions)
+    environment.filters.update(
+        repr=repr, share=_share, percent=percent, cell=_cell, duration=duration, versions=_versions
+    )
     body = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         model=model,
         name=_name(model),
@@ -123,6 +159,7 @@ def render_card(
         if evaluation
         else [],
         training=training,
+        missed=missed_bar(training.get("bar", {}), evaluation, training["curve"]) if training and evaluation else {},
         trained_length=training["hyper_parameters"].get("data", {}).get("capacity") if training else None,
         guided_fraction=training["hyper_parameters"].get("model", {}).get("guided_fraction", 0) if training else 0,
         hyper_parameters=json.dumps(training["hyper_parameters"], indent=2) if training else "",
@@ -267,6 +304,10 @@ def _metrics(
 def percent(share: float) -> str:
     """Return a share as a percentage with three digits that count."""
     return f"{100 * share:.3g} %"
+
+
+def _share(share: float | None) -> str:
+    return "an unknown share" if share is None else percent(share)
 
 
 def _versions(versions: Mapping[str, str]) -> str:

@@ -121,6 +121,7 @@ class HAMModel(TaskModel):
         weights = self._weights()
         digest = hashlib.sha256(weights).hexdigest()
         config = make_config(self.task_name, self.controller_name, self.controller_options, digest)
+        _check_tensors(self.state_dict(), self.state_dict(), target)
         target.parent.mkdir(parents=True, exist_ok=True)
         staging = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
         try:
@@ -504,7 +505,7 @@ def _parse(weights: bytes, file: Path) -> dict[str, Tensor]:
 
 
 def _check_tensors(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], file: Path) -> None:
-    """Raise a ValueError unless ``tensors`` have exactly the names, shapes and types of ``expected``."""
+    """Raise a ValueError unless ``tensors`` are finite and have exactly the names, shapes and types of ``expected``."""
     missing = [name for name in expected if name not in tensors]
     unexpected = [name for name in tensors if name not in expected]
     for names, complaint in ((missing, "is missing"), (unexpected, "is not one of the model's")):
@@ -520,3 +521,7 @@ def _check_tensors(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]
             raise ValueError(f"{shown(file)}: Expected {name!r} of shape {list(like.shape)}, but got {shape}.")
         if got.dtype != like.dtype:
             raise ValueError(f"{shown(file)}: Expected {name!r} of type {like.dtype}, but got {got.dtype}.")
+        if not got.isfinite().all():
+            raise ValueError(
+                f"{shown(file)}: Expected finite numbers in {name!r}, but got nan or inf: its training broke up."
+            )

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple, NoReturn
 
 from lightning_ham.reproduction.jobs import Job
 from lightning_ham.reproduction.records import RANGES, max_time
-from lightning_ham.run_folder import LAST, RECIPE
+from lightning_ham.runs.folder import LAST, RECIPE
 
 SLOW_LONG_EPISODES = 50
 """Most episodes at lengths 129-1,024 for LSTM+A, which takes a second for each of them."""

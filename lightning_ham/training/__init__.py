@@ -1,6 +1,12 @@
 """Training with PyTorch Lightning: module, data, callbacks, metrics, losses."""
 
-from lightning_ham.training.callbacks import EpisodeCounter, LengthCurriculum, MovingAverage, StopAtErrors
+from lightning_ham.training.callbacks import (
+    EndIfNotFinite,
+    EpisodeCounter,
+    LengthCurriculum,
+    MovingAverage,
+    StopAtErrors,
+)
 from lightning_ham.training.datamodule import TaskDataModule
 from lightning_ham.training.guard import BreakUpGuard
 from lightning_ham.training.metrics import SequenceErrors
@@ -8,6 +14,7 @@ from lightning_ham.training.module import HAMModule, ReinforceOptions
 
 __all__ = [
     "BreakUpGuard",
+    "EndIfNotFinite",
     "EpisodeCounter",
     "HAMModule",
     "LengthCurriculum",

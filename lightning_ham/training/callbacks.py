@@ -164,6 +164,24 @@ class MovingAverage(WeightAveraging):
         self._average_model.n_averaged.zero_()
 
 
+class EndIfNotFinite(Callback):
+    """Ends a training as soon as a weight is not finite any more: nothing is learned from there on.
+
+    The weights of the last checkpoint are then the last finite ones, as all processes see it before any is saved.
+    """
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Episodes, batch_idx: int
+    ) -> None:
+        """Raise a FloatingPointError unless all weights are finite."""
+        finite = torch.stack([parameter.detach().isfinite().all() for parameter in pl_module.parameters()])
+        if not finite.all():
+            raise FloatingPointError(
+                f"Expected finite weights, but got nan or inf at update {trainer.global_step} "
+                f"(epoch {trainer.current_epoch + 1})"
+            )
+
+
 class EpisodeCounter(Callback):
     """Counts episodes and time, over all processes and all parts of a run that was resumed.
 

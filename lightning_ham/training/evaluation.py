@@ -266,7 +266,7 @@ def table(evaluation: Evaluation) -> str:
     """Render an evaluation as lines of text: what was evaluated, then a row for every range of lengths."""
     title = (
         f"{evaluation['task']} with {evaluation['controller']}, {evaluation['num_parameters']:,} parameters, "
-        f"seed {evaluation['seed']}"
+        f"evaluation seed {evaluation['seed']}"
     )
     rows = [list(_COLUMNS)]
     for result in evaluation["results"]:

@@ -240,7 +240,7 @@ def test_table_shows_every_number():
     evaluation["results"][1] |= {"wrong_sequences": 3, "sequence_error": 0.0012, "interval": [0.0004, 0.0035]}
     evaluation["results"][1] |= {"symbol_error": 0.000123, "bit_error": 0.0000012, "episodes_per_second": 1234.5}
     title, header, first, second = table(evaluation).splitlines()
-    assert title == f"sort with lstm_ham, {TaskModel('sort').num_parameters:,} parameters, seed 3"
+    assert title == f"sort with lstm_ham, {TaskModel('sort').num_parameters:,} parameters, evaluation seed 3"
     assert len(header) == len(first) == len(second)
     assert first.split()[:4] == ["1-4", "4", "2,500", "0"]
     assert "0 % to 0.153 %" in first
