@@ -26,21 +26,23 @@ def _floor(floors: str, third_party: str) -> Floor:
 
 
 FLOORS = {
+    "arguments": _floor("", ""),
     "registry": _floor("", ""),
     "kernels": _floor("", "numba numpy"),
-    "memory": _floor("registry kernels", "torch"),
-    "controllers": _floor("registry kernels memory", "torch"),
-    "tasks": _floor("registry", "torch"),
-    "models": _floor("registry memory controllers tasks", "torch"),
-    "training": _floor("registry memory controllers tasks models", "torch pytorch_lightning torchmetrics"),
+    "memory": _floor("arguments registry kernels", "torch"),
+    "controllers": _floor("arguments registry kernels memory", "torch"),
+    "tasks": _floor("arguments registry", "torch"),
+    "models": _floor("arguments registry memory controllers tasks", "torch"),
+    "training": _floor("arguments registry memory controllers tasks models", "torch pytorch_lightning torchmetrics"),
     "hub": _floor(
-        "registry memory controllers tasks models training", "torch huggingface_hub httpx2 safetensors jinja2 yaml"
+        "arguments registry memory controllers tasks models training",
+        "torch huggingface_hub httpx2 safetensors jinja2 yaml",
     ),
     "reproduction": _floor("models training hub recipe run_folder learning_curve", "torch yaml"),
 }
 # The modules beside the floors' packages: a command each, and what the commands share.
 TOP = _floor(
-    "registry memory controllers tasks models training hub",
+    "arguments registry memory controllers tasks models training hub",
     "torch pytorch_lightning torchmetrics huggingface_hub jsonargparse matplotlib PIL rich wandb yaml",
 )
 LAZY_IMPORT = re.compile(rf"({PACKAGE}(?:\.\w+)+):(\w+)")

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lightning_ham.arguments import expect_integer, expect_number
 from lightning_ham.memory import fused
 from lightning_ham.memory.attention import (
     COUNTERFACTUAL_MODES,
@@ -112,15 +113,15 @@ class HierarchicalAttentiveMemory(nn.Module):
             "hidden_size": hidden_size,
         }
         for name, size in sizes.items():
-            if size is not None and size < 1:
-                raise ValueError(f"Expected argument `{name}` to be at least 1, but got {size}.")
+            if size is not None:
+                expect_integer(name, size, at_least=1)
+        expect_integer("real_inputs", real_inputs)
         if not 0 <= real_inputs <= input_size:
             raise ValueError(
                 f"Expected argument `real_inputs` to be between 0 and `input_size` ({input_size}), "
                 f"but got {real_inputs}."
             )
-        if not temperature > 0:
-            raise ValueError(f"Expected argument `temperature` to be positive, but got {temperature}.")
+        expect_number("temperature", temperature, above=0)
         check_engine(engine)
         self.engine = engine
         self.noise = 1.0

@@ -15,6 +15,7 @@ from pytorch_lightning.utilities import grad_norm
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from lightning_ham.arguments import LARGEST_SIZE, expect_integer, expect_number, expect_one_of
 from lightning_ham.controllers import Rollout
 from lightning_ham.memory import Engine, HierarchicalAttentiveMemory
 from lightning_ham.memory.engine import check_engine
@@ -27,11 +28,6 @@ from lightning_ham.training.metrics import SequenceErrors
 TrainingAttention = Literal["reinforce", "straight_through", "straight_through_write", "soft"]
 Reward = Literal["log_likelihood", "bit_accuracy"]
 Baseline = Literal["learned", "leave_one_out", "none"]
-
-
-def _expect_one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"Expected argument `{name}` to be one of {choices}, but got {value!r}.")
 
 
 @dataclasses.dataclass
@@ -54,12 +50,11 @@ class ReinforceOptions:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        _expect_one_of("reward", self.reward, get_args(Reward))
-        _expect_one_of("baseline", self.baseline, get_args(Baseline))
-        if not 0 <= self.discount <= 1:
-            raise ValueError(f"Expected argument `discount` to be between 0 and 1, but got {self.discount}.")
-        if self.baseline_weight <= 0:
-            raise ValueError(f"Expected argument `baseline_weight` to be positive, but got {self.baseline_weight}.")
+        expect_one_of("reward", self.reward, get_args(Reward))
+        expect_one_of("baseline", self.baseline, get_args(Baseline))
+        expect_number("discount", self.discount, at_least=0, at_most=1)
+        expect_number("baseline_weight", self.baseline_weight, above=0)
+        expect_integer("rollouts", self.rollouts, at_most=LARGEST_SIZE)
         least = 2 if self.baseline == "leave_one_out" else 1
         if self.rollouts < least:
             raise ValueError(
@@ -131,35 +126,30 @@ class HAMModule(LightningModule):
         engine: Engine = "auto",
     ) -> None:
         super().__init__()
-        _expect_one_of("attention", attention, get_args(TrainingAttention))
+        expect_one_of("attention", attention, get_args(TrainingAttention))
         if reinforce is not None and attention != "reinforce":
             raise ValueError(
                 f"Expected `reinforce` options only for attention 'reinforce', but got them for {attention!r}."
             )
         if isinstance(reinforce, Mapping):  # as it comes back from a checkpoint
             reinforce = ReinforceOptions(**reinforce)
-        if learning_rate <= 0:
-            raise ValueError(f"Expected argument `learning_rate` to be positive, but got {learning_rate}.")
-        if not 0 < branch_prior < 1:
-            raise ValueError(f"Expected argument `branch_prior` to be between 0 and 1, but got {branch_prior}.")
-        for name, value in {
+        expect_number("learning_rate", learning_rate, above=0)
+        expect_number("branch_prior", branch_prior, above=0, below=1)
+        for name, weight in {
             "entropy_bonus": entropy_bonus,
             "hint_weight": hint_weight,
             "cell_noise": cell_noise,
             "guide_weight": guide_weight,
         }.items():
-            if value < 0:
-                raise ValueError(f"Expected argument `{name}` to be at least 0, but got {value}.")
+            expect_number(name, weight, at_least=0)
         for name, share in {"guided_fraction": guided_fraction, "query_share": query_share}.items():
-            if not 0 <= share <= 1:
-                raise ValueError(f"Expected argument `{name}` to be between 0 and 1, but got {share}.")
+            expect_number(name, share, at_least=0, at_most=1)
         for name, fraction in {
             "final_learning_rate": final_learning_rate,
             "final_entropy_bonus": final_entropy_bonus,
             "final_noise": final_noise,
         }.items():
-            if not 0 < fraction <= 1:
-                raise ValueError(f"Expected argument `{name}` to be above 0 and at most 1, but got {fraction}.")
+            expect_number(name, fraction, above=0, at_most=1)
         check_engine(engine)
         self.model = TaskModel(task, controller, controller_options)
         if guided_fraction > 0:
