@@ -37,9 +37,9 @@ def expect_integer(argument: str, value: object, *, at_least: int | None = None,
     """Raise a ValueError unless an argument is an integer in a range; true and 1.0 are none."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise ValueError(f"Expected argument `{argument}` to be an integer, but got {shown(value)}.")
-    if at_least is not None and value < at_least:
+    if at_least is not None and int(value) < at_least:
         raise ValueError(f"Expected argument `{argument}` to be at least {at_least}, but got {shown(value)}.")
-    if value > at_most:
+    if int(value) > at_most:
         raise ValueError(f"Expected argument `{argument}` to be at most {at_most:,}, but got {shown(value)}.")
 
 
@@ -55,24 +55,21 @@ def expect_number(
     """Raise a ValueError unless an argument is a finite number within bounds; true is no number."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise ValueError(f"Expected argument `{argument}` to be a number, but got {shown(value)}.")
-    if not _is_finite(value):
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond what a float can be
+        number = math.inf
+    if not math.isfinite(number):
         raise ValueError(f"Expected argument `{argument}` to be a finite number, but got {shown(value)}.")
     fits = (
-        (at_least is None or value >= at_least)
-        and (above is None or value > above)
-        and (at_most is None or value <= at_most)
-        and (below is None or value < below)
+        (at_least is None or number >= at_least)
+        and (above is None or number > above)
+        and (at_most is None or number <= at_most)
+        and (below is None or number < below)
     )
     if not fits:
         bounds = _bounds(at_least, above, at_most, below)
         raise ValueError(f"Expected argument `{argument}` to be {bounds}, but got {shown(value)}.")
-
-
-def _is_finite(value: Real) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer beyond what a float can be
-        return False
 
 
 def _bounds(at_least: float | None, above: float | None, at_most: float | None, below: float | None) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
@@ -25,6 +27,16 @@ def stream_seed(*parts: int | str) -> int:
     """Return a seed that is different for every different sequence of ``parts``, and the same on every machine."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
+
+
+def warn_of_other_lightning() -> None:
+    """Say which Lightning this is where the other one is in use: the Trainer of one refuses what is the other's."""
+    if "lightning.pytorch" in sys.modules:
+        warnings.warn(
+            "lightning_ham is built on pytorch_lightning: train with pytorch_lightning.Trainer, as that of "
+            "lightning.pytorch, which this program has imported, refuses the module and the data of another package.",
+            stacklevel=1,  # for module and data together, and so once
+        )
 
 
 class BatchKey(NamedTuple):
@@ -186,6 +198,7 @@ class TaskDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        warn_of_other_lightning()
         self.task = get_task(task)
         expect_integer("batch_size", batch_size, at_least=1, at_most=LARGEST_SIZE)
         expect_integer("batches_per_epoch", batches_per_epoch, at_least=1)

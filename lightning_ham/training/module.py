@@ -6,7 +6,9 @@ import dataclasses
 import inspect
 import math
 import random
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
 import torch
@@ -22,8 +24,9 @@ from lightning_ham.memory.engine import check_engine
 from lightning_ham.models import OpenStructure, TaskModel, Trace
 from lightning_ham.tasks import Episodes
 from lightning_ham.training import losses
-from lightning_ham.training.datamodule import TaskDataModule, stream_seed
+from lightning_ham.training.datamodule import TaskDataModule, stream_seed, warn_of_other_lightning
 from lightning_ham.training.metrics import SequenceErrors
+from lightning_ham.training.unused import UnusedOptionsWarning, told, unused_options
 
 TrainingAttention = Literal["reinforce", "straight_through", "straight_through_write", "soft"]
 Reward = Literal["log_likelihood", "bit_accuracy"]
@@ -126,6 +129,7 @@ class HAMModule(LightningModule):
         engine: Engine = "auto",
     ) -> None:
         super().__init__()
+        warn_of_other_lightning()
         expect_one_of("attention", attention, get_args(TrainingAttention))
         if reinforce is not None and attention != "reinforce":
             raise ValueError(
@@ -198,6 +202,25 @@ class HAMModule(LightningModule):
             self.baseline = nn.Linear(self.model.controller_size, 1)
         self.train_errors = SequenceErrors()
         self.eval_errors: dict[str, SequenceErrors] = {}  # one a set
+        self.unused_options = unused_options(*self._options(), self.model)
+        """Options that have no effect here, though they were set, with the reason; by the name of the argument."""
+        if self.unused_options:
+            warnings.warn(told(self.unused_options), UnusedOptionsWarning, stacklevel=2)
+
+    def _options(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the arguments and their defaults, those of the controller and of ``reinforce`` by names of theirs."""
+        options: dict[str, Any] = dict(self.hparams)
+        signatures: dict[str, type[Any]] = {"": HAMModule, "controller_options.": type(self.model.controller)}
+        options |= {f"controller_options.{name}": value for name, value in self.model.controller_options.items()}
+        if self.reinforce:
+            options |= {f"reinforce.{name}": value for name, value in dataclasses.asdict(self.reinforce).items()}
+            signatures["reinforce."] = ReinforceOptions
+        defaults = {
+            f"{prefix}{name}": parameter.default
+            for prefix, made in signatures.items()
+            for name, parameter in inspect.signature(made).parameters.items()
+        }
+        return options, defaults
 
     def _check_guide(self) -> None:
         """Raise a ValueError unless the task has a guide, and the controller follows it."""
@@ -248,10 +271,9 @@ class HAMModule(LightningModule):
             batch = Episodes(*(tensor.repeat_interleave(rollouts, dim=0) for tensor in batch))
         # Not the number of the step, which batches share where their gradients are accumulated.
         seed = stream_seed(self.seed, "branches", self.global_rank, self.current_epoch, batch_idx)
-        for memory in self._memories:
-            memory.noise = self.final_noise**self.progress
         guided = self._is_guided(batch_idx)
-        rollout = self.model(batch, self.attention, torch.Generator(self.device).manual_seed(seed), guided=guided)
+        with self._less_noise(self.final_noise**self.progress):
+            rollout = self.model(batch, self.attention, torch.Generator(self.device).manual_seed(seed), guided=guided)
         scored = (
             losses.until_first_error(rollout.outputs, batch.targets, batch.scored) if self.until_error else batch.scored
         )
@@ -271,6 +293,18 @@ class HAMModule(LightningModule):
         for name, value in {**parts, "loss": loss, "entropy_bonus": bonus}.items():
             self._log_mean(name, value)
         return loss
+
+    @contextmanager
+    def _less_noise(self, scale: float) -> Iterator[None]:
+        """Sample branches with noise scaled by ``scale``: in here only, so that the memory is left as it was."""
+        scales = [(memory, memory.noise) for memory in self._memories]
+        try:
+            for memory, _ in scales:
+                memory.noise = scale
+            yield
+        finally:
+            for memory, before in scales:
+                memory.noise = before
 
     def _is_guided(self, batch_idx: int) -> bool:
         """Whether a batch is a guided one: for all ranks alike, as they wait for each other's logged parts."""
