@@ -10,15 +10,17 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import inspect
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import torch
 import yaml
-from jsonargparse import set_parsing_settings
+from jsonargparse import Namespace, set_parsing_settings
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -26,14 +28,18 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 
+from lightning_ham.arguments import expect_integer, expect_number
 from lightning_ham.controllers import complete_options
-from lightning_ham.foreign import LONGEST_MESSAGE, shown
+from lightning_ham.foreign import LONGEST_MESSAGE, quoted, shown
 from lightning_ham.hub.config import make_config
 from lightning_ham.hub.push import check_name
 from lightning_ham.models import TaskModel
 from lightning_ham.progress import make_progress
+from lightning_ham.recipe_file import read_recipe
 from lightning_ham.recipe_values import RECIPE_VALUES
 from lightning_ham.tasks import Lengths
+from lightning_ham.trainer_options import DEFAULTS as TRAINER_DEFAULTS
+from lightning_ham.trainer_options import LEFT_OUT, check_options, check_trainer
 from lightning_ham.training import (
     BreakUpGuard,
     HAMModule,
@@ -121,27 +127,61 @@ def _did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" did you mean {close[0]!r}?" if close else ""
 
 
-_TRAINER_DEFAULTS = {
-    "devices": 1,
-    "max_epochs": 200,
-    "gradient_clip_val": 1.0,
-    "num_sanity_val_steps": 0,
-    "enable_model_summary": False,
+_LINKED = {"model.task": "task", "data.task": "task", "model.seed": "seed_everything", "data.seed": "seed_everything"}
+"""Keys that follow another one, which stands for both the model's and the data's."""
+
+_SECTIONS: dict[str, type[Any]] = {
+    "model": HAMModule,
+    "model.reinforce": ReinforceOptions,
+    "data": TaskDataModule,
+    "curriculum": LengthCurriculum,
+    "stop": StopAtErrors,
 }
-_NOT_IN_RECIPES = {  # would change nothing here, or break the run folder or the streams of episodes
-    "barebones",
-    "default_root_dir",
-    "enable_checkpointing",
-    "fast_dev_run",
-    "inference_mode",
-    "limit_predict_batches",
-    "limit_test_batches",
-    "logger",
-    "model_registry",
-    "overfit_batches",
-    "use_distributed_sampler",
-}
-_LINKED = ("model.task", "data.task", "model.seed", "data.seed")
+_LARGEST_SEED = (1 << 32) - 1  # NumPy's
+_MOST_THREADS = 1024
+_LONGEST_MESSAGE = 600
+
+
+@contextmanager
+def named_as_keys(section: str, arguments: Iterable[str]) -> Iterator[None]:
+    """Have a ValueError name keys as a recipe writes them, 'model.learning_rate', in place of `learning_rate`.
+
+    Args:
+        section: The section whose keys they are; "" for the keys of none.
+        arguments: The arguments that are keys of this section.
+    """
+    known, prefix = set(arguments), f"{section}." if section else ""
+
+    def key(match: re.Match[str]) -> str:
+        name = match["name"]
+        if name.partition(".")[0] not in known:
+            return match[0]
+        word = {"argument": "key ", "Argument": "Key "}.get(match["word"] or "", "")
+        return f"{word}'{prefix}{name}'"
+
+    try:
+        yield
+    except ValueError as error:
+        message = re.sub(r"(?:(?P<word>[Aa]rgument) )?`(?P<name>[^`\s]+)`", key, str(error))
+        raise ValueError(re.sub(r"\bgot (None|True|False)\b", _as_yaml, message)) from error
+
+
+def _as_yaml(match: re.Match[str]) -> str:
+    """Return a word of Python as a recipe writes it."""
+    return match[0].replace(match[1], {"None": "null"}.get(match[1], match[1].lower()))
+
+
+def _making(section: str) -> Callable[..., Any]:
+    """Return what makes the class of a section, with errors that name the keys of the recipe."""
+
+    def make(class_type: type[Any], *args: Any, **kwargs: Any) -> Any:
+        with named_as_keys(section, inspect.signature(class_type).parameters):
+            try:
+                return class_type(*args, **kwargs)
+            except (RuntimeError, MemoryError) as error:  # not enough memory for its weights
+                raise ValueError(f"Expected the keys of {section!r} to make a model, but got: {error}") from error
+
+    return make
 
 
 class RecipeParser(LightningArgumentParser):
@@ -156,31 +196,41 @@ class RecipeParser(LightningArgumentParser):
         """Return the help without the markup of docstrings."""
         return without_markup(super().format_help(formatter))
 
-    def check_file(self, path: Path) -> None:
-        """Raise a ValueError unless a recipe is a mapping with valid keys.
+    def checked(self, recipe: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+        """Return a recipe without its empty sections, which are their defaults.
 
-        The parser itself ignores some keys that it does not know, and names others without their group.
+        Raises:
+            ValueError: If it has a key that there is not: the parser itself ignores some, and names others without
+                their group.
         """
-        try:
-            recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ValueError(f"Expected {path} to be YAML, but got: {error}") from error
-        if not isinstance(recipe, Mapping):
-            raise ValueError(f"Expected {path} to hold keys and values, but got {recipe!r}.")
-        for key in self._unknown_keys(recipe):
-            raise ValueError(self._unknown(key))
-
-    def _unknown_keys(self, section: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
         known = self._known_keys()
-        for name, value in section.items():
+        result = {}
+        for name, value in recipe.items():
             key = f"{prefix}{name}"
-            if any(other.startswith(f"{key}.") for other in known):
-                if isinstance(value, Mapping):
-                    yield from self._unknown_keys(value, f"{key}.")
-                elif value is not None:
-                    raise ValueError(f"Expected key {key!r} to hold keys of its own, but got {value!r}.")
-            elif key not in known:
-                yield key
+            if not any(other.startswith(f"{key}.") for other in known):
+                if key not in known:
+                    raise ValueError(self._unknown(key))
+                result[name] = value
+            elif isinstance(value, Mapping):
+                result[name] = self.checked(value, f"{key}.")
+            elif value is not None:
+                raise ValueError(f"Expected key {key!r} to hold keys of its own, but got {quoted(value)}.")
+        return result
+
+    def instantiate_classes(self, cfg: Namespace, **kwargs: Any) -> Namespace:
+        """Make what the recipe says, with errors that name its keys."""
+        makers = [(_making(section), made, False) for section, made in _SECTIONS.items()]
+        return self.instantiate(cfg, instantiators=makers, **kwargs)
+
+    def check_null(self, config: Namespace) -> None:
+        """Complain of a key without a value where it needs one: the parser lets null pass for all types."""
+        for section in {key.partition(".")[0] for key in self._known_keys() if "." in key}:
+            if config[section] is None:
+                self.error(f"Expected key {section!r} to hold keys of its own, but got null.")
+        try:
+            self.validate(config, skip_unset=False)
+        except TypeError as error:
+            self.error(str(error))
 
     def _known_keys(self) -> set[str]:
         hidden = {"help", "config", "print_config", *_LINKED}
@@ -200,20 +250,35 @@ class RecipeParser(LightningArgumentParser):
         value = re.search(r"(?:Got value: |Given value: |Unable to load config )(.*)$", message, re.MULTILINE)
         if key and value:
             missing = re.search(r"Problem with given class_path '.*':\s*(.*)", message)
-            expected = f"name a class that there is ({missing[1]})" if missing else f"be {_expected(message)}"
-            return f"Expected key {key[1]!r} to {expected}, but got {value[1].strip(repr(''))!r}."
+            why = missing[1] if missing else _of_one_type(message)
+            expected = f"name a class that there is ({why})" if why else f"be {_expected(message)}"
+            got = "null" if value[1] == "None" else shown(value[1].strip(repr("")))
+            by_name = {known.rpartition(".")[2]: known for known in self._known_keys()}
+            return f"Expected key {by_name.get(key[1], key[1])!r} to {expected}, but got {got}."
         return "; ".join(line.strip(" -") for line in message.splitlines() if line.strip(" -"))
 
     def _unknown(self, key: str) -> str:
+        """Say what is wrong with a key that no recipe has."""
+        left_out = key.removeprefix("trainer.")
+        if left_out in LEFT_OUT:
+            return f"Key 'trainer.{left_out}' cannot be set in a recipe: {LEFT_OUT[left_out]}."
         known = sorted(self._known_keys())
-        groups = {name.partition(".")[0] for name in known}
         by_name = {name.rpartition(".")[2]: name for name in known}
-        name = key.rpartition(".")[2]
-        close = [by_name[name]] if name in by_name else difflib.get_close_matches(key, [*known, *groups], n=1)
-        if not close:  # a mistyped name, in no group or in a wrong one
-            close = [by_name[match] for match in difflib.get_close_matches(name, by_name, n=1)]
+        group, _, name = key.rpartition(".")
+        here = {other.removeprefix(f"{group}."): other for other in known if group and other.startswith(f"{group}.")}
+        groups = {word: word for word in (other.partition(".")[0] for other in known)}
+        close = [_LINKED[key]] if key in _LINKED else [by_name[name]] if name in by_name else []
+        for words in (here, groups, by_name):  # a mistyped name, or group, or name in a wrong group or in none
+            close = close or [words[match] for match in difflib.get_close_matches(name, words, n=1)]
         hint = f"did you mean {close[0]!r}?" if close else "see --help for those there are."
-        return f"Unknown key {key!r} in the recipe or on the command line; {hint}"
+        return f"Unknown key {quoted(key)} in the recipe or on the command line; {hint}"
+
+
+def _of_one_type(message: str) -> str | None:
+    """Return what only one of several types says of a value that it cannot be, beside what all say."""
+    _, _, errors = message.partition("  Errors:" if "  Errors:" in message else "Errors:")
+    lines = re.findall(r"^ +- (?!Expected an? |Not a valid |an? )(.+)$", errors, re.MULTILINE)
+    return lines[0].rstrip(".") + "." if lines else None
 
 
 def _expected(message: str) -> str:
@@ -228,7 +293,7 @@ def _expected(message: str) -> str:
             kinds.append(f"one of {choices[1]}")
         elif not plain.startswith(("path ", "dot import path ")):  # other ways to give a mapping
             kinds.append(names.get(plain, f"a {plain}"))
-    if "Unable to load config" in message or "dot import path" in message:
+    if any(words in message for words in ("Unable to load config", "dot import path", "Not a valid subclass")):
         kinds.insert(0, "a mapping")
     return " or ".join(dict.fromkeys(kinds))
 
@@ -258,7 +323,9 @@ class RecipeCLI(LightningCLI):
         # To find the docstrings of attributes takes time, and only the help shows them.
         wants_help = any(override == "-h" or override.endswith("help") for override in overrides)
         set_parsing_settings(docstring_parse_attribute_docstrings=wants_help)
-        config = [] if recipe is None else ["--config", str(recipe)]
+        for override in overrides:
+            if override.partition("=")[0] in ("-c", "--config"):
+                raise ValueError(f"Expected one recipe and options after it, but got {override!r}.")
         super().__init__(
             HAMModule,
             TaskDataModule,
@@ -272,7 +339,7 @@ class RecipeCLI(LightningCLI):
                 "usage": "python -m lightning_ham.fit RECIPE [--dotted.override value ...]",
                 "description": "Train a model from a recipe; every key of it is an option, e.g. --data.batch_size 64.",
             },
-            args=[*config, *overrides],
+            args=list(overrides),
             run=False,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
@@ -280,17 +347,37 @@ class RecipeCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Check the recipe's keys, then parse it and what overrides it."""
-        if self._recipe is not None and isinstance(parser, RecipeParser):
-            parser.check_file(self._recipe)
+        assert isinstance(parser, RecipeParser)
+        assert isinstance(args, list)
+        if self._recipe is not None:
+            recipe = parser.checked(read_recipe(self._recipe, parser.parser_mode))
+            # Every value quoted and tagged, so that it stays what it is.
+            args = ["--config", yaml.safe_dump(recipe, default_style='"'), *args]
         super().parse_arguments(parser, args)
+        with named_as_keys("", ["seed_everything"]):  # which could be a truth value, and is used at once
+            expect_integer("seed_everything", self.config.seed_everything, at_least=0, at_most=_LARGEST_SEED)
+        parser.check_null(self.config)
 
     def before_instantiate_classes(self) -> None:
         """Refuse a model that could not be built, or not be exported in the end."""
         model = self.config.model
-        make_config(model.task, model.controller, complete_options(model.controller, model.controller_options or {}))
+        options = model.controller_options or {}
+        for name in options:
+            if not isinstance(name, str):
+                raise ValueError(
+                    f"Expected the keys of 'model.controller_options' to be words, but got {quoted(name)}."
+                )
         try:
-            with torch.random.fork_rng(devices=[]), torch.device("meta"):  # costs neither memory nor random numbers
-                TaskModel(model.task, model.controller, model.controller_options)
+            make_config(model.task, model.controller, complete_options(model.controller, options))
+        except ValueError as error:
+            raise ValueError(str(error).replace("key 'controller", "key 'model.controller")) from error
+        try:
+            with (
+                named_as_keys("model.controller_options", complete_options(model.controller, options)),
+                torch.random.fork_rng(devices=[]),
+                torch.device("meta"),  # costs neither memory nor random numbers
+            ):
+                TaskModel(model.task, model.controller, options)
         except (TypeError, RuntimeError) as error:
             raise ValueError(
                 f"Expected key 'model.controller_options' to build a controller {model.controller!r}, but got: {error}"
@@ -299,26 +386,31 @@ class RecipeCLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         """Refuse what would fail only when the training begins, or once it has ended."""
         config = self.config
-        if config.threads < 1:
-            raise ValueError(f"Expected key 'threads' to be at least 1, but got {config.threads}.")
-        if not 0 <= config.weight_average < 1:
-            raise ValueError(
-                f"Expected key 'weight_average' to be at least 0 and below 1, but got {config.weight_average}."
-            )
+        with named_as_keys("", ["threads", "weight_average"]):
+            expect_integer("threads", config.threads, at_least=1, at_most=_MOST_THREADS)
+            expect_number("weight_average", config.weight_average, at_least=0, below=1)
         if config.hub.repo_id is not None:
             try:
                 check_name(config.hub.repo_id)
             except ValueError as error:
                 raise ValueError(f"Key 'hub.repo_id': {error}") from error
-        self.config_init["stop"].check(self.datamodule)
+        with named_as_keys("stop", ["errors"]):
+            self.config_init["stop"].check(self.datamodule)
+        with named_as_keys("trainer", vars(config.trainer)):
+            check_options(self.config_init["trainer"])
         try:
             check_lengths(self.datamodule.task, config.evaluation.lengths)
         except ValueError as error:
             raise ValueError(f"Key 'evaluation.lengths': {error}") from error
-        try:
+        with named_as_keys("evaluation", ["episodes"]):
             episodes_per_range(config.evaluation.lengths, config.evaluation.episodes)
-        except ValueError as error:
-            raise ValueError(f"Key 'evaluation.episodes': {error}") from error
+
+    def instantiate_classes(self) -> None:
+        """Make all but the Trainer; what a class of Lightning refuses is an error like any other."""
+        try:
+            super().instantiate_classes()
+        except (MisconfigurationException, ValueError) as error:
+            raise ValueError(_of_one_type(str(error)) or str(error)) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer | None:  # type: ignore[override]
         """Leave the Trainer for :meth:`make_trainer`: its loggers need the run folder."""
@@ -340,7 +432,7 @@ class RecipeCLI(LightningCLI):
         built = [self.config_init["guard"], self.config_init["curriculum"], self.config_init["stop"]]
         average = MovingAverage(self.config_init["weight_average"])
         try:
-            return Trainer(
+            trainer = Trainer(
                 **arguments,
                 default_root_dir=root_dir,
                 logger=logger,
@@ -349,6 +441,26 @@ class RecipeCLI(LightningCLI):
             )
         except (MisconfigurationException, RuntimeError) as error:  # the latter of what a cluster has set
             raise ValueError(str(error)) from error
+        except (TypeError, KeyError, OverflowError) as error:
+            raise ValueError(f"Expected options of 'trainer' that Lightning takes, but got: {error}") from error
+        with named_as_keys("trainer", arguments):
+            check_trainer(trainer, arguments, self.datamodule)
+        with named_as_keys("data", vars(self.config.data)):
+            self.datamodule.check_processes(trainer.world_size)
+        self._try_an_episode(trainer)
+        return trainer
+
+    def _try_an_episode(self, trainer: Trainer) -> None:
+        """Raise a ValueError if the model cannot run even the shortest episode of its task as it is to be trained."""
+        module: HAMModule = self.model
+        on_cpu = trainer.strategy.root_device.type == "cpu"
+        if not on_cpu and self.config.model.engine == "fused":
+            raise ValueError("Expected key 'model.engine' to be 'auto', as the engine 'fused' runs on the CPU only.")
+        task = module.model.task
+        generator = torch.Generator().manual_seed(0)
+        episodes = task.sample(1, (task.min_length, task.min_length), generator=generator)
+        with trainer.precision_plugin.forward_context() if on_cpu else nullcontext():
+            module.model(episodes, module.attention, generator, guided=module.guided_fraction > 0)
 
     def resolved(self) -> str:
         """Return the recipe with every key and override, as YAML that can be trained again."""
@@ -383,11 +495,8 @@ class RecipeCLI(LightningCLI):
         parser.add_argument("--evaluation", type=EvaluationOptions, default=EvaluationOptions())
         parser.add_argument("--hub", type=HubOptions, default=HubOptions())
         parser.add_class_arguments(
-            Trainer, "trainer", fail_untyped=False, instantiate=False, sub_configs=True, skip=_NOT_IN_RECIPES
+            Trainer, "trainer", fail_untyped=False, instantiate=False, sub_configs=True, skip=set(LEFT_OUT)
         )
-        parser.set_defaults({f"trainer.{name}": value for name, value in _TRAINER_DEFAULTS.items()})
-        for key in _LINKED:
-            if key.endswith(".task"):
-                parser.link_arguments("task", key)
-            else:
-                parser.link_arguments("seed_everything", key, compute_fn=int)
+        parser.set_defaults({f"trainer.{name}": value for name, value in TRAINER_DEFAULTS.items()})
+        for key, source in _LINKED.items():
+            parser.link_arguments(source, key, compute_fn=int if source == "seed_everything" else None)

@@ -465,7 +465,13 @@ WRONG = [
     ({}, ["--batch_size", "3"], f"Unknown key 'batch_size' {UNKNOWN} 'data.batch_size'?"),
     ({}, ["--trainer.max_epoch", "3"], f"Unknown key 'trainer.max_epoch' {UNKNOWN} 'trainer.max_epochs'?"),
     ({}, ["--model.task", "sort"], 'Linked "model.task" must be given via "task".'),
-    ({}, ["--trainer.logger", "false"], "Unknown key 'trainer.logger' in the recipe or on the command line;"),
+    (
+        {},
+        ["--trainer.logger", "false"],
+        "Key 'trainer.logger' cannot be set in a recipe: metrics go to the run folder and to Weights & Biases; use the",
+    ),
+    ({"trainer": {"fast_dev_run": True}}, [], "Key 'trainer.fast_dev_run' cannot be set in a recipe: it leaves no "),
+    ({"model": {"seed": 3}}, [], f"Unknown key 'model.seed' {UNKNOWN} 'seed_everything'?"),
     ({"data": {"bach_size": 3}}, [], f"Unknown key 'data.bach_size' {UNKNOWN} 'data.batch_size'?"),
     ({"dta": {}}, [], f"Unknown key 'dta' {UNKNOWN} 'data'?"),
     ({"model": {"task": "sort"}}, [], f"Unknown key 'model.task' {UNKNOWN} 'task'?"),
@@ -477,7 +483,7 @@ WRONG = [
     ({"data": 3}, [], "Expected key 'data' to hold keys of its own, but got 3."),
     ({}, ["--data.batch_size", "x"], "Expected key 'data.batch_size' to be an integer, but got 'x'."),
     ({"data": {"capacity": 1.5}}, [], "Expected key 'data.capacity' to be an integer, but got '1.5'."),
-    ({}, ["--data.batch_size", "0"], "Expected argument `batch_size` to be at least 1, but got 0."),
+    ({}, ["--data.batch_size", "0"], "Expected key 'data.batch_size' to be at least 1, but got 0."),
     (
         {},
         ["--model.attention", "hard"],
@@ -499,12 +505,12 @@ WRONG = [
     (
         {},
         ["--model.controller_options.leaf_size", "x"],
-        "Expected key 'controller_options.leaf_size' to be an integer, but got 'x'.",
+        "Expected key 'model.controller_options.leaf_size' to be an integer, but got 'x'.",
     ),
     (
         {},
         ["--model.controller_options.hidden_size", "x"],
-        "Expected key 'model.controller_options' to build a controller 'lstm_ham', but got: ",
+        "Expected key 'model.controller_options.hidden_size' to be an integer, but got 'x'.",
     ),
     (
         {},
@@ -513,11 +519,11 @@ WRONG = [
     ),
     ({}, ["--threads", "0"], "Expected key 'threads' to be at least 1, but got 0."),
     ({}, ["--weight_average", "1"], "Expected key 'weight_average' to be at least 0 and below 1, but got 1.0."),
-    ({}, ["--evaluation.episodes", "0"], "Key 'evaluation.episodes': Expected argument `episodes` to be at least 1"),
+    ({}, ["--evaluation.episodes", "0"], "Expected key 'evaluation.episodes' to be at least 1, but got 0."),
     (
         {},
         ["--evaluation.episodes", "[1, 2, 3]"],
-        "Key 'evaluation.episodes': Expected argument `episodes` to be one number or one for each range of lengths (2)",
+        "Expected key 'evaluation.episodes' to be one number or one for each range of lengths (2), but got 3.",
     ),
     (
         {},
@@ -537,7 +543,7 @@ WRONG = [
     (
         {},
         ["--stop.errors", "{2-9: 0.1}"],
-        "Expected argument `errors` to name validation sets (2-8, 9-16), but got '2-9'.",
+        "Expected key 'stop.errors' to name validation sets (2-8, 9-16), but got '2-9'.",
     ),
     ({}, ["--trainer.accelerator", "abacus"], "You selected an invalid accelerator name"),
     ({}, ["extra"], "unrecognized arguments: extra"),

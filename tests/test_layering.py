@@ -27,15 +27,18 @@ def _floor(floors: str, third_party: str) -> Floor:
 
 FLOORS = {
     "foreign": _floor("", ""),
+    "arguments": _floor("foreign", ""),
     "registry": _floor("foreign", ""),
     "kernels": _floor("", "llvmlite numba numpy"),
-    "memory": _floor("registry kernels", "torch"),
-    "controllers": _floor("foreign registry kernels memory", "torch"),
-    "tasks": _floor("foreign registry", "torch"),
-    "models": _floor("registry memory controllers tasks", "torch"),
-    "training": _floor("registry memory controllers tasks models", "torch pytorch_lightning torchmetrics"),
+    "memory": _floor("foreign arguments registry kernels", "torch"),
+    "controllers": _floor("foreign arguments registry kernels memory", "torch"),
+    "tasks": _floor("foreign arguments registry", "torch"),
+    "models": _floor("foreign arguments registry memory controllers tasks", "torch"),
+    "training": _floor(
+        "foreign arguments registry memory controllers tasks models", "torch pytorch_lightning torchmetrics"
+    ),
     "hub": _floor(
-        "foreign registry memory controllers tasks models training",
+        "foreign arguments registry memory controllers tasks models training",
         "torch huggingface_hub httpx2 safetensors jinja2 yaml",
     ),
     "runs": _floor("foreign training hub", "torch pytorch_lightning filelock yaml"),
@@ -43,7 +46,7 @@ FLOORS = {
 }
 # The modules beside the floors' packages: a command each, and what the commands share.
 TOP = _floor(
-    "registry memory controllers tasks models training hub runs",
+    "foreign arguments registry memory controllers tasks models training hub runs",
     "torch pytorch_lightning torchmetrics huggingface_hub jsonargparse matplotlib PIL rich wandb yaml",
 )
 LAZY_IMPORT = re.compile(rf"({PACKAGE}(?:\.\w+)+):(\w+)")

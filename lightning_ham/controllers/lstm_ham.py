@@ -7,6 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from lightning_ham.arguments import expect_integer, expect_one_of
 from lightning_ham.controllers.rollout import Rollout
 from lightning_ham.controllers.unroll import unroll
 from lightning_ham.memory import AttentionMode, HierarchicalAttentiveMemory, JoinKind
@@ -50,15 +51,13 @@ class LSTMHAM(nn.Module):
         readout: Readout = "state_and_read",
     ) -> None:
         super().__init__()
-        if readout not in get_args(Readout):
-            raise ValueError(f"Expected argument `readout` to be one of {get_args(Readout)}, but got {readout!r}.")
+        expect_one_of("readout", readout, get_args(Readout))
         for name, number in {
             "output_size": output_size,
             "controller_size": controller_size,
             "accesses_per_output": accesses_per_output,
         }.items():
-            if number < 1:
-                raise ValueError(f"Expected argument `{name}` to be at least 1, but got {number}.")
+            expect_integer(name, number, at_least=1)
         self.controller_size = controller_size
         self.accesses_per_output = accesses_per_output
         self.read_root = read_root

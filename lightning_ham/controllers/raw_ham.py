@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lightning_ham.arguments import expect_integer
 from lightning_ham.controllers.rollout import Rollout
 from lightning_ham.controllers.unroll import unroll_queries
 from lightning_ham.memory import AttentionMode, HierarchicalAttentiveMemory, JoinKind
@@ -39,8 +40,7 @@ class RawHAM(nn.Module):
         temperature: float = 1.0,
     ) -> None:
         super().__init__()
-        if output_size < 2:
-            raise ValueError(f"Expected argument `output_size` to be at least 2, but got {output_size}.")
+        expect_integer("output_size", output_size, at_least=2)
         self.memory = HierarchicalAttentiveMemory(input_size, leaf_size, leaf_size, hidden_size, join, temperature)
         hidden = hidden_size or leaf_size
         self.head = nn.Sequential(nn.Linear(leaf_size, hidden), nn.ReLU(), nn.Linear(hidden, output_size - 1))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from lightning_ham.arguments import expect_integer
 from lightning_ham.controllers.rollout import Rollout
 from lightning_ham.memory import AttentionMode
 
@@ -168,8 +169,7 @@ def _expect_positive(input_size: int, output_size: int, controller_size: int, nu
         "controller_size": controller_size,
         "num_layers": num_layers,
     }.items():
-        if number < 1:
-            raise ValueError(f"Expected argument `{name}` to be at least 1, but got {number}.")
+        expect_integer(name, number, at_least=1)
 
 
 def _pack(inputs: Tensor, occupied: Tensor) -> PackedSequence:

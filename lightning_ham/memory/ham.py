@@ -7,6 +7,7 @@ from typing import NamedTuple, SupportsIndex
 import torch
 from torch import Tensor, nn
 
+from lightning_ham.arguments import expect_integer, expect_number
 from lightning_ham.memory import fused
 from lightning_ham.memory.arguments import ArgumentError, expect_kind, expect_tensor
 from lightning_ham.memory.attention import (
@@ -114,15 +115,15 @@ class HierarchicalAttentiveMemory(nn.Module):
             "hidden_size": hidden_size,
         }
         for name, size in sizes.items():
-            if size is not None and size < 1:
-                raise ValueError(f"Expected argument `{name}` to be at least 1, but got {size}.")
+            if size is not None:
+                expect_integer(name, size, at_least=1)
+        expect_integer("real_inputs", real_inputs)
         if not 0 <= real_inputs <= min(input_size, leaf_size - 1):
             raise ValueError(
                 f"Expected argument `real_inputs` to be between 0 and `input_size` ({input_size}), and below "
                 f"`leaf_size` ({leaf_size}), but got {real_inputs}."
             )
-        if not temperature > 0:
-            raise ValueError(f"Expected argument `temperature` to be positive, but got {temperature}.")
+        expect_number("temperature", temperature, above=0)
         check_engine(engine)
         self.engine = engine
         self.noise = 1.0

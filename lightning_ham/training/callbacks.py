@@ -11,6 +11,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
 
+from lightning_ham.arguments import expect_integer, expect_number
 from lightning_ham.tasks import Episodes, Lengths
 from lightning_ham.training.datamodule import TaskDataModule
 
@@ -50,8 +51,7 @@ class LengthCurriculum(Callback):
     """
 
     def __init__(self, threshold: float = 0.1) -> None:
-        if not 0 < threshold <= 1:
-            raise ValueError(f"Expected argument `threshold` to be above 0 and at most 1, but got {threshold}.")
+        expect_number("threshold", threshold, above=0, at_most=1)
         self.threshold = threshold
         self._capacity: int | None = None  # the one reached, so that it is known before a Trainer is there
 
@@ -95,8 +95,9 @@ class StopAtErrors(Callback):
     """
 
     def __init__(self, errors: dict[str, float] | None = None, patience: int = 1) -> None:
-        if patience < 1:
-            raise ValueError(f"Expected argument `patience` to be at least 1, but got {patience}.")
+        for name, error in (errors or {}).items():
+            expect_number(f"errors.{name}", error, at_least=0, at_most=1)
+        expect_integer("patience", patience, at_least=1)
         self.errors = {_set_name(name): error for name, error in (errors or {}).items()}
         self.patience = patience
         self._met = 0
@@ -149,8 +150,7 @@ class MovingAverage(WeightAveraging):
     """
 
     def __init__(self, decay: float = 0.99) -> None:
-        if not 0 <= decay < 1:
-            raise ValueError(f"Expected argument `decay` to be at least 0 and below 1, but got {decay}.")
+        expect_number("decay", decay, at_least=0, below=1)
 
         def average(averaged: Tensor, current: Tensor, updates: Tensor) -> Tensor:
             return torch.lerp(current, averaged, ((1 + updates) / (10 + updates)).clamp(max=decay).to(averaged.dtype))

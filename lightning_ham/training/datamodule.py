@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
@@ -11,16 +13,30 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from lightning_ham.arguments import LARGEST_SIZE, expect_integer, expect_number
 from lightning_ham.tasks import Episodes, Lengths, Task, capacity_for, get_task
 from lightning_ham.tasks.episode import shifted
 
 Split = Literal["train", "validation", "test"]
+
+MOST_WORKERS = 1024
+"""Most processes that draw episodes; far above any use, and few enough for a system to start."""
 
 
 def stream_seed(*parts: int | str) -> int:
     """Return a seed that is different for every different sequence of ``parts``, and the same on every machine."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
+
+
+def warn_of_other_lightning() -> None:
+    """Say which Lightning this is where the other one is in use: the Trainer of one refuses what is the other's."""
+    if "lightning.pytorch" in sys.modules:
+        warnings.warn(
+            "lightning_ham is built on pytorch_lightning: train with pytorch_lightning.Trainer, as that of "
+            "lightning.pytorch, which this program has imported, refuses the module and the data of another package.",
+            stacklevel=1,  # for module and data together, and so once
+        )
 
 
 class BatchKey(NamedTuple):
@@ -121,16 +137,11 @@ class FixedSampler(_KeySampler):
         super().__init__(datamodule)
         self.split = split
         self.lengths = lengths
-        if datamodule.validation_episodes < self.num_replicas:
-            raise ValueError(
-                f"Expected argument `validation_episodes` to be at least the number of processes "
-                f"({self.num_replicas}), but got {datamodule.validation_episodes}."
-            )
+        datamodule.check_processes(self.num_replicas)
 
     def __len__(self) -> int:
         """Return the most batches that there can be."""
-        episodes, processes = self.datamodule.validation_episodes, self.num_replicas
-        return min(-(-episodes // self.datamodule.batch_size), episodes // processes)
+        return self.datamodule.validation_batches(self.num_replicas)
 
     def __iter__(self) -> Iterator[BatchKey]:  # type: ignore[override]
         """Yield this rank's keys, the same at every call."""
@@ -140,7 +151,7 @@ class FixedSampler(_KeySampler):
         lengths = self.lengths or (data.task.min_length, data.capacity)
         capacity = capacity_for(lengths[1])
         seed = stream_seed(data.seed, *lengths)
-        ends = [index * data.validation_episodes // len(self) for index in range(len(self) + 1)]
+        ends = (index * data.validation_episodes // len(self) for index in range(len(self) + 1))
         for index, (first, end) in enumerate(pairwise(ends)):
             part = (self.rank, self.num_replicas)
             yield BatchKey(seed, self.split, 0, 0, index, end - first, lengths, capacity, 0.0, part=part)
@@ -188,17 +199,14 @@ class TaskDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        warn_of_other_lightning()
         self.task = get_task(task)
-        for name, value in {
-            "batch_size": batch_size,
-            "batches_per_epoch": batches_per_epoch,
-            "validation_episodes": validation_episodes,
-        }.items():
-            if value < 1:
-                raise ValueError(f"Expected argument `{name}` to be at least 1, but got {value}.")
-        if num_workers < 0:
-            raise ValueError(f"Expected argument `num_workers` to be at least 0, but got {num_workers}.")
+        expect_integer("batch_size", batch_size, at_least=1, at_most=LARGEST_SIZE)
+        expect_integer("batches_per_epoch", batches_per_epoch, at_least=1)
+        expect_integer("validation_episodes", validation_episodes, at_least=1)
+        expect_integer("num_workers", num_workers, at_least=0, at_most=MOST_WORKERS)
         for name, value in {"capacity": capacity, "start_capacity": start_capacity}.items():
+            expect_integer(name, value, at_most=LARGEST_SIZE)
             if value < 1 or value & (value - 1):
                 raise ValueError(f"Expected argument `{name}` to be a power of two, but got {value}.")
         if capacity < capacity_for(self.task.min_length):
@@ -216,8 +224,7 @@ class TaskDataModule(LightningDataModule):
             "shifted_fraction": shifted_fraction,
             "hard_fraction": hard_fraction,
         }.items():
-            if not 0 <= share <= 1:
-                raise ValueError(f"Expected argument `{name}` to be between 0 and 1, but got {share}.")
+            expect_number(name, share, at_least=0, at_most=1)
         if hard_fraction > 0 and not self.task.has_hard_cases:
             raise ValueError(
                 f"Expected argument `hard_fraction` to be 0, as task '{task}' has no hard cases, "
@@ -257,6 +264,8 @@ class TaskDataModule(LightningDataModule):
         try:
             ranges = [Lengths.of(lengths) for lengths in typed]
             for lengths in ranges:
+                if lengths.high > LARGEST_SIZE:
+                    raise ValueError(f"Expected lengths of at most {LARGEST_SIZE:,}, but got {lengths}.")
                 self.task.sample(1, lengths, generator=torch.Generator())
         except ValueError as error:
             raise ValueError(f"Argument `validation_lengths`: {error}") from error
@@ -300,6 +309,18 @@ class TaskDataModule(LightningDataModule):
 
     def _loader(self, sampler: TrainingSampler | FixedSampler) -> DataLoader[Episodes]:
         return DataLoader(self.dataset, batch_size=None, sampler=sampler, num_workers=self.num_workers)
+
+    def check_processes(self, processes: int) -> None:
+        """Raise a ValueError unless every one of so many processes has an episode to validate on."""
+        if self.validation_episodes < processes:
+            raise ValueError(
+                f"Expected argument `validation_episodes` to be at least the number of processes "
+                f"({processes}), but got {self.validation_episodes}."
+            )
+
+    def validation_batches(self, processes: int) -> int:
+        """Return the batches in which so many processes go through a validation set, each through a part of it."""
+        return min(-(-self.validation_episodes // self.batch_size), self.validation_episodes // processes)
 
     def rank(self) -> tuple[int, int]:
         """Return this process's rank and the number of processes; (0, 1) where no Trainer is attached."""

@@ -6,7 +6,9 @@ import dataclasses
 import inspect
 import math
 import random
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
 import torch
@@ -14,23 +16,20 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from lightning_ham.arguments import LARGEST_SIZE, expect_integer, expect_number, expect_one_of
 from lightning_ham.controllers import Rollout
 from lightning_ham.memory import Engine, HierarchicalAttentiveMemory
 from lightning_ham.memory.engine import check_engine
 from lightning_ham.models import OpenStructure, TaskModel, Trace
 from lightning_ham.tasks import Episodes
 from lightning_ham.training import losses
-from lightning_ham.training.datamodule import TaskDataModule, stream_seed
+from lightning_ham.training.datamodule import TaskDataModule, stream_seed, warn_of_other_lightning
 from lightning_ham.training.metrics import SequenceErrors
+from lightning_ham.training.unused import UnusedOptionsWarning, told, unused_options
 
 TrainingAttention = Literal["reinforce", "straight_through", "straight_through_write", "soft"]
 Reward = Literal["log_likelihood", "bit_accuracy"]
 Baseline = Literal["learned", "leave_one_out", "none"]
-
-
-def _expect_one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"Expected argument `{name}` to be one of {choices}, but got {value!r}.")
 
 
 @dataclasses.dataclass
@@ -53,12 +52,11 @@ class ReinforceOptions:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        _expect_one_of("reward", self.reward, get_args(Reward))
-        _expect_one_of("baseline", self.baseline, get_args(Baseline))
-        if not 0 <= self.discount <= 1:
-            raise ValueError(f"Expected argument `discount` to be between 0 and 1, but got {self.discount}.")
-        if self.baseline_weight <= 0:
-            raise ValueError(f"Expected argument `baseline_weight` to be positive, but got {self.baseline_weight}.")
+        expect_one_of("reward", self.reward, get_args(Reward))
+        expect_one_of("baseline", self.baseline, get_args(Baseline))
+        expect_number("discount", self.discount, at_least=0, at_most=1)
+        expect_number("baseline_weight", self.baseline_weight, above=0)
+        expect_integer("rollouts", self.rollouts, at_most=LARGEST_SIZE)
         least = 2 if self.baseline == "leave_one_out" else 1
         if self.rollouts < least:
             raise ValueError(
@@ -131,35 +129,31 @@ class HAMModule(LightningModule):
         engine: Engine = "auto",
     ) -> None:
         super().__init__()
-        _expect_one_of("attention", attention, get_args(TrainingAttention))
+        warn_of_other_lightning()
+        expect_one_of("attention", attention, get_args(TrainingAttention))
         if reinforce is not None and attention != "reinforce":
             raise ValueError(
                 f"Expected `reinforce` options only for attention 'reinforce', but got them for {attention!r}."
             )
         if isinstance(reinforce, Mapping):  # as it comes back from a checkpoint
             reinforce = ReinforceOptions(**reinforce)
-        if learning_rate <= 0:
-            raise ValueError(f"Expected argument `learning_rate` to be positive, but got {learning_rate}.")
-        if not 0 < branch_prior < 1:
-            raise ValueError(f"Expected argument `branch_prior` to be between 0 and 1, but got {branch_prior}.")
-        for name, value in {
+        expect_number("learning_rate", learning_rate, above=0)
+        expect_number("branch_prior", branch_prior, above=0, below=1)
+        for name, weight in {
             "entropy_bonus": entropy_bonus,
             "hint_weight": hint_weight,
             "cell_noise": cell_noise,
             "guide_weight": guide_weight,
         }.items():
-            if value < 0:
-                raise ValueError(f"Expected argument `{name}` to be at least 0, but got {value}.")
+            expect_number(name, weight, at_least=0)
         for name, share in {"guided_fraction": guided_fraction, "query_share": query_share}.items():
-            if not 0 <= share <= 1:
-                raise ValueError(f"Expected argument `{name}` to be between 0 and 1, but got {share}.")
+            expect_number(name, share, at_least=0, at_most=1)
         for name, fraction in {
             "final_learning_rate": final_learning_rate,
             "final_entropy_bonus": final_entropy_bonus,
             "final_noise": final_noise,
         }.items():
-            if not 0 < fraction <= 1:
-                raise ValueError(f"Expected argument `{name}` to be above 0 and at most 1, but got {fraction}.")
+            expect_number(name, fraction, above=0, at_most=1)
         check_engine(engine)
         self.model = TaskModel(task, controller, controller_options)
         if guided_fraction > 0:
@@ -208,6 +202,25 @@ class HAMModule(LightningModule):
             self.baseline = nn.Linear(self.model.controller_size, 1)
         self.train_errors = SequenceErrors()
         self.eval_errors: dict[str, SequenceErrors] = {}  # one a set
+        self.unused_options = unused_options(*self._options(), self.model)
+        """Options that have no effect here, though they were set, with the reason; by the name of the argument."""
+        if self.unused_options:
+            warnings.warn(told(self.unused_options), UnusedOptionsWarning, stacklevel=2)
+
+    def _options(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the arguments and their defaults, those of the controller and of ``reinforce`` by names of theirs."""
+        options: dict[str, Any] = dict(self.hparams)
+        signatures: dict[str, type[Any]] = {"": HAMModule, "controller_options.": type(self.model.controller)}
+        options |= {f"controller_options.{name}": value for name, value in self.model.controller_options.items()}
+        if self.reinforce:
+            options |= {f"reinforce.{name}": value for name, value in dataclasses.asdict(self.reinforce).items()}
+            signatures["reinforce."] = ReinforceOptions
+        defaults = {
+            f"{prefix}{name}": parameter.default
+            for prefix, made in signatures.items()
+            for name, parameter in inspect.signature(made).parameters.items()
+        }
+        return options, defaults
 
     def _check_guide(self) -> None:
         """Raise a ValueError unless the task has a guide, and the controller follows it."""
@@ -258,10 +271,9 @@ class HAMModule(LightningModule):
             batch = Episodes(*(tensor.repeat_interleave(rollouts, dim=0) for tensor in batch))
         # Not the number of the step, which batches share where their gradients are accumulated.
         seed = stream_seed(self.seed, "branches", self.global_rank, self.current_epoch, batch_idx)
-        for memory in self._memories:
-            memory.noise = self.final_noise**self.progress
         guided = self._is_guided(batch_idx)
-        rollout = self.model(batch, self.attention, torch.Generator(self.device).manual_seed(seed), guided=guided)
+        with self._less_noise(self.final_noise**self.progress):
+            rollout = self.model(batch, self.attention, torch.Generator(self.device).manual_seed(seed), guided=guided)
         scored = (
             losses.until_first_error(rollout.outputs, batch.targets, batch.scored) if self.until_error else batch.scored
         )
@@ -281,6 +293,18 @@ class HAMModule(LightningModule):
         for name, value in {**parts, "loss": loss, "entropy_bonus": bonus}.items():
             self._log_mean(name, value)
         return loss
+
+    @contextmanager
+    def _less_noise(self, scale: float) -> Iterator[None]:
+        """Sample branches with noise scaled by ``scale``: in here only, so that the memory is left as it was."""
+        scales = [(memory, memory.noise) for memory in self._memories]
+        try:
+            for memory, _ in scales:
+                memory.noise = scale
+            yield
+        finally:
+            for memory, before in scales:
+                memory.noise = before
 
     def _is_guided(self, batch_idx: int) -> bool:
         """Whether a batch is a guided one: for all ranks alike, as they wait for each other's logged parts."""

@@ -1,0 +1,70 @@
+"""Which options of a training change nothing beside the others: said once, instead of ignored without a word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from lightning_ham.memory.attention import COUNTERFACTUAL_MODES
+from lightning_ham.models import TaskModel
+
+_OF_THE_CHOICE = ("attention", "reinforce", "entropy_bonus", "final_entropy_bonus", "branch_prior")
+"""Options of how a leaf is chosen, and of what rewards the choice."""
+_OF_STRAIGHT_THROUGH = ("final_noise", "query_share", "controller_options.temperature")
+"""Options of the gradient that goes straight through a sampled choice."""
+_OF_THE_MEMORY = ("cell_noise", "engine")
+
+
+class UnusedOptionsWarning(UserWarning):
+    """Options were set that have no effect in this training."""
+
+
+def unused_options(options: Mapping[str, Any], defaults: Mapping[str, Any], model: TaskModel) -> dict[str, str]:
+    """Return the options that have no effect although they are not at their defaults, each with the reason.
+
+    Args:
+        options: The arguments of :class:`lightning_ham.training.HAMModule`; those of ``controller_options`` and
+            ``reinforce`` by their own names too, as ``reinforce.discount``.
+        defaults: Their defaults, in the same form.
+        model: The model that is trained.
+    """
+    unused: dict[str, str] = {}
+    for names, reason in _reasons(options, model):
+        for name in names:
+            is_set = name in options and options[name] != defaults.get(name)
+            if is_set and name.partition(".")[0] not in unused:
+                unused.setdefault(name, reason)
+    return unused
+
+
+def _reasons(options: Mapping[str, Any], model: TaskModel) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield the options that this training does not use, with the reason, the most telling one first."""
+    attention = options["attention"]
+    if model.accesses_per_output == 0:
+        names = _OF_THE_CHOICE + _OF_STRAIGHT_THROUGH + _OF_THE_MEMORY
+        yield names, f"controller '{model.controller_name}' has no memory"
+    if not model.task.num_hints:
+        yield ("hint_weight",), f"task '{model.task_name}' has no hints"
+    if options["guided_fraction"] == 0:
+        yield ("guide_weight",), "no batch is guided"
+    if options["guided_fraction"] == 1:
+        yield _OF_THE_CHOICE + _OF_STRAIGHT_THROUGH, "all batches are guided"
+    if attention not in COUNTERFACTUAL_MODES:
+        yield _OF_STRAIGHT_THROUGH, f"only straight-through attentions use it, not '{attention}'"
+    if options["entropy_bonus"] == 0:
+        yield ("final_entropy_bonus", "branch_prior"), "the entropy bonus is 0"
+    if options.get("reinforce.baseline", "learned") != "learned":
+        yield ("reinforce.baseline_weight",), "no baseline is learned"
+
+
+def told(unused: Mapping[str, str], section: str = "") -> str:
+    """Return one sentence that names the options without effect, by reason; "" if there are none.
+
+    >>> told({"final_noise": "no noise", "hint_weight": "no hints", "query_share": "no noise"}, "model.")
+    "Without effect: 'model.final_noise', 'model.query_share' (no noise); 'model.hint_weight' (no hints)."
+    """
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in unused.items():
+        by_reason.setdefault(reason, []).append(f"'{section}{name}'")
+    parts = [f"{', '.join(names)} ({reason})" for reason, names in by_reason.items()]
+    return f"Without effect: {'; '.join(parts)}." if parts else ""
