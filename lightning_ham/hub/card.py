@@ -14,7 +14,7 @@ from jinja2 import Environment, StrictUndefined
 
 from lightning_ham.hub.paper import paper_error
 from lightning_ham.models import TaskModel
-from lightning_ham.tasks import Lengths
+from lightning_ham.tasks.lengths import row_name
 
 if TYPE_CHECKING:  # the floor of training brings Lightning, which a card has no use for
     from lightning_ham.training.evaluation import Evaluation, LengthResult
@@ -139,7 +139,7 @@ def render_card(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     environment.filters.update(
-        repr=repr, share=_share, percent=percent, cell=_cell, duration=duration, versions=_versions
+        row=span, repr=repr, share=_share, percent=percent, cell=_cell, duration=duration, versions=_versions
     )
     body = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         model=model,
@@ -243,7 +243,7 @@ def _mistakes(result: LengthResult) -> str:
 
 def span(result: LengthResult) -> str:
     """Return the lengths of a result as they are written, such as ``1-32``."""
-    return str(Lengths.of(result["lengths"]))
+    return row_name(result["lengths"], result.get("variant"))
 
 
 def _metadata(model: TaskModel, evaluation: Evaluation | None, training: TrainingInfo | None) -> ModelCardData:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lightning_ham.kernels.arithmetic import compiled, sigmoid
+from lightning_ham.kernels.arithmetic import compared, compiled, sigmoid
 
 Array = np.ndarray[Any, Any]
 
@@ -38,7 +38,7 @@ class WriteWeights(NamedTuple):
     query: Array
     """``[2 d, l]``"""
     join_hidden: Array
-    """``[j, 2 d]``"""
+    """``[j, 2 d + r]``: of both children, and of how their ``r`` reals compare"""
     join_hidden_bias: Array
     join_out: Array
     """``[3 d, j]`` for the gated JOIN, ``[d, j]`` for the paper's"""
@@ -102,7 +102,8 @@ def rejoin(nodes, leaf_rows, w):
     zero, one = nodes.dtype.type(0), nodes.dtype.type(1)
     two = one + one
     hidden = np.empty_like(w.join_hidden_bias)
-    pair, out = np.empty(2 * size, nodes.dtype), np.empty(joined, nodes.dtype)
+    pair, out = np.empty(w.join_hidden.shape[1], nodes.dtype), np.empty(joined, nodes.dtype)
+    reals = pair.shape[0] - 2 * size
     for a in range(nodes.shape[0]):
         row = leaf_rows[a]
         while row > 1:
@@ -110,6 +111,8 @@ def rejoin(nodes, leaf_rows, w):
             for i in range(size):
                 pair[i] = nodes[a, left, i]
                 pair[size + i] = nodes[a, left + 1, i]
+            for i in range(reals):
+                pair[2 * size + i] = compared(pair[i], pair[size + i])
             hidden[:] = w.join_hidden_bias
             multiply(w.join_hidden, pair, hidden)
             for u in range(hidden.shape[0]):
@@ -122,7 +125,10 @@ def rejoin(nodes, leaf_rows, w):
                 if joined == size:
                     nodes[a, row, i] = candidate
                 else:
-                    chosen = pair[i] + sigmoid(out[i]) * (pair[size + i] - pair[i])
+                    side = sigmoid(out[i])
+                    if i < reals:
+                        side = one if out[i] > zero else zero
+                    chosen = pair[i] + side * (pair[size + i] - pair[i])
                     nodes[a, row, i] = chosen + sigmoid(out[size + i]) * (candidate - chosen)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numba.extending import overload
 
 from lightning_ham.kernels.cache import CompiledOnDisk
+from lightning_ham.kernels.constants import FINEST_DIFFERENCE
 
 # Sums may be reordered and products fused, as a BLAS does; NaN and infinity keep their meaning.
 _FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
@@ -116,6 +117,13 @@ def sigmoid(x):
     """Return the logistic function of a scalar."""
     one = type(x)(1)
     return one / (one + exponential(-x))
+
+
+@compiled
+def compared(left, right):
+    """Return how two reals differ on a logarithmic scale: :func:`lightning_ham.memory.transforms.compare`."""
+    half, finest = type(left)(0.5), type(left)(FINEST_DIFFERENCE)
+    return half * math.asinh((left - right) / finest)
 
 
 @compiled

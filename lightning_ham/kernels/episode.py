@@ -7,7 +7,7 @@ depends on the node alone: it is computed when the node is, and a visit then cos
 
 Arrays are C-contiguous, of one float type; weight matrices are ``[in, out]``. Symbols in shapes: ``T`` accesses, ``B``
 batch, ``n`` leaves, ``k`` levels of decisions, ``d`` leaf size, ``l`` controller size, ``s`` and ``j`` hidden units of
-SEARCH and JOIN, ``r`` real inputs.
+SEARCH and JOIN, ``r`` reals of a node.
 """
 
 from __future__ import annotations
@@ -17,9 +17,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lightning_ham.kernels.arithmetic import accumulate, activate, add_column_sums, affine, compiled, sigmoid, tanh_of
+from lightning_ham.kernels.arithmetic import (
+    accumulate,
+    activate,
+    add_column_sums,
+    affine,
+    compared,
+    compiled,
+    sigmoid,
+    tanh_of,
+)
+from lightning_ham.kernels.constants import COARSEST_DIFFERENCE
 from lightning_ham.kernels.workspace import Workspace
-from lightning_ham.memory.transforms import COARSEST_DIFFERENCE, FINEST_DIFFERENCE
 
 Array = np.ndarray[Any, Any]
 
@@ -195,10 +204,9 @@ def _beside(left, right, x):
 @compiled
 def _compare(x, size):
     """Set what stands in ``x`` behind two children of ``size`` numbers: how their first numbers compare."""
-    half, finest = x.dtype.type(0.5), x.dtype.type(FINEST_DIFFERENCE)
     for a in range(x.shape[0]):
         for i in range(2 * size, x.shape[1]):
-            x[a, i] = half * math.asinh((x[a, i - 2 * size] - x[a, i - size]) / finest)
+            x[a, i] = compared(x[a, i - 2 * size], x[a, i - size])
 
 
 @compiled

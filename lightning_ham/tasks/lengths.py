@@ -10,6 +10,15 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 
+def row_name(lengths: Sequence[int], variant: str | None = None) -> str:
+    """How a row of results is called: by its range of lengths, and the task's variant that it was measured on.
+
+    >>> row_name([1, 32]), row_name([1, 32], "grid")
+    ('1-32', '1-32 (grid)')
+    """
+    return str(Lengths.of(lengths)) + (f" ({variant})" if variant else "")
+
+
 class Lengths(NamedTuple):
     """A range of lengths, both ends included. It is written ``1-32``.
 

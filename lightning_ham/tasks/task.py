@@ -1,7 +1,8 @@
 """What a task is: a specification, a vectorised sampler, an oracle, and the code between values and bits."""
 
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar, Generic, TypeVar, cast
 
 import torch
@@ -50,6 +51,8 @@ class Task(ABC, Generic[Instance, Answer]):
     """Accesses before each output that `guide` names the cells of; 0 in a task without a guide."""
     can_be_shifted: ClassVar[bool] = True
     """Whether an instance may begin at any cell; not where the cells are carried out one after the other."""
+    variants: ClassVar[Mapping[str, str]] = {}
+    """Other distributions of instances that `draw_variant` knows, by name, each with what is particular to it."""
     has_hard_cases: ClassVar[bool] = False
     """Whether `draw` can make instances that are harder than uniform ones."""
     unit: ClassVar[str] = "cells"
@@ -136,6 +139,18 @@ class Task(ABC, Generic[Instance, Answer]):
             does not count, is ignored.
         """
 
+    def draw_variant(
+        self, variant: str, lengths: Tensor, hard: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """Do the same for one of the task's `variants`. Only for a task that has any."""
+        raise NotImplementedError(f"Expected task '{self.name}' to draw its variant '{variant}'")
+
+    def check_variant(self, variant: str | None) -> None:
+        """Raise a ValueError unless ``variant`` is None or one of the task's `variants`."""
+        if variant is not None and variant not in self.variants:
+            known = ", ".join(self.variants) or "none"
+            raise ValueError(f"Expected a variant of task '{self.name}' ({known}), but got {variant!r}")
+
     def instance_length(self, instance: Instance) -> int:
         """The number of cells that a valid instance occupies."""
         return len(self.instance_to_cells(instance))
@@ -176,6 +191,7 @@ class Task(ABC, Generic[Instance, Answer]):
         *,
         capacity: int | None = None,
         hard_fraction: float = 0.0,
+        variant: str | None = None,
         generator: torch.Generator | None = None,
     ) -> Episodes:
         """Draw fresh episodes.
@@ -188,6 +204,7 @@ class Task(ABC, Generic[Instance, Answer]):
             capacity: The number of cells to pad to, a power of two; the smallest that fits the range where
                 None.
             hard_fraction: The probability that an episode is a hard case.
+            variant: One of the task's `variants`; its own distribution where None.
             generator: The source of all randomness, on the CPU; torch's own where None.
         """
         low, high = Lengths.of(lengths)
@@ -202,10 +219,12 @@ class Task(ABC, Generic[Instance, Answer]):
                 f"Expected a hard fraction of 0 for task '{self.name}', as it has no hard cases, "
                 f"but got {hard_fraction}"
             )
+        self.check_variant(variant)
         capacity = _checked_capacity(capacity, high)
         drawn = self._draw_lengths(batch_size, low, high, generator)
         hard = torch.rand(batch_size, generator=generator) < hard_fraction
-        cells, symbols = self.draw(drawn, hard, generator)
+        draw = self.draw if variant is None else functools.partial(self.draw_variant, variant)
+        cells, symbols = draw(drawn, hard, generator)
         return self._assemble(cells, symbols, drawn, capacity)
 
     def accept(self, instance: object) -> Instance:

@@ -56,6 +56,8 @@ class BatchKey(NamedTuple):
     """Whether instances begin at any leaf that leaves them room, not at the first."""
     part: tuple[int, int] = (0, 1)
     """Which of how many parts of these episodes is meant."""
+    variant: str | None = None
+    """Of the task."""
 
 
 class EpisodeDataset(Dataset[Episodes]):
@@ -72,6 +74,7 @@ class EpisodeDataset(Dataset[Episodes]):
             key.lengths,
             capacity=key.capacity,
             hard_fraction=key.hard_fraction,
+            variant=key.variant,
             generator=generator,
         )
         if key.shifted:
@@ -119,6 +122,7 @@ class TrainingSampler(_KeySampler):
                 capacity,
                 data.hard_fraction,
                 data.shifted_fraction > 0 and bool(torch.rand((), generator=draw) < data.shifted_fraction),
+                variant=data.variant,
             )
 
 
@@ -154,7 +158,9 @@ class FixedSampler(_KeySampler):
         ends = (index * data.validation_episodes // len(self) for index in range(len(self) + 1))
         for index, (first, end) in enumerate(pairwise(ends)):
             part = (self.rank, self.num_replicas)
-            yield BatchKey(seed, self.split, 0, 0, index, end - first, lengths, capacity, 0.0, part=part)
+            yield BatchKey(
+                seed, self.split, 0, 0, index, end - first, lengths, capacity, 0.0, part=part, variant=data.variant
+            )
 
 
 class TaskDataModule(LightningDataModule):
@@ -175,6 +181,7 @@ class TaskDataModule(LightningDataModule):
         shifted_fraction: Share of the batches whose instances begin at any leaf instead of the first, so that a model
             does not come to rely on their place in a tree.
         hard_fraction: Share of the episodes drawn as the task's hard cases.
+        variant: One of the task's variants, for training, validation and test; its own distribution if not given.
         validation_episodes: Episodes in every validation set.
         validation_lengths: Ranges of lengths, as pairs or as ``"1-32"``, each validated in the smallest tree that
             holds its longest.
@@ -193,6 +200,7 @@ class TaskDataModule(LightningDataModule):
         deeper_fraction: float = 0.0,
         shifted_fraction: float = 0.0,
         hard_fraction: float = 0.0,
+        variant: str | None = None,
         validation_episodes: int = 500,
         validation_lengths: Sequence[Lengths | tuple[int, int] | str] = (Lengths(1, 32), Lengths(33, 128)),
         num_workers: int = 0,
@@ -201,6 +209,7 @@ class TaskDataModule(LightningDataModule):
         super().__init__()
         warn_of_other_lightning()
         self.task = get_task(task)
+        self.task.check_variant(variant)
         expect_integer("batch_size", batch_size, at_least=1, at_most=LARGEST_SIZE)
         expect_integer("batches_per_epoch", batches_per_epoch, at_least=1)
         expect_integer("validation_episodes", validation_episodes, at_least=1)
@@ -251,6 +260,7 @@ class TaskDataModule(LightningDataModule):
         self.deeper_fraction = deeper_fraction
         self.shifted_fraction = shifted_fraction
         self.hard_fraction = hard_fraction
+        self.variant = variant
         self.validation_episodes = validation_episodes
         self.validation_lengths = ranges
         self.num_workers = num_workers

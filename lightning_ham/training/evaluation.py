@@ -16,6 +16,7 @@ from lightning_ham import __version__
 from lightning_ham.controllers import get_num_threads
 from lightning_ham.models import TaskModel
 from lightning_ham.tasks import Episodes, Lengths, Task, capacity_for
+from lightning_ham.tasks.lengths import row_name
 from lightning_ham.training.datamodule import stream_seed
 from lightning_ham.training.metrics import SequenceErrors
 from lightning_ham.training.mistakes import MistakeCounter, Mistakes
@@ -29,6 +30,8 @@ class LengthResult(TypedDict):
 
     lengths: list[int]
     """Shortest and longest length, inclusive; those below the task's shortest instance stand for nothing."""
+    variant: NotRequired[str]
+    """Of the task, whose own distribution of instances is meant where this is missing."""
     capacity: int
     """Leaves of the memory: the smallest power of two that holds the longest length."""
     episodes: int
@@ -98,7 +101,7 @@ def evaluate(
 
     The paper's protocol: every branch and every bit is decided at probability 1/2, and a sequence is wrong if
     a single scored bit of it is, its end flag included. The memory of a range has the fewest leaves that hold
-    its longest length.
+    its longest length. Every range is measured on the task's own distribution first, then on each of its variants.
 
     The episodes depend on ``seed``, the range of lengths and their number alone, and come from no stream of
     training or validation.
@@ -124,7 +127,8 @@ def evaluate(
     model.eval()
     try:
         results = [
-            _evaluate_range(model, span, count, seed, batch_size, on_progress)
+            _evaluate_range(model, span, variant, count, seed, batch_size, on_progress)
+            for variant in (None, *model.task.variants)
             for span, count in zip(ranges, counts, strict=True)
         ]
     finally:
@@ -177,6 +181,7 @@ def check_lengths(task: Task[Any, Any], lengths: Sequence[tuple[int, int] | str]
 def _evaluate_range(
     model: TaskModel,
     lengths: tuple[int, int],
+    variant: str | None,
     episodes: int,
     seed: int,
     batch_size: int,
@@ -184,7 +189,7 @@ def _evaluate_range(
 ) -> LengthResult:
     errors, mistakes = SequenceErrors().to(model.device), MistakeCounter(model.task)
     start = time.perf_counter()
-    for batch in _draw(model, lengths, episodes, seed, batch_size):
+    for batch in _draw(model, lengths, variant, episodes, seed, batch_size):
         on_device = Episodes(*(tensor.to(model.device) for tensor in batch))
         outputs = model(on_device, "argmax").outputs
         errors.update(outputs, on_device)
@@ -195,7 +200,7 @@ def _evaluate_range(
     wrong_sequences, wrong_symbols, wrong_bits = errors.wrong.tolist()
     sequences, symbols, bits = errors.total.tolist()
     seconds = time.perf_counter() - start
-    return {
+    result: LengthResult = {
         "lengths": list(lengths),
         "capacity": capacity_for(lengths[1]),
         "episodes": sequences,
@@ -208,15 +213,21 @@ def _evaluate_range(
         "episodes_per_second": sequences / seconds,
         "mistakes": mistakes.compute(),
     }
+    if variant:
+        result["variant"] = variant
+    return result
 
 
-def _draw(model: TaskModel, lengths: tuple[int, int], episodes: int, seed: int, batch_size: int) -> Iterator[Episodes]:
+def _draw(
+    model: TaskModel, lengths: tuple[int, int], variant: str | None, episodes: int, seed: int, batch_size: int
+) -> Iterator[Episodes]:
     """Yield the episodes of a range, those of similar lengths together: few timesteps pass after an end."""
     capacity = capacity_for(lengths[1])
     draw_size = CELLS_PER_DRAW // capacity
     for draw, first in enumerate(range(0, episodes, draw_size)):
         generator = torch.Generator().manual_seed(stream_seed(seed, "evaluate", *lengths, draw))
-        drawn = model.task.sample(min(draw_size, episodes - first), lengths, capacity=capacity, generator=generator)
+        count = min(draw_size, episodes - first)
+        drawn = model.task.sample(count, lengths, capacity=capacity, variant=variant, generator=generator)
         for rows in drawn.lengths.argsort().split(batch_size):
             batch = Episodes(*(tensor[rows] for tensor in drawn))
             timesteps = int(batch.scored.any(dim=-1).any(dim=0).nonzero().max()) + 1
@@ -273,7 +284,7 @@ def table(evaluation: Evaluation) -> str:
         low, high = result["interval"]
         rows.append(
             [
-                str(Lengths.of(result["lengths"])),
+                row_name(result["lengths"], result.get("variant")),
                 f"{result['capacity']:,}",
                 f"{result['episodes']:,}",
                 f"{result['wrong_sequences']:,}",

@@ -12,7 +12,8 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from lightning_ham.training.callbacks import LengthCurriculum, MovingAverage
+from lightning_ham.arguments import expect_integer, expect_number
+from lightning_ham.training.callbacks import LengthCurriculum, MovingAverage, validation_error
 from lightning_ham.training.datamodule import TaskDataModule
 
 _LOG = logging.getLogger(__name__)
@@ -22,9 +23,10 @@ class BreakUpGuard(Callback):
     """Leaves out updates far outside the run's own, and goes back to the best weights when a training breaks up.
 
     A gradient whose norm is far above those before it says little about the loss: the update is left out. A training
-    *breaks up* when its validation score (see :class:`~lightning_ham.training.HAMModule`) stays far above its best. It
-    then goes on from the weights and the optimizer's state of that best validation, at the capacity of that time and
-    with a smaller learning rate. All of this is part of the checkpoint.
+    *breaks up* when its validation score (see :class:`~lightning_ham.training.HAMModule`) stays far above its best, or
+    when what was learned is lost as the curriculum goes on to the next capacity (once for each). It then goes on from
+    the weights and the optimizer's state of the best validation, at the capacity of that time and with a smaller
+    learning rate. All of this is part of the checkpoint.
 
     Must stand before :class:`MovingAverage` among the callbacks, to see the weights that were validated.
 
@@ -33,6 +35,8 @@ class BreakUpGuard(Callback):
             last change of capacity (of at most 100 updates, at least 20). A norm that is not finite always is.
         tolerance: How far the score may lie above the best one, as a share of wrong sequences in [0, 1].
         patience: Validations in a row that must be worse than that before the training goes back.
+        lost_above: Share of wrong sequences at a capacity that the curriculum has gone on to, from which on what was
+            learned counts as lost.
         slower: Factor of the learning rate at every return, above 0 and at most 1.
         returns: Most returns in a training; 0 never goes back.
 
@@ -47,22 +51,20 @@ class BreakUpGuard(Callback):
         skip_above: float = 20.0,
         tolerance: float = 0.1,
         patience: int = 5,
+        lost_above: float = 0.6,
         slower: float = 0.5,
         returns: int = 5,
     ) -> None:
-        if not skip_above > 1:
-            raise ValueError(f"Expected argument `skip_above` to be above 1, but got {skip_above}.")
-        if not 0 < tolerance <= 1:
-            raise ValueError(f"Expected argument `tolerance` to be above 0 and at most 1, but got {tolerance}.")
-        if patience < 1:
-            raise ValueError(f"Expected argument `patience` to be at least 1, but got {patience}.")
-        if not 0 < slower <= 1:
-            raise ValueError(f"Expected argument `slower` to be above 0 and at most 1, but got {slower}.")
-        if returns < 0:
-            raise ValueError(f"Expected argument `returns` to be at least 0, but got {returns}.")
+        expect_number("skip_above", skip_above, above=1)
+        expect_number("tolerance", tolerance, above=0, at_most=1)
+        expect_integer("patience", patience, at_least=1)
+        expect_number("lost_above", lost_above, above=0, at_most=1)
+        expect_number("slower", slower, above=0, at_most=1)
+        expect_integer("returns", returns, at_least=0)
         self.skip_above = skip_above
         self.tolerance = tolerance
         self.patience = patience
+        self.lost_above = lost_above
         self.slower = slower
         self.returns = returns
         self.returned = 0
@@ -72,6 +74,7 @@ class BreakUpGuard(Callback):
         self._validated: dict[str, Tensor] | None = None
         self._best: dict[str, Any] | None = None
         self._worse = 0
+        self._tried: list[int | None] = []  # capacities that were gone back from
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
@@ -102,17 +105,22 @@ class BreakUpGuard(Callback):
         validated, self._validated = self._validated, None
         if trainer.sanity_checking or not trainer.optimizers or score is None or validated is None:
             return
-        if self._best is None or float(score) <= self._best["score"]:
+        capacity, current = _capacity(trainer), validation_error(trainer, "current")
+        advanced = self._best is not None and capacity != self._best["capacity"]
+        lost = advanced and capacity not in self._tried and current is not None and current > self.lost_above
+        if not lost and (self._best is None or float(score) <= self._best["score"]):
             self._best = {
                 "score": float(score),
                 "epoch": trainer.current_epoch,
-                "capacity": _capacity(trainer),
+                "capacity": capacity,
                 "weights": validated,
                 "optimizers": [copy.deepcopy(optimizer.state_dict()["state"]) for optimizer in trainer.optimizers],
             }
-        is_worse = not float(score) <= self._best["score"] + self.tolerance
+        assert self._best is not None
+        is_worse = lost or not float(score) <= self._best["score"] + self.tolerance
         self._worse = self._worse + 1 if is_worse else 0
         if self._worse >= self.patience and self.returned < self.returns:
+            self._tried.append(capacity)
             self._go_back(trainer, pl_module, self._best)
 
     def _go_back(self, trainer: Trainer, pl_module: LightningModule, best: dict[str, Any]) -> None:
@@ -145,13 +153,14 @@ class BreakUpGuard(Callback):
             "norms": list(self._norms),
             "capacity": self._capacity,
             "best": self._best,
+            "tried": self._tried,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore them."""
         self.returned, self._worse = state_dict["returned"], state_dict["worse"]
         self._norms = deque(state_dict["norms"], maxlen=self._window)
-        self._capacity, self._best = state_dict["capacity"], state_dict["best"]
+        self._capacity, self._best, self._tried = state_dict["capacity"], state_dict["best"], state_dict["tried"]
 
 
 def _capacity(trainer: Trainer) -> int | None:
