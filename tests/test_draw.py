@@ -348,7 +348,10 @@ def test_command_draws_an_instance_by_its_seed_and_length(saved, capsys):
         (["--steps", "0,99"], "Expected steps from 0 to 8, but got 99"),
         (["--steps=-1"], "Expected steps from 0 to 8, but got -1"),
         (["--steps", "one"], "Expected numbers such as 0,1,2, but got 'one'"),
-        (["--length", "65"], "Expected an instance of at most 64 cells to draw, but got 65"),
+        (
+            ["--length", "65"],
+            "Expected an instance of at most 64 cells to draw, but got 65 (65 pairs, and 64 pairs at most).",
+        ),
         (["--length", "0"], "Expected a whole number of at least 1, but got '0'"),
         (["-o", "no/such/folder.svg"], "Expected a file in a folder that is there, but got no/such/folder.svg"),
         (
