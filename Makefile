@@ -32,8 +32,26 @@ bench: $(STAMP)
 	$(BIN)/python -m pip install --no-deps dnc==1.1.0 # asks for a flann that does not matter here
 	$(BIN)/python -m benchmarks
 
+# Prints the version of a CPU build of PyTorch, where there is one.
+define CPU_BUILD
+import importlib.metadata, runpy, sys
+torch = importlib.metadata.distribution("torch")
+version = runpy.run_path(str(torch.locate_file("torch/version.py")))
+if sys.version_info >= (3, 11) and not any(version.get(kind) for kind in ("cuda", "hip", "xpu")):
+    print(torch.version)
+endef
+export CPU_BUILD
+
+# A CPU build of PyTorch that is in the environment is kept, whatever its version: what pip would bring is for GPUs too.
 $(STAMP): pyproject.toml constraints.txt
 	@$(or $(PYTHON),false) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo '$(TOO_OLD)' >&2; exit 1; }
-	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	@kept=$$($(BIN)/python -c "$$CPU_BUILD" 2>/dev/null); \
+	if [ -n "$$kept" ]; then \
+		echo "Keeping PyTorch $$kept, a CPU build that is in $(VENV). All else is 0.2 GB to download."; \
+		sed "s/^torch==.*/torch==$$kept/" constraints.txt > $(VENV)/constraints.txt; \
+	else \
+		echo "To download: 3 GB on Linux, where PyTorch comes with CUDA, elsewhere 0.4 GB. README.md says how to do with less."; \
+		$(PYTHON) -m venv --clear $(VENV) && cp constraints.txt $(VENV)/constraints.txt; \
+	fi
+	$(BIN)/python -m pip install --constraint $(VENV)/constraints.txt --editable '.[dev]'
 	touch $@

@@ -18,14 +18,14 @@ class CommandParser(argparse.ArgumentParser):
     """A parser that complains in one line, with the nearest option to one that is mistyped.
 
     Args:
-        command: Name of the command's module in the package.
+        command: Name of the command's module in the package; empty for the package's own.
         description: What the command does, for its help.
         epilog: What stands below the options in its help.
     """
 
     def __init__(self, command: str, description: str, epilog: str = "") -> None:
         super().__init__(
-            prog=f"python -m lightning_ham.{command}",
+            prog=f"python -m lightning_ham.{command}".removesuffix("."),
             description=description,
             epilog=epilog,
             allow_abbrev=False,

@@ -19,7 +19,8 @@ _STREAMS = {
 def is_stream(name: str) -> bool:
     """Return whether something else than a file is meant: standard output (also ``-``) or error, a device, a pipe."""
     path = Path(name)
-    return name in _STREAMS or path.absolute().is_relative_to("/dev") or (path.exists() and not path.is_file())
+    is_other = path.exists() and not path.is_file() and not path.is_dir()
+    return name in _STREAMS or path.absolute().is_relative_to("/dev") or is_other
 
 
 def check_place(name: str) -> None:

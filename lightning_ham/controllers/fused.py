@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -226,6 +227,18 @@ def get_num_threads() -> int:
 
 
 _threads: int | None = None
+
+
+def compile_seconds() -> float:
+    """Return how long this process has compiled loops since this was asked for the first time; 0 without Numba.
+
+    The first time imports Numba, which takes a second.
+    """
+    if importlib.util.find_spec("numba") is None:
+        return 0.0
+    from lightning_ham.kernels.compile_time import COMPILE_TIME
+
+    return COMPILE_TIME.seconds
 
 
 def _for_blocks(batch: int, run: Callable[[int, int, int], None]) -> None:

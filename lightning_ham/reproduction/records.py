@@ -17,7 +17,9 @@ from lightning_ham.tasks import Lengths
 from lightning_ham.training.evaluation import Evaluation, LengthResult
 
 CHECKOUT = Path(__file__).parent.parent.parent
+"""Where this package is, if that is a checkout: a wheel's is not."""
 FOLDER = "results"
+CARDS = "model_cards"
 
 BARS: dict[str, dict[str, float]] = {
     "reverse": {"1-32": 0.0, "33-128": 0.0},
@@ -97,6 +99,16 @@ class Bundled(NamedTuple):
     name: str
     evaluation: Evaluation
     training: TrainingInfo
+
+
+def check_checkout(folder: Path) -> None:
+    """Raise a FileNotFoundError unless a folder is a checkout, in which the records and pages of one are written."""
+    for part in (FOLDER, CARDS):
+        if not (folder / part).is_dir():
+            raise FileNotFoundError(
+                f"Expected a checkout of lightning_ham with the folder {folder / part}, but it is not there; name one "
+                "with --output."
+            )
 
 
 def make_run(run_dir: Path) -> Run:

@@ -13,6 +13,7 @@ from lightning_ham.hub.card import duration, percent, span
 from lightning_ham.hub.paper import paper_error
 from lightning_ham.reproduction.records import (
     BARS,
+    CARDS,
     COMPARISONS,
     FOLDER,
     SOON_SECONDS,
@@ -278,7 +279,7 @@ def write(folder: Path) -> list[Path]:
     Returns:
         The files that were written.
     """
-    results, bundled = read_results(folder / FOLDER), read_bundled(folder / "model_cards")
+    results, bundled = read_results(folder / FOLDER), read_bundled(folder / CARDS)
     found = folder / FOLDER / FOUND
     words = found.read_text(encoding="utf-8") if found.is_file() else f"Nothing was written in `{FOLDER}/{FOUND}` yet."
     pages = {folder / REPORT: render_report(results, bundled, words)}

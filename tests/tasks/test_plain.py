@@ -8,6 +8,8 @@ import types
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lightning_ham.tasks import InstanceError, get_task, plain, task_names
 from lightning_ham.tasks.plain import plain as as_plain
@@ -116,6 +118,38 @@ def test_what_is_nested_without_end_is_left():
 
 
 # By every task.
+
+ATOMS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 40),
+    st.floats(),
+    st.sampled_from(["push", "pop", b"x", 10**4000, 2j, object(), int, {"a": 1}, {1}, np.datetime64("2020-01-01")]),
+    st.integers(0, 31).map(np.int64),
+    st.floats(0, 1).map(np.float32),
+    st.integers(0, 31).map(torch.tensor),
+    st.sampled_from([range(3), np.zeros((0, 2)), torch.zeros(2, 2), np.array([[9, 4], [2, 7]]), torch.tensor(True)]),
+)
+ANYTHING = st.recursive(
+    ATOMS,
+    lambda parts: st.lists(parts, max_size=3).flatmap(
+        lambda found: st.sampled_from([found, tuple(found), iter(found), collections.deque(found)])
+    ),
+    max_leaves=8,
+)
+
+
+@pytest.mark.parametrize("name", task_names())
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(data=ANYTHING)
+def test_whatever_comes_is_an_instance_or_told_in_a_short_line(name, data):
+    task, told = get_task(name), []
+    for accept in (lambda given: [task.accept(given)], task.accept_all):
+        try:
+            assert all(task.instance_length(instance) >= 1 for instance in accept(data))
+        except InstanceError as error:
+            told.append(str(error))
+    assert all(0 < len(message) < 300 and "\n" not in message for message in told)
 
 
 def arrays_of(data):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lightning_ham.controllers import Rollout
+from lightning_ham.memory import HierarchicalAttentiveMemory
 from lightning_ham.models import TaskModel
 from lightning_ham.training.evaluation import CELLS_PER_DRAW, evaluate, table, wilson_interval
 
@@ -98,6 +99,26 @@ def test_first_timestep_of_search_does_not_count():
     assert result["wrong_sequences"] == 1
     assert result["symbol_error"] == 1 / 100
     assert result["bit_error"] == 1 / 500
+
+
+def test_the_speed_is_that_of_compiled_loops(monkeypatch):
+    """The clock goes on by a second a batch, of which the first compiles for 40 more."""
+    clock = {"seconds": 0.0, "compiled": 7.0}
+    monkeypatch.setattr("time.perf_counter", lambda: clock["seconds"])
+    monkeypatch.setattr("lightning_ham.training.evaluation.compile_seconds", lambda: clock["compiled"])
+
+    def plant(number, bits, scored):
+        clock["seconds"] += 1 / 64
+        if number == 0:
+            clock["seconds"] += 40
+            clock["compiled"] += 40
+
+    model = Planted("reverse", plant)
+    assert result_of(model, episodes=256, batch_size=64)["episodes_per_second"] == pytest.approx(64)
+    model.asked.clear()
+    for memory in (part for part in model.modules() if isinstance(part, HierarchicalAttentiveMemory)):
+        memory.engine = "reference"  # which compiles nothing; what others compile meanwhile is not left out
+    assert result_of(model, episodes=256, batch_size=64)["episodes_per_second"] == pytest.approx(256 / 44)
 
 
 def test_episodes_are_fresh_uniform_over_the_range_and_in_the_smallest_tree_that_holds_it():
