@@ -42,9 +42,11 @@ def _cached(cache_dir: Path | None) -> Iterator[PretrainedModel]:
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
+    from lightning_ham.hub.download import cache_folder
+
     try:
-        repositories = scan_cache_dir(cache_dir).repos
-    except CacheNotFound:
+        repositories = scan_cache_dir(cache_folder(cache_dir)).repos
+    except (CacheNotFound, FileNotFoundError):
         return
     for repository in sorted(repositories, key=lambda repository: repository.repo_id):
         current = repository.refs.get("main")
