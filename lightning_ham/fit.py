@@ -100,6 +100,8 @@ def _quieten() -> None:
         ".*when logging on epoch level in distributed setting.*",  # our errors are those of all processes already
     ):
         warnings.filterwarnings("ignore", message)
+    for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning, ResourceWarning):  # not for users
+        warnings.filterwarnings("ignore", category=category, module="(?!lightning_ham)")
 
 
 def _parse(arguments: Sequence[str]) -> tuple[Path, RecipeCLI]:
@@ -154,6 +156,14 @@ def _run_folder(cli: RecipeCLI, recipe: Path) -> tuple[Path, Path | None]:
         run_dir = asked_for or (checkpoint.parent.parent if of_a_run else _first_free(stem))
     if run_dir.exists() and not run_dir.is_dir():
         raise FileExistsError(f"Expected a folder for --run_dir, but {run_dir} is a file.")
+    try:
+        str(run_dir.absolute()).encode()
+    except UnicodeEncodeError as error:  # neither weights nor W&B's files can be written there
+        shown = str(run_dir.absolute()).encode(errors="backslashreplace").decode()
+        raise ValueError(
+            f"Expected a --run_dir whose name is text in {sys.getfilesystemencoding()}, as this locale has it, but got "
+            f"{shown}; set PYTHONUTF8=1 if it is UTF-8, or choose another."
+        ) from error
     config.run_dir = str(run_dir)
     return run_dir, checkpoint
 
