@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import io
 import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import NoReturn, TextIO
 
 from lightning_ham.foreign import LONGEST_MESSAGE, quoted, shown
@@ -82,14 +84,40 @@ def on_one_line(kind: type[Warning]) -> Iterator[None]:
 
 
 def run(main: Callable[[], int]) -> NoReturn:
-    """Run a command as this process, and end without a traceback where its reader or its user ends it."""
+    """Run a command as this process, and end without a traceback where its reader, its user or a full disk ends it."""
+    _complete_streams()
+    status: int | str | None
     try:
-        status = main()
-        if sys.stdout is not None:  # it may have been closed from the beginning
-            sys.stdout.flush()
+        try:
+            status = main()
+        except SystemExit as end:
+            status = end.code
+        sys.stdout.flush()
     except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         status = 0
+    except OSError as error:
+        _discard_output()
+        with suppress(OSError):
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        status = 1
     except KeyboardInterrupt:
         status = 130
     sys.exit(status)
+
+
+def _complete_streams() -> None:
+    """Have all standard streams, as a process may be started without, and let no character be one too many."""
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            while opened < number:  # which leaves no number of a standard stream to a file of ours
+                opened = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, open(opened, mode, closefd=False))  # noqa: SIM115 - to the end
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _discard_output() -> None:
+    """Have what could not be written thrown away, so that Python does not complain of it on the way out."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -122,6 +122,8 @@ def _quieten() -> None:
         ".*when logging on epoch level in distributed setting.*",  # our errors are those of all processes already
     ):
         warnings.filterwarnings("ignore", message)
+    for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning, ResourceWarning):  # not for users
+        warnings.filterwarnings("ignore", category=category, module="(?!lightning_ham)")
 
 
 def _parse(arguments: Sequence[str]) -> tuple[Path, RecipeCLI]:

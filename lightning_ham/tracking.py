@@ -46,10 +46,10 @@ def _has_key() -> bool:
     if os.environ.get("WANDB_API_KEY"):
         return True
     host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
-    path = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
     try:
+        path = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
         return host is not None and netrc.netrc(path).authenticators(host) is not None
-    except (FileNotFoundError, netrc.NetrcParseError):
+    except (OSError, RuntimeError, UnicodeDecodeError, netrc.NetrcParseError):  # no file or no home; or no such file
         return False
 
 
@@ -71,6 +71,7 @@ def make_logger(
     resolved = resolve_mode(mode)
     if resolved == "disabled":
         return None
+    _keep_files_in(run_dir / "wandb")
     run_id = _run_id(run_dir / WANDB_ID)
     settings = wandb.Settings(console="off", silent=True)
     if "WANDB_INIT_TIMEOUT" not in os.environ:
@@ -111,6 +112,29 @@ def _run_id(file: Path) -> str:
     run_id = uuid.uuid4().hex[:8]
     write_whole(file, f"{run_id}\n".encode())
     return run_id
+
+
+def _keep_files_in(folder: Path) -> None:
+    """Have W&B keep in ``folder`` what it would keep in the user's home, where there is none that can be written."""
+    try:
+        home = Path.home()
+    except RuntimeError:
+        home = Path()
+    if not home.is_absolute():
+        os.environ["HOME"] = str(folder.absolute())  # it fails where there is none, whatever else is set
+    usual_folders = {"WANDB_DATA_DIR": Path(wandb.env.get_data_dir()), "WANDB_CACHE_DIR": wandb.env.get_cache_dir()}
+    for variable, usual in usual_folders.items():
+        if not _can_be_written(usual):
+            os.environ[variable] = str(folder.absolute() / "files")
+
+
+def _can_be_written(folder: Path) -> bool:
+    """Whether ``folder`` is there, or can be made, and can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
 
 
 def finish(logger: WandbLogger) -> str:

@@ -1,6 +1,7 @@
 """What is logged in W&B, read back from the run that was written; and that nothing is ever asked."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -73,10 +74,27 @@ def test_mode(account, asked_for, environment, netrc_host, expected):
     assert resolve_mode(asked_for) == expected
 
 
-def test_a_broken_netrc_is_no_key(account, tmp_path):
+@pytest.mark.parametrize("content", [b"machine\n", b"\xff\xfe\x00"])
+def test_a_broken_netrc_is_no_key(account, tmp_path, content):
     account({})
-    (tmp_path / ".netrc").write_text("machine\n")
+    (tmp_path / ".netrc").write_bytes(content)
     assert resolve_mode("auto") == "offline"
+
+
+@pytest.mark.parametrize("home", ["~", "/dev/null/home"])
+def test_where_there_is_no_home_there_is_no_key(account, monkeypatch, home):
+    account({})
+    monkeypatch.setenv("HOME", home)
+    assert resolve_mode("auto") == "offline"
+
+
+def test_a_home_that_can_be_written_is_left_to_wandb(account, monkeypatch, tmp_path):
+    account({})
+    for name in ("XDG_DATA_HOME", "XDG_CACHE_HOME", "WANDB_DATA_DIR", "WANDB_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    before = dict(os.environ)
+    tracking._keep_files_in(tmp_path / "run")
+    assert dict(os.environ) == before
 
 
 # What is logged. Runs that log are processes of their own, started by the command.
@@ -226,6 +244,16 @@ def test_a_table_of_decoded_episodes_is_logged(logged, history):
         assert next(value for key, value in pairs if key == query) == int(expected)
         assert 0 <= int(got) < 32
         assert right == (got == expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("home", ["~", "/dev/null/home"])  # as if nobody knew where it is; one that cannot be made
+def test_without_a_home_nothing_outside_the_run_folder_is_needed(home, tiny_recipe, no_account, tmp_path):
+    done = run(tiny_recipe, "--trainer.max_epochs=1", folder=tmp_path, environment=no_account | {"HOME": home})
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+    (path,) = synced(done.stderr, tmp_path)
+    assert list(path.glob("files/media/table/episodes*.json"))
+    assert (tmp_path / "runs" / "tiny" / "model" / "model.safetensors").exists()
 
 
 @pytest.mark.slow

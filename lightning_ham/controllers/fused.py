@@ -182,7 +182,7 @@ class _Episodes(torch.autograd.Function):
         dhidden, dreads, dlogits = (grad.contiguous().numpy() for grad in grads[:3])
         batch, num_leaves, size = record.nodes.shape[0], record.keys.shape[1], record.nodes.shape[2]
         transposed = _arrays(torch.from_numpy(matrix).t() for matrix in w)
-        blocks = -(-batch // LANES)
+        blocks = max(1, -(-batch // LANES))
         weights_grad = [torch.zeros(blocks, *matrix.shape, dtype=grads[0].dtype) for matrix in w]
         leaves_grad = torch.empty(batch, num_leaves, size, dtype=grads[0].dtype)
         w_grad, dleaves = _arrays(weights_grad), leaves_grad.numpy()

@@ -150,7 +150,7 @@ def render_card(
         is_folder=is_folder,
         summary=documentation.partition("\n")[0],
         documentation=documentation,
-        sizes=model.task.sizes_in_words(map(span, evaluation["results"])) if evaluation else "",
+        sizes=model.task.sizes_in_words(result["lengths"] for result in evaluation["results"]) if evaluation else "",
         instance=instance,
         answer=model.solve([instance])[0],
         evaluation=evaluation,
@@ -165,7 +165,9 @@ def render_card(
         hyper_parameters=json.dumps(training["hyper_parameters"], indent=2) if training else "",
         pictures=pictures or {},
     )
-    return f"---\n{_metadata(model, evaluation, training).to_yaml()}\n---\n\n{body}"
+    card = f"---\n{_metadata(model, evaluation, training).to_yaml()}\n---\n\n{body}"
+    # Names of files need be no text: bytes that Python could not read as such are read as UTF-8, or shown as \\xe9.
+    return card.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def example(model: TaskModel) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import os
 import re
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from lightning_ham.hub.connection import (
     shown_address,
     timeout,
 )
-from lightning_ham.hub.files import CARD, CONFIG, FILES, MAX_WEIGHTS, WEIGHTS, expanded
+from lightning_ham.hub.files import CARD, CONFIG, FILES, MAX_WEIGHTS, WEIGHTS
 
 _COMMIT = re.compile("[0-9a-f]{40}")
 _REVISION = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")
@@ -63,7 +64,7 @@ def fetch(
     revision = revision or constants.DEFAULT_REVISION
     if len(revision) > _MAX_REVISION or not _REVISION.fullmatch(revision):
         raise ValueError(f"Expected a branch, a tag or a commit as `revision`, but got {quoted(revision)}.")
-    cache = expanded(cache_dir or constants.HF_HUB_CACHE).resolve()
+    cache = cache_folder(cache_dir)
     if local_files_only or is_offline_mode():
         snapshot = cached(repo_id, revision, cache)
         if snapshot is None:
@@ -89,13 +90,28 @@ def fetch(
     return snapshot, _origin(repo_id, snapshot, shown_address(resolve_endpoint(endpoint)))
 
 
+def cache_folder(cache_dir: str | os.PathLike[str] | None) -> Path:
+    """Return where models from the Hub are kept: ``cache_dir``, or what HF_HOME and HF_HUB_CACHE say.
+
+    Raises:
+        FileNotFoundError: If it is in the user's home, and there is none.
+    """
+    try:
+        return Path(cache_dir or constants.HF_HUB_CACHE).expanduser().resolve()
+    except RuntimeError as error:
+        raise FileNotFoundError(
+            "Expected a folder to keep models from the Hub in, but there is no home for it: set HF_HOME or give "
+            "`cache_dir`."
+        ) from error
+
+
 def cached(repo_id: str, revision: str | None = None, cache_dir: Path | None = None) -> Path | None:
     """Return the folder of a model in the cache, None if it is not there with all that is loaded.
 
     Raises:
         ValueError: If it is damaged, or lies outside of the cache.
     """
-    cache = expanded(cache_dir or constants.HF_HUB_CACHE).resolve()
+    cache = cache_folder(cache_dir)
     found = [try_to_load_from_cache(repo_id, name, cache, revision) for name in (CONFIG, WEIGHTS)]
     paths = [Path(path) for path in found if isinstance(path, str)]
     if len(paths) < 2 or paths[0].parent != paths[1].parent:

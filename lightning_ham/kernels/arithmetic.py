@@ -82,6 +82,12 @@ def add_column_sums(x, total):
             total[n] += x[m, n]
 
 
+@nb.njit(nogil=True, error_model="numpy", fastmath={"contract"})  # if it were not said, its caller's would be taken
+def _less_two_products(x, power, high, low):
+    """Return ``x - power * high - power * low`` in this order: added up first, ``high`` and ``low`` were one number."""
+    return x - power * high - power * low
+
+
 def exponential(x):
     """Return e to the power of ``x``, a scalar; in float32 as a polynomial, which vectorises (relative error 2e-7)."""
     return math.exp(x)
@@ -104,7 +110,7 @@ def _exponential(x):
         x = low if x < low else x  # not min and max: a NaN must stay one
         x = high if x > high else x
         power = np.floor(x * log2_e + half)
-        r = x - power * ln2_high - power * ln2_low
+        r = _less_two_products(x, power, ln2_high, ln2_low)
         series = ((((p0 * r + p1) * r + p2) * r + p3) * r + p4) * r + half
         scale = np.int32((np.int32(power) + bias) << mantissa_bits).view(np.float32)
         return (series * r * r + r + one) * scale

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -107,7 +108,20 @@ def choose(stem: Path, recipe: Path, run_dir: str | None, ckpt_path: str | None,
         is_new = folder is None or not (is_of_a_run and folder.resolve() == home.resolve())
     if folder is not None and (folder.exists() or folder.is_symlink()) and not folder.is_dir():
         raise FileExistsError(f"Expected a folder for --run_dir, but {folder} is a file.")
+    _check_name(folder or stem)
     return Choice([folder] if folder else _names(stem), folder is not None, is_new, checkpoint)
+
+
+def _check_name(folder: Path) -> None:
+    """Raise a ValueError if the folder's name is no text here: neither weights nor W&B's files can be written there."""
+    name = str(folder.absolute())
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"Expected a --run_dir whose name is text in {sys.getfilesystemencoding()}, as this locale has it, but got "
+            f"{name.encode(errors='backslashreplace').decode()}; set PYTHONUTF8=1 if it is UTF-8, or choose another."
+        ) from error
 
 
 def _names(stem: Path) -> Iterator[Path]:

@@ -166,7 +166,7 @@ class Task(ABC, Generic[Instance, Answer]):
 
     def sizes_in_words(self, ranges: Iterable[tuple[int, int] | str]) -> str:
         """What ranges of lengths are in ``unit``, as a sentence; empty where that is what a length counts."""
-        spans = [Lengths.of(lengths) for lengths in ranges]
+        spans = list(dict.fromkeys(Lengths.of(lengths) for lengths in ranges))
         if all(self.size(span.high) == span.high for span in spans):
             return ""
         sizes = ", ".join(f"{self.size_in_words(span.high)} at {span}" for span in spans)

@@ -74,7 +74,7 @@ def test_the_exponential_in_single_precision_is_exact_to_its_last_digits():
     x = np.linspace(-86, 87, 100_001).astype(np.float32)
     got = np.empty_like(x)
     exponentials(x, got)
-    np.testing.assert_allclose(got, np.exp(x.astype(np.float64)), rtol=3e-7)
+    np.testing.assert_allclose(got, np.exp(x.astype(np.float64)), rtol=2e-7)
 
 
 def test_without_the_compiler_it_is_the_exponential():
