@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, NamedTuple, NoReturn, Self, TextIO, cast
+from typing import Any, NamedTuple, Self, TextIO, cast
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
@@ -38,8 +38,8 @@ _LOG = logging.getLogger("lightning_ham")
 class EndOnSignal(Callback):
     """Lets every signal that would end the process without a word raise KeyboardInterrupt, as Ctrl-C does.
 
-    It does so inside its block, and in a training that it is a callback of. Signals that are ignored, or that have
-    another handler, stay as they are.
+    It does so inside its block; in a training that it is a callback of, at the end of the batch, unless it is Ctrl-C or
+    the second signal. Signals that are ignored, or that have another handler, stay as they are.
     """
 
     received: signal.Signals | None = None
@@ -47,6 +47,7 @@ class EndOnSignal(Callback):
 
     def __init__(self) -> None:
         self._before: dict[signal.Signals, Any] = {}
+        self._can_wait = False
 
     @property
     def status(self) -> int:
@@ -69,15 +70,37 @@ class EndOnSignal(Callback):
             signal.signal(number, handler)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take SIGTERM back from Lightning, which would wait for the batch's end, and for other processes."""
+        """Take SIGTERM back from Lightning, which would wait for other processes, while they wait for this one."""
+        self._can_wait = True
         if signal.SIGTERM in self._before:
             signal.signal(signal.SIGTERM, self._end)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        """End the training if a signal came where Python drops what is raised, as in a callback of a compiler."""
+        """End the training if a signal came, also where Python drops what is raised, as in a callback of a compiler."""
+        self._end_now()
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """End the training if a signal came."""
+        self._end_now()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End the training if a signal came; no batch follows that one could wait for."""
+        self._can_wait = False
+        self._end_now()
+
+    def _end_now(self) -> None:
         if self.received:
+            self._can_wait = False
             raise KeyboardInterrupt
 
     def ignore(self) -> None:
@@ -85,9 +108,11 @@ class EndOnSignal(Callback):
         for number in self._before:
             signal.signal(number, signal.SIG_IGN)
 
-    def _end(self, number: int, frame: FrameType | None) -> NoReturn:
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        waits = self._can_wait and self.received is None and number != signal.SIGINT
         self.received = self.received or signal.Signals(number)
-        raise KeyboardInterrupt
+        if not waits:
+            raise KeyboardInterrupt
 
 
 class Ending(NamedTuple):

@@ -79,6 +79,7 @@ def test_a_signal_before_the_training_says_that_nothing_is_lost(fit, tmp_path, t
     assert done.stderr.splitlines()[1:] == ["Ended by SIGUSR2. The training had not begun."]
 
 
+@pytest.mark.skipif(is_ignored(signal.SIGINT), reason="SIGINT is ignored here")
 def test_a_signal_that_python_drops_ends_the_training_at_the_next_update(fit, tmp_path, tiny_recipe):
     """As where it falls into a callback of the compiler, or into the end of an object."""
     (tmp_path / "dropped.py").write_text(
@@ -86,15 +87,30 @@ def test_a_signal_that_python_drops_ends_the_training_at_the_next_update(fit, tm
         "from pytorch_lightning import Callback\n"
         "class Object:\n"
         "    def __del__(self):\n"
-        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
         "class Dropped(Callback):\n"
         "    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):\n"
         "        Object()\n"
     )
     done = fit(tmp_path, tiny_recipe, *ENDLESS, "--trainer.callbacks+=dropped.Dropped", PYTHONPATH=str(tmp_path))
-    assert done.returncode == 128 + signal.SIGTERM
-    assert done.stderr.splitlines()[-1] == f"Ended by SIGTERM. {RESUME}"
+    assert done.returncode == 128 + signal.SIGINT
+    assert done.stderr.splitlines()[-1] == f"Interrupted. {RESUME}"
     assert epochs_of(tmp_path / LAST) == 0
+
+
+def test_a_second_signal_does_not_wait_for_the_batch(fit, tmp_path, tiny_recipe):
+    (tmp_path / "endless.py").write_text(
+        "import os, signal, time\n"
+        "from pytorch_lightning import Callback\n"
+        "class Endless(Callback):\n"
+        "    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):\n"
+        "        os.kill(os.getpid(), signal.SIGUSR1)\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        raise AssertionError('the batch went on')\n"
+    )
+    done = fit(tmp_path, tiny_recipe, "--trainer.callbacks+=endless.Endless", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 128 + signal.SIGUSR1
+    assert done.stderr.splitlines()[1:] == [f"Ended by SIGUSR1. {RESUME}"]
 
 
 def test_a_signal_that_is_ignored_stays_so(fit, tmp_path, tiny_recipe):
