@@ -14,7 +14,7 @@ from jinja2 import Environment, StrictUndefined
 
 from lightning_ham.hub.paper import paper_error
 from lightning_ham.models import TaskModel
-from lightning_ham.tasks.lengths import row_name
+from lightning_ham.tasks.lengths import Lengths, row_name
 
 if TYPE_CHECKING:  # the floor of training brings Lightning, which a card has no use for
     from lightning_ham.training.evaluation import Evaluation, LengthResult
@@ -150,7 +150,9 @@ def render_card(
         is_folder=is_folder,
         summary=documentation.partition("\n")[0],
         documentation=documentation,
-        sizes=model.task.sizes_in_words(result["lengths"] for result in evaluation["results"]) if evaluation else "",
+        sizes=model.task.sizes_in_words(Lengths.of(result["lengths"]) for result in evaluation["results"])
+        if evaluation
+        else "",
         instance=instance,
         answer=model.solve([instance])[0],
         evaluation=evaluation,

@@ -77,7 +77,7 @@ class Options(NamedTuple):
     place_share: float
     """Share of the gradient of a write's place that goes on to the nodes which SEARCH saw."""
     query_share: float
-    """Share of SEARCH's gradient that goes on to the queries."""
+    """Share of the gradients of SEARCH and WRITE that goes on to the queries."""
     keep: bool
     """Whether a backward will follow."""
 
@@ -782,7 +782,7 @@ def backward(
                 for i in range(size):
                     dleaf[a, i] += dwrite_input[a, i]
                 for i in range(controller):
-                    dstate[a, i] += dwrite_input[a, size + i]
+                    dstate[a, i] += query_share * dwrite_input[a, size + i]
         # Step the cell
         if options.given:
             for a in range(lanes):

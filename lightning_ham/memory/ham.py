@@ -59,6 +59,8 @@ class Access(NamedTuple):
     """The memory's state, which :meth:`HierarchicalAttentiveMemory.write` changes."""
     others: Tensor | None = None
     """For ``straight_through_write``, heap rows of leaves that could have been written instead, ``[batch, depth]``."""
+    query_share: float = 1.0
+    """Share of WRITE's gradient that goes on to the query; see :attr:`HierarchicalAttentiveMemory.query_share`."""
 
     @property
     def log_prob(self) -> Tensor:
@@ -130,11 +132,12 @@ class HierarchicalAttentiveMemory(nn.Module):
         self.noise = 1.0
         """Scale of the noise with which the straight-through modes sample branches."""
         self.query_share = 1.0
-        """Share of the gradient of SEARCH that goes on to the query in the straight-through modes, in [0, 1].
+        """Share of the gradients of SEARCH and WRITE that goes on to the query in the straight-through modes, in [0, 1].
 
-        What is read depends on the query, and the next query on what was read: straight-through sends the gradient
-        around this loop once for every access of an episode. Where its gain is above 1, the gradient grows from access
-        to access, and trainings break up. With 0, SEARCH learns where to go from the queries as they are."""
+        What is read depends on the queries, and the next query on what was read: straight-through sends the gradient
+        around this loop once for every access of an episode, directly (by SEARCH) and by way of the tree (by WRITE). Where
+        its gain is above 1, the gradient grows from access to access, and trainings break up. With 0, SEARCH and WRITE
+        learn what to do with queries as they are."""
         self.cell_noise = 0.0
         """Standard deviation of the noise that :meth:`embed_cells` adds in training."""
         hidden = hidden_size or leaf_size
@@ -249,8 +252,8 @@ class HierarchicalAttentiveMemory(nn.Module):
             leaf = rows - tree.num_leaves
             return Access(path[:, depth], leaf, logits, path, siblings, logits.new_zeros(len(query), 0), tree)
         descent = descend(tree, query, self.search, attention, noise)
-        if attention in COUNTERFACTUAL_MODES and self.query_share != 1:
-            query = torch.lerp(query.detach(), query, self.query_share)
+        share = self.query_share if attention in COUNTERFACTUAL_MODES else 1.0
+        query = _share(query, share)
         path, siblings, tree = self._beside_path(tree, descent.leaf_rows)
         logits = self.search(path[:, :depth], query)
         read, leaf = path[:, depth], descent.leaf_rows - tree.num_leaves
@@ -263,8 +266,8 @@ class HierarchicalAttentiveMemory(nn.Module):
             logits_of_place = self.search(torch.lerp(nodes.detach(), nodes, PLACE_SHARE), query)
             right = went_right(leaf, depth)
             weights = straight_through_weights(logits_of_place, descent.noise, right, self.temperature)
-            return Access(read, leaf, logits, path, siblings, weights, tree, descent.counterfactual_rows)
-        return Access(read, leaf, logits, path, siblings, logits.new_zeros(len(query), 0), tree)
+            return Access(read, leaf, logits, path, siblings, weights, tree, descent.counterfactual_rows, share)
+        return Access(read, leaf, logits, path, siblings, logits.new_zeros(len(query), 0), tree, query_share=share)
 
     def _attend_softly(self, tree: Tree, query: Tensor) -> Access:
         weights, node_logits = leaf_probabilities(tree, query, self.search)
@@ -296,6 +299,7 @@ class HierarchicalAttentiveMemory(nn.Module):
         expect_kind("access", access, Access, "attend")
         tree = access.tree
         self._check_access(tree, query, "query", self.query_size)
+        query = _share(query, access.query_share)
         if access.others is not None:
             rows = torch.cat((access.leaf.unsqueeze(1) + tree.num_leaves, access.others), dim=1)
             leaves, tree = gather_rows(tree, rows)
@@ -363,3 +367,8 @@ class HierarchicalAttentiveMemory(nn.Module):
         # Compiled loops check no bounds; plain PyTorch says what is wrong.
         sizes = (len(tree.nodes), self.search.query.in_features), tree.nodes.shape[2]
         return (query.shape, self.leaf_size) == sizes and query.dtype == tree.nodes.dtype
+
+
+def _share(query: Tensor, share: float) -> Tensor:
+    """Return ``query``, to which only a ``share`` of the gradient goes on."""
+    return query if share == 1 else torch.lerp(query.detach(), query, share)

@@ -87,11 +87,11 @@ class HAMModule(LightningModule):
             entropy, no more; with less, leaves on the left are preferred where nothing speaks against it.
         final_noise: Fraction of the noise with which the straight-through attentions sample branches that is left at
             the Trainer's last step; exponential decay.
-        query_share: Share of the gradient of SEARCH that goes on to the controller's state in the straight-through
-            attentions, in [0, 1]. What is read depends on the state, and the state on what was read: with all of it,
-            the gradient goes around this loop once an access, and where it grows on the way, a training breaks up. With
-            0, the state does not learn to look for anything; where what is read says what to look for next, 0.1 to 0.3
-            do.
+        query_share: Share of the gradients of SEARCH and WRITE that goes on to the controller's state in the
+            straight-through attentions, in [0, 1]. What is read depends on the state, and the state on what was read:
+            with all of it, the gradient goes around this loop once an access, and where it grows on the way, a training
+            breaks up. With 0, the state does not learn to look for anything; where what is read says what to look for
+            next, 0.1 to 0.3 do.
         hint_weight: Weight of the error in hint bits, in tasks that have any (see :class:`lightning_ham.tasks.Task`).
         until_error: Whether nothing after the first wrong timestep of an episode counts in training. Where outputs
             build on one another, this keeps the later ones from being learned first, by other means.
