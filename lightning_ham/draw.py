@@ -115,8 +115,8 @@ def attention_svg(model: TaskModel, instance: Any, steps: Sequence[int] | None =
     trace = model.trace(instance)
     last = len(trace["steps"]) - 1
     if steps is None:
-        most = _Picture(model, instance, trace, range(last + 1)).most_panels
-        return _Picture(model, instance, trace, spread(last + 1, most), is_selection=True).render()
+        panels = _Picture(model, instance, trace, range(last + 1)).most_panels
+        return _Picture(model, instance, trace, spread(last + 1, panels), is_selection=True).render()
     shown = [plain(step) for step in plain(steps)]
     if not shown:
         raise ValueError("Expected at least one step to draw, but got none.")

@@ -150,9 +150,7 @@ def render_card(
         is_folder=is_folder,
         summary=documentation.partition("\n")[0],
         documentation=documentation,
-        sizes=model.task.sizes_in_words(Lengths.of(result["lengths"]) for result in evaluation["results"])
-        if evaluation
-        else "",
+        sizes=_sizes(model, evaluation) if evaluation else "",
         instance=instance,
         answer=model.solve([instance])[0],
         evaluation=evaluation,
@@ -170,6 +168,11 @@ def render_card(
     card = f"---\n{_metadata(model, evaluation, training).to_yaml()}\n---\n\n{body}"
     # Names of files need be no text: bytes that Python could not read as such are read as UTF-8, or shown as \\xe9.
     return card.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def _sizes(model: TaskModel, evaluation: Evaluation) -> str:
+    """Say what the lengths of an evaluation are in the task's own unit."""
+    return model.task.sizes_in_words(Lengths.of(result["lengths"]) for result in evaluation["results"])
 
 
 def example(model: TaskModel) -> Any:

@@ -132,11 +132,11 @@ class HierarchicalAttentiveMemory(nn.Module):
         self.noise = 1.0
         """Scale of the noise with which the straight-through modes sample branches."""
         self.query_share = 1.0
-        """Share of the gradients of SEARCH and WRITE that goes on to the query in the straight-through modes, in [0, 1].
+        """Share of the gradients of SEARCH and WRITE that goes on to the query in straight-through modes, in [0, 1].
 
         What is read depends on the queries, and the next query on what was read: straight-through sends the gradient
-        around this loop once for every access of an episode, directly (by SEARCH) and by way of the tree (by WRITE). Where
-        its gain is above 1, the gradient grows from access to access, and trainings break up. With 0, SEARCH and WRITE
+        around this loop once for every access of an episode, directly (by SEARCH) and through the tree (by WRITE).
+        Where its gain is above 1, the gradient grows from access to access, and trainings break up. With 0, SEARCH and WRITE
         learn what to do with queries as they are."""
         self.cell_noise = 0.0
         """Standard deviation of the noise that :meth:`embed_cells` adds in training."""
