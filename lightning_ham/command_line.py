@@ -113,6 +113,7 @@ def _complete_streams() -> None:
             opened = os.open(os.devnull, os.O_RDWR)
             while opened < number:  # which leaves no number of a standard stream to a file of ours
                 opened = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(opened, True)
             setattr(sys, name, open(opened, mode, closefd=False))  # noqa: SIM115 - to the end
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")
