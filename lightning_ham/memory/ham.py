@@ -136,8 +136,8 @@ class HierarchicalAttentiveMemory(nn.Module):
 
         What is read depends on the queries, and the next query on what was read: straight-through sends the gradient
         around this loop once for every access of an episode, directly (by SEARCH) and through the tree (by WRITE).
-        Where its gain is above 1, the gradient grows from access to access, and trainings break up. With 0, SEARCH and WRITE
-        learn what to do with queries as they are."""
+        Where its gain is above 1, the gradient grows from access to access, and trainings break up. With 0, SEARCH and
+        WRITE learn what to do with queries as they are."""
         self.cell_noise = 0.0
         """Standard deviation of the noise that :meth:`embed_cells` adds in training."""
         hidden = hidden_size or leaf_size
