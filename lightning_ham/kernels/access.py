@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lightning_ham.kernels.arithmetic import compared, compiled, sigmoid
+from lightning_ham.kernels.arithmetic import compared, compiled, real_row, sigmoid
 
 Array = np.ndarray[Any, Any]
 
@@ -125,11 +125,10 @@ def rejoin(nodes, leaf_rows, w):
                 if joined == size:
                     nodes[a, row, i] = candidate
                 else:
-                    side = sigmoid(out[i])
-                    if i < reals:
-                        side = one if out[i] > zero else zero
-                    chosen = pair[i] + side * (pair[size + i] - pair[i])
+                    chosen = pair[i] + sigmoid(out[i]) * (pair[size + i] - pair[i])
                     nodes[a, row, i] = chosen + sigmoid(out[size + i]) * (candidate - chosen)
+            for i in range(reals):
+                nodes[a, row, i] = pair[real_row(pair[i], pair[size + i], i, reals, size)]
 
 
 @compiled

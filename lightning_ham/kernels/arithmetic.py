@@ -133,6 +133,16 @@ def compared(left, right):
 
 
 @compiled
+def real_row(left, right, i, reals, size):
+    """Return where in a pair of children of ``size`` numbers the parent's real ``i`` of ``reals`` stands.
+
+    The first half are the lesser ones of ``left`` and ``right``, the second the greater ones; of equal ones the left.
+    """
+    from_left = left <= right if 2 * i < reals else left >= right
+    return i if from_left else size + i
+
+
+@compiled
 def activate(x, scale):
     """Replace the numbers of ``x`` by their logistic function where ``scale`` is 1, and by their tanh where it is 2.
 

@@ -24,6 +24,7 @@ from lightning_ham.kernels.arithmetic import (
     affine,
     compared,
     compiled,
+    real_row,
     sigmoid,
     tanh_of,
 )
@@ -260,23 +261,23 @@ def _join(x, w, gated, scale, hidden, gates, out):
     """Join ``x`` ``[lanes, 2 d + r]``, both children and how their ``r`` reals compare, into ``out`` ``[lanes, d]``."""
     lanes, size = out.shape
     reals = x.shape[1] - 2 * size
-    zero, half = out.dtype.type(0), out.dtype.type(0.5)
+    zero = out.dtype.type(0)
     affine(x, w.join_hidden, w.join_hidden_bias, hidden)
     for a in range(lanes):
         for u in range(hidden.shape[1]):
             hidden[a, u] = max(hidden[a, u], zero)
     affine(hidden, w.join_out, w.join_out_bias, gates)
     activate(gates, scale)
-    if not gated:
+    if gated:
+        for a in range(lanes):
+            for i in range(size):
+                chosen = x[a, i] + gates[a, i] * (x[a, size + i] - x[a, i])
+                out[a, i] = chosen + gates[a, size + i] * (gates[a, 2 * size + i] - chosen)
+    else:
         out[:] = gates
-        return
     for a in range(lanes):
-        for i in range(size):
-            side = gates[a, i]
-            if i < reals:
-                side = out.dtype.type(side > half)
-            chosen = x[a, i] + side * (x[a, size + i] - x[a, i])
-            out[a, i] = chosen + gates[a, size + i] * (gates[a, 2 * size + i] - chosen)
+        for i in range(reals):
+            out[a, i] = x[a, real_row(x[a, i], x[a, size + i], i, reals, size)]
 
 
 @compiled
@@ -287,30 +288,30 @@ def _join_input_backward(x, hidden, gates, grad, w_t, gated, dx, dgates, dhidden
     """
     lanes, size = grad.shape
     reals = x.shape[1] - 2 * size
-    zero, half, one = grad.dtype.type(0), grad.dtype.type(0.5), grad.dtype.type(1)
-    for a in range(lanes):
-        for i in range(2 * size, x.shape[1]):
-            dx[a, i] = zero
+    zero, one = grad.dtype.type(0), grad.dtype.type(1)
+    dx[:] = zero
     if gated:
         for a in range(lanes):
             for i in range(size):
-                mixed, new, candidate = gates[a, i], gates[a, size + i], gates[a, 2 * size + i]
-                side = mixed
-                if i < reals:
-                    side = grad.dtype.type(mixed > half)
+                side, new, candidate = gates[a, i], gates[a, size + i], gates[a, 2 * size + i]
                 difference = x[a, size + i] - x[a, i]
                 chosen = x[a, i] + side * difference
                 dchosen = grad[a, i] * (one - new)
                 dx[a, i] = dchosen * (one - side)
                 dx[a, size + i] = dchosen * side
-                dgates[a, i] = dchosen * difference * mixed * (one - mixed)
+                dgates[a, i] = dchosen * difference * side * (one - side)
                 dgates[a, size + i] = grad[a, i] * (candidate - chosen) * new * (one - new)
                 dgates[a, 2 * size + i] = grad[a, i] * new * (one - candidate * candidate)
     else:
-        dx[:] = zero
         for a in range(lanes):
             for i in range(size):
                 dgates[a, i] = grad[a, i] * (one - gates[a, i] * gates[a, i])
+    for a in range(lanes):
+        for i in range(reals):
+            dx[a, i] = dx[a, size + i] = zero
+            dx[a, real_row(x[a, i], x[a, size + i], i, reals, size)] = grad[a, i]
+            for k in range(0, dgates.shape[1], size):
+                dgates[a, k + i] = zero
     dhidden[:] = zero
     accumulate(dgates, w_t.join_out, dhidden)
     for a in range(lanes):

@@ -94,8 +94,8 @@ class HierarchicalAttentiveMemory(nn.Module):
             dimensions) or ``mlp`` (the paper's).
         temperature: Of the relaxed branches of ``straight_through`` and ``straight_through_write``.
         real_inputs: How many of the first numbers of a cell are reals in [0, 1] rather than bits. Of each, every node
-            holds the least and the greatest below it, as JOIN chooses them; JOIN compares them on a logarithmic scale,
-            and hands them up to the bit.
+            holds the least and the greatest below it, to the bit, and JOIN sees how those of its children compare, on a
+            logarithmic scale.
         engine: Which implementation runs whole episodes; it changes the speed, not the numbers.
     """
 
@@ -121,10 +121,10 @@ class HierarchicalAttentiveMemory(nn.Module):
             if size is not None:
                 expect_integer(name, size, at_least=1)
         expect_integer("real_inputs", real_inputs)
-        if not 0 <= real_inputs <= min(input_size, (min(leaf_size, hidden_size or leaf_size) - 1) // 4):
+        if not 0 <= real_inputs <= min(input_size, (leaf_size - 1) // 2):
             raise ValueError(
-                f"Expected argument `real_inputs` to be between 0 and `input_size` ({input_size}), and below a quarter "
-                f"of `leaf_size` ({leaf_size}) and `hidden_size` ({hidden_size or leaf_size}), but got {real_inputs}."
+                f"Expected argument `real_inputs` to be between 0 and `input_size` ({input_size}), and below half of "
+                f"`leaf_size` ({leaf_size}), but got {real_inputs}."
             )
         expect_number("temperature", temperature, above=0)
         check_engine(engine)

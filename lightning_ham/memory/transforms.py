@@ -16,9 +16,6 @@ from lightning_ham.kernels.constants import COARSEST_DIFFERENCE, FINEST_DIFFEREN
 JoinKind = Literal["gated", "choice", "mlp"]
 """How JOIN combines two children: ``gated`` and ``choice`` are ours, ``mlp`` the paper's."""
 
-NEVER = -1e4
-"""Logit of a gate that is always shut, in every float type."""
-
 LayerWeights = tuple[Tensor, Tensor, Tensor, Tensor]
 """Weight ``[units, inputs]`` and bias ``[units]`` of a hidden layer, then of the output layer."""
 
@@ -84,7 +81,9 @@ class MLPJoin(nn.Module):
     Args:
         leaf_size: Numbers per node (d in the paper).
         hidden_size: Units of the hidden layer.
-        num_reals: How many of a node's first numbers are reals, whose comparison (:func:`compare`) it sees too.
+        num_reals: How many of a node's first numbers are reals: first the least ones below it, then the greatest ones.
+            They are not learned: a parent has the least and the greatest of its children's, to the bit. JOIN also sees
+            how those of its children compare (:func:`compare`).
     """
 
     def __init__(self, leaf_size: int, hidden_size: int, num_reals: int = 0) -> None:
@@ -105,21 +104,22 @@ class MLPJoin(nn.Module):
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
         """Return the parents ``[..., leaf_size]`` of ``left`` and ``right``, both ``[..., leaf_size]``."""
-        return self.mlp(_children(left, right, self.num_reals)).to(left.dtype)
+        parent = self.mlp(_children(left, right, self.num_reals)).to(left.dtype)
+        return _with_range(parent, left, right, self.num_reals)
 
 
 class GatedJoin(nn.Module):
     """JOIN as a gated choice, so that a value travels up the tree unchanged however deep the tree is.
 
     In every dimension the parent is a mixture of the left child, the right child and a candidate computed from both:
-    ``side`` chooses between the children, ``new`` between that choice and the candidate. A real is never mixed: it is
-    that of the child that ``side`` prefers, to the bit; the gradient is that of the mixture. At first, that is the
-    lesser one in the first half of the reals, and the greater one in the second. (Not in the paper.)
+    ``side`` chooses between the children, ``new`` between that choice and the candidate. (Not in the paper.)
 
     Args:
         leaf_size: Numbers per node (d in the paper).
         hidden_size: Units of the hidden layer.
-        num_reals: How many of a node's first numbers are reals, whose comparison (:func:`compare`) it sees too.
+        num_reals: How many of a node's first numbers are reals: first the least ones below it, then the greatest ones.
+            They are not learned: a parent has the least and the greatest of its children's, to the bit. JOIN also sees
+            how those of its children compare (:func:`compare`).
     """
 
     def __init__(self, leaf_size: int, hidden_size: int, num_reals: int = 0) -> None:
@@ -129,35 +129,18 @@ class GatedJoin(nn.Module):
         self.out = nn.Linear(hidden_size, 3 * leaf_size)
         with torch.no_grad():
             self.out.bias[leaf_size : 2 * leaf_size] -= 1.0  # at first a parent mostly copies from its children
-            self._start_with_ranges()
-
-    def _start_with_ranges(self) -> None:
-        """Have the first hidden units tell which child has the greater real, and the reals' ``side`` follow them."""
-        size, reals = self.out.out_features // 3, self.num_reals
-        if not reals:
-            return
-        units = torch.arange(2 * reals)  # one for either sign
-        signs = torch.tensor([1.0, -1.0]).repeat(reals)
-        self.hidden.weight[units] = 0.0
-        self.hidden.bias[units] = 0.0
-        self.hidden.weight[units, 2 * size + units // 2] = signs
-        to_lesser = torch.ones(reals).index_fill(0, torch.arange(reals // 2, reals), -1.0)
-        self.out.weight[:reals] = 0.0
-        self.out.bias[:reals] = 0.0
-        self.out.weight[units // 2, units] = 0.5 * signs * to_lesser[units // 2]
 
     @property
     def layer_weights(self) -> LayerWeights:
         """Of the hidden layer, and of the output layer, ``[3 * leaf_size, hidden_size]``: side, new, candidate."""
-        out = _without_new_reals(self.out.weight, self.out.bias, self.num_reals)
-        return self.hidden.weight, self.hidden.bias, *out
+        return self.hidden.weight, self.hidden.bias, self.out.weight, self.out.bias
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
         """Return the parents ``[..., leaf_size]`` of ``left`` and ``right``, both ``[..., leaf_size]``."""
         size = left.shape[-1]
         hidden = torch.relu(self.hidden(_children(left, right, self.num_reals)))
         side, new, candidate = self.out(hidden).to(left.dtype).split(size, dim=-1)
-        return _choose(left, right, side, new, candidate, self.num_reals)
+        return _with_range(_choose(left, right, side, new, candidate), left, right, self.num_reals)
 
 
 class ChoiceJoin(nn.Module):
@@ -190,14 +173,15 @@ class ChoiceJoin(nn.Module):
         sides = (self.sharpness * parameter[:1] for parameter in (self.out.weight, self.out.bias))
         weight, bias = (side.expand(size, *side.shape[1:]) for side in sides)
         out = torch.cat((weight, self.out.weight[1:])), torch.cat((bias, self.out.bias[1:]))
-        return self.hidden.weight, self.hidden.bias, *_without_new_reals(*out, self.num_reals)
+        return self.hidden.weight, self.hidden.bias, *out
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
         """Return the parents ``[..., leaf_size]`` of ``left`` and ``right``, both ``[..., leaf_size]``."""
         size = left.shape[-1]
         hidden = torch.relu(self.hidden(_children(left, right, self.num_reals)))
         side, new, candidate = self.out(hidden).to(left.dtype).split((1, size, size), dim=-1)
-        return _choose(left, right, self.sharpness * side, new, candidate, self.num_reals)
+        parent = _choose(left, right, self.sharpness * side, new, candidate)
+        return _with_range(parent, left, right, self.num_reals)
 
 
 def _children(left: Tensor, right: Tensor, num_reals: int) -> Tensor:
@@ -206,26 +190,22 @@ def _children(left: Tensor, right: Tensor, num_reals: int) -> Tensor:
     return torch.cat(parts, dim=-1)
 
 
-def _without_new_reals(weight: Tensor, bias: Tensor, num_reals: int) -> tuple[Tensor, Tensor]:
-    """Return the output layer of a gated JOIN with the gates shut that would give reals a new value."""
-    if not num_reals:
-        return weight, bias
-    size = len(bias) // 3
-    row = torch.arange(len(bias), device=bias.device)
-    shut = (row >= size) & (row < size + num_reals)
-    return weight.masked_fill(shut.unsqueeze(1), 0.0), bias.masked_fill(shut, NEVER)
-
-
-def _choose(left: Tensor, right: Tensor, side: Tensor, new: Tensor, candidate: Tensor, num_reals: int) -> Tensor:
+def _choose(left: Tensor, right: Tensor, side: Tensor, new: Tensor, candidate: Tensor) -> Tensor:
     """Choose between the children by the logits ``side``, and between that and a new value by the logits ``new``."""
-    to_right, to_new = torch.sigmoid(side), torch.sigmoid(new)
-    if num_reals:
-        mixed = to_right.expand_as(left)[..., :num_reals]
-        whole = (mixed > 0.5).to(mixed.dtype) + (mixed - mixed.detach())
-        to_right = torch.cat((whole, to_right.expand_as(left)[..., num_reals:]), dim=-1)
-        to_new = torch.cat((torch.zeros_like(whole), to_new[..., num_reals:]), dim=-1)
-    chosen = torch.lerp(left, right, to_right)
-    return torch.lerp(chosen, torch.tanh(candidate), to_new)
+    chosen = torch.lerp(left, right, torch.sigmoid(side))
+    return torch.lerp(chosen, torch.tanh(candidate), torch.sigmoid(new))
+
+
+def _with_range(parent: Tensor, left: Tensor, right: Tensor, num_reals: int) -> Tensor:
+    """Return ``parent`` with the least and the greatest of both children's reals in the place of its own."""
+    if not num_reals:
+        return parent
+    (least, greatest), (other_least, other_greatest) = (
+        child[..., :num_reals].chunk(2, dim=-1) for child in (left, right)
+    )
+    least = torch.where(least <= other_least, least, other_least)  # of equal ones, the left one has the gradient
+    greatest = torch.where(greatest >= other_greatest, greatest, other_greatest)
+    return torch.cat((least, greatest, parent[..., num_reals:]), dim=-1)
 
 
 Join = GatedJoin | ChoiceJoin | MLPJoin

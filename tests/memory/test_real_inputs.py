@@ -32,7 +32,7 @@ def test_a_leaf_holds_its_real_twice_and_a_blank_one_an_empty_range():
     assert leaves[0, 1, :2].tolist() == [1.0, -1.0]
 
 
-def test_at_first_every_node_holds_the_least_and_the_greatest_real_below_it_to_the_bit():
+def test_every_node_holds_the_least_and_the_greatest_real_below_it_to_the_bit():
     tree = make().init(cells())
     leaves = tree.leaves[..., 0]
     for level in range(4):
@@ -52,32 +52,32 @@ def test_neighbouring_32_bit_numbers_are_told_apart():
     assert not compare(left, left, 1).any()
 
 
-@pytest.mark.parametrize("join", ["gated", "choice"])
-def test_whatever_the_weights_a_real_is_that_of_a_child(join):
+@pytest.mark.parametrize("join", ["gated", "choice", "mlp"])
+def test_whatever_the_weights_a_parent_has_the_least_and_the_greatest_of_its_children(join):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        module = make_join(join, LEAF, 16, 2)
+        module = make_join(join, LEAF, 16, 4)
         for parameter in module.parameters():
             torch.nn.init.normal_(parameter)
         left, right = torch.randn(2, 500, LEAF)
-    parent = module(left, right)[:, :2]
-    from_left = parent == left[:, :2]
-    assert (from_left | (parent == right[:, :2])).all()
-    assert from_left.any()
-    assert not from_left.all()
+    parent = module(left, right)
+    assert torch.equal(parent[:, :2], torch.minimum(left[:, :2], right[:, :2]))
+    assert torch.equal(parent[:, 2:4], torch.maximum(left[:, 2:4], right[:, 2:4]))
+    assert not torch.equal(parent[:, 4:], torch.maximum(left, right)[:, 4:])
 
 
-def test_the_gradient_of_a_choice_is_that_of_the_mixture():
+def test_the_gradient_of_a_range_goes_to_the_child_that_it_is_of():
+    left = torch.tensor([[0.1, 0.1, *[0.0] * 10]], requires_grad=True)
+    right = torch.tensor([[0.3, 0.3, *[0.0] * 10]], requires_grad=True)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        module = GatedJoin(LEAF, 16, 2).double()
-    children = torch.rand(2, 1, LEAF, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    parent = module(*children)
-    (bias,) = torch.autograd.grad(parent[0, 0], module.out.bias)
-    hidden = torch.relu(module.hidden(torch.cat((*children, compare(*children, 2)), dim=1)))
-    side = torch.sigmoid(module.out(hidden)[0, 0])
-    assert bias[0] == pytest.approx((side * (1 - side) * (children[1, 0, 0] - children[0, 0, 0])).item())
-    assert not bias[1:].any()
+        module = GatedJoin(LEAF, 16, 2)
+    for index, child in enumerate((left, right)):
+        gradients = torch.autograd.grad(module(left, right)[0, index], [left, right])
+        for other, gradient in zip((left, right), gradients, strict=True):
+            expected = torch.zeros(1, LEAF)
+            expected[0, index] = float(other is child)
+            assert torch.equal(gradient, expected)
 
 
 @pytest.mark.parametrize("distance", [1e-6, 1e-3, 0.3])
@@ -122,7 +122,7 @@ def test_without_reals_nothing_is_added():
     assert sum(p.numel() for p in ChoiceJoin(LEAF, 16).parameters()) == 16 * (2 * LEAF + 1) + (1 + 2 * LEAF) * 17
 
 
-@pytest.mark.parametrize(("leaf_size", "hidden_size"), [(8, 32), (32, 8)])
-def test_so_many_reals_want_larger_sizes(leaf_size, hidden_size):
-    with pytest.raises(ValueError, match="below a quarter of `leaf_size`"):
-        HierarchicalAttentiveMemory(4, 5, leaf_size, hidden_size, real_inputs=2)
+def test_a_leaf_has_room_for_more_than_its_reals():
+    HierarchicalAttentiveMemory(4, 5, 5, real_inputs=2)
+    with pytest.raises(ValueError, match="below half of `leaf_size`"):
+        HierarchicalAttentiveMemory(4, 5, 4, real_inputs=2)

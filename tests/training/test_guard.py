@@ -108,6 +108,25 @@ class TestOutlyingUpdates:
 
 
 class TestGoingBack:
+    def test_goes_back_where_what_was_learned_is_lost_at_the_next_capacity(self):
+        class Doubling(LengthCurriculum):
+            def on_validation_end(self, trainer, pl_module):
+                if trainer.datamodule.capacity == 4:
+                    trainer.datamodule.capacity = self._capacity = 8
+
+        # A score has 1 for every doubling ahead; those of 8 leaves are lower, and yet all is wrong there.
+        scores = [1.0, 0.9, 0.9, 1.0, 0.9, 0.9]
+        watch, _ = train(
+            make(scores),
+            BreakUpGuard(patience=2),
+            epochs=6,
+            batches=1,
+            capacity=8,
+            start_capacity=4,
+            curriculum=Doubling(),
+        )
+        assert watch.capacities == [4, 8, 8, 4, 8, 8]  # once: the second time it stays
+
     def test_goes_back_to_the_weights_that_were_validated_best(self, caplog):
         scores = [0.5, 0.2, 0.9, 0.9, 0.9, 0.1]
         with caplog.at_level(logging.INFO):
@@ -175,13 +194,10 @@ class TestGoingBack:
 
         scores = [0.2, 0.9, 0.9, 0.9, 0.3]
 
-        class Guard(BreakUpGuard):
-            """Saves after its own state has changed."""
-
-        whole, trainer = train(make(scores), Guard(patience=3), epochs=5, batches=2)
+        whole, trainer = train(make(scores), BreakUpGuard(patience=3), epochs=5, batches=2)
         watch = Watch()
         first = make(scores)
-        guard = Guard(patience=3)
+        guard = BreakUpGuard(patience=3)
         trainer = Trainer(
             accelerator="cpu",
             logger=False,
@@ -203,7 +219,7 @@ class TestGoingBack:
         )
         torch.manual_seed(0)
         trainer.fit(first, data)
-        resumed = Guard(patience=3)
+        resumed = BreakUpGuard(patience=3)
         again, _ = train(make(scores[3:]), resumed, epochs=5, batches=2, ckpt_path=tmp_path / "third.ckpt")
         assert resumed.returned == guard.returned == 1
         assert torch.equal(again.updates[-1], whole.updates[-1])
@@ -214,9 +230,9 @@ class TestGoingBack:
     ("options", "message"),
     [
         ({"skip_above": 1.0}, "`skip_above` to be above 1, but got 1.0"),
-        ({"skip_above": float("nan")}, "`skip_above` to be above 1, but got nan"),
+        ({"skip_above": float("nan")}, "`skip_above` to be a finite number, but got nan"),
         ({"tolerance": 0.0}, "`tolerance` to be above 0 and at most 1, but got 0.0"),
-        ({"tolerance": float("nan")}, "`tolerance` to be above 0 and at most 1, but got nan"),
+        ({"tolerance": float("nan")}, "`tolerance` to be a finite number, but got nan"),
         ({"patience": 0}, "`patience` to be at least 1, but got 0"),
         ({"slower": 1.5}, "`slower` to be above 0 and at most 1, but got 1.5"),
         ({"returns": -1}, "`returns` to be at least 0, but got -1"),
