@@ -12,13 +12,15 @@ from lightning_ham.training import BreakUpGuard, HAMModule, LengthCurriculum, Mo
 class Scored(HAMModule):
     """Has the validation scores that it is given, one a validation, and the gradients multiplied as it is told."""
 
-    def __init__(self, scores=(), multiples=None) -> None:
+    def __init__(self, scores=(), multiples=None, wrong=0.0) -> None:
         super().__init__("reverse", controller_options={"controller_size": 4, "leaf_size": 4})
         self.scores = list(scores)
         self.multiples = multiples or {}
+        self.wrong = wrong
 
     def on_validation_epoch_end(self) -> None:
         self.log("val/score", self.scores.pop(0) if self.scores else 0.0)
+        self.log("val/current/sequence_error", self.wrong)
 
     def on_after_backward(self) -> None:
         for parameter in self.parameters():
@@ -117,7 +119,7 @@ class TestGoingBack:
         # A score has 1 for every doubling ahead; those of 8 leaves are lower, and yet all is wrong there.
         scores = [1.0, 0.9, 0.9, 1.0, 0.9, 0.9]
         watch, _ = train(
-            make(scores),
+            make(scores, wrong=1.0),
             BreakUpGuard(patience=2),
             epochs=6,
             batches=1,
