@@ -42,6 +42,7 @@ from lightning_ham.recipe import RecipeCLI, find_recipe, recipe_name, recipe_nam
 from lightning_ham.run_folder import EVALUATION, LAST, RECIPE, TRAINING
 from lightning_ham.training import EpisodeCounter, HAMModule
 from lightning_ham.training.evaluation import describe_machine, describe_versions, evaluate, table
+from lightning_ham.training.unused import UnusedOptionsWarning, told
 
 _LOG = logging.getLogger("lightning_ham")
 _RUN_DIR_VARIABLE = "LIGHTNING_HAM_RUN_DIR"  # tells the processes that DDP starts which folder the first one chose
@@ -100,6 +101,7 @@ def _quieten() -> None:
         ".*when logging on epoch level in distributed setting.*",  # our errors are those of all processes already
     ):
         warnings.filterwarnings("ignore", message)
+    warnings.filterwarnings("ignore", category=UnusedOptionsWarning)  # said below, by the names of keys
 
 
 def _parse(arguments: Sequence[str]) -> tuple[Path, RecipeCLI]:
@@ -114,7 +116,9 @@ def _parse(arguments: Sequence[str]) -> tuple[Path, RecipeCLI]:
     if arguments[0].startswith("-"):
         raise ValueError(f"Expected a recipe first and options after it, but got {arguments[0]!r}.")
     recipe = find_recipe(arguments[0])
-    return recipe, RecipeCLI(recipe, arguments[1:])
+    cli = RecipeCLI(recipe, arguments[1:])
+    tracking.check_settings(cli.config.wandb.mode, cli.config.wandb.project, cli.config.wandb.entity)
+    return recipe, cli
 
 
 def _run_folder(cli: RecipeCLI, recipe: Path) -> tuple[Path, Path | None]:
@@ -252,6 +256,9 @@ def _start(
             _LOG.warning("%s There is time until the training ends.", error)
     verb = "Resuming" if checkpoint else "Training"
     _LOG.info("%s %s, %d parameters, in %s", verb, cli.config.task, cli.model.model.num_parameters, run_dir)
+    unused = cli.unused_keys()
+    if unused:
+        _LOG.warning("%s", told(unused))
     wandb = cli.config.wandb
     return tracking.make_logger(
         run_dir, yaml.safe_load(resolved), wandb.mode, wandb.project, wandb.entity, run_dir.name
