@@ -77,7 +77,7 @@ def check_settings(mode: Mode, project: str, entity: str | None) -> None:
             lines = str(error).splitlines()
             reason = lines[2 if len(lines) > 2 else 0].partition(" [type=")[0].strip()
             raise ValueError(
-                f"Expected the variable {variable} to be one that W&B takes, but it says: {reason}"
+                f"Expected the variable {variable} to be one that W&B takes, but got: {reason}"
             ) from None
 
 

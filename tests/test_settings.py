@@ -431,7 +431,7 @@ def test_numbers_are_read_as_they_are_written(tmp_path, written, read):
 
 @pytest.mark.parametrize("name", ["1e3", "null", "2026-01-01", "\U0001f600 \x7f", "true", "a: b", "'\"\\"])
 def test_text_stays_text(tmp_path, name):
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"task": "search", "wandb": {"project": name}}))
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"task": "search", "wandb": {"project": name}}, default_style='"'))
     assert RecipeCLI(tmp_path / "mine.yaml", []).config.wandb.project == name
 
 
