@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-import reprlib
 from collections.abc import Sequence
 from numbers import Integral, Real
+
+from lightning_ham.foreign import quoted
 
 LARGEST_SIZE = 1 << 20
 """Most cells of an instance, leaves of a tree, or episodes of a batch: with more, memory ends first."""
@@ -14,33 +15,20 @@ LARGEST_COUNT = (1 << 31) - 1
 """Most of what a training counts, such as its updates: more would take centuries."""
 
 
-def shown(value: object) -> str:
-    """Return what a message shows of a wrong value: all of it where it is short.
-
-    >>> shown("soft"), shown(0.5), shown(10**1000)
-    ("'soft'", '0.5', 'an integer of 3322 bits')
-    """
-    if isinstance(value, int) and value.bit_length() > 256:  # longer ones Python may refuse to write
-        return f"an integer of {value.bit_length()} bits"
-    short = reprlib.Repr()
-    short.maxstring = short.maxother = 100
-    return short.repr(value)
-
-
 def expect_one_of(argument: str, value: object, choices: Sequence[str]) -> None:
     """Raise a ValueError unless an argument is one of ``choices``."""
     if value not in choices:
-        raise ValueError(f"Expected argument `{argument}` to be one of {tuple(choices)}, but got {shown(value)}.")
+        raise ValueError(f"Expected argument `{argument}` to be one of {tuple(choices)}, but got {quoted(value)}.")
 
 
 def expect_integer(argument: str, value: object, *, at_least: int | None = None, at_most: int = LARGEST_COUNT) -> None:
     """Raise a ValueError unless an argument is an integer in a range; true and 1.0 are none."""
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise ValueError(f"Expected argument `{argument}` to be an integer, but got {shown(value)}.")
+        raise ValueError(f"Expected argument `{argument}` to be an integer, but got {quoted(value)}.")
     if at_least is not None and int(value) < at_least:
-        raise ValueError(f"Expected argument `{argument}` to be at least {at_least}, but got {shown(value)}.")
+        raise ValueError(f"Expected argument `{argument}` to be at least {at_least}, but got {quoted(value)}.")
     if int(value) > at_most:
-        raise ValueError(f"Expected argument `{argument}` to be at most {at_most:,}, but got {shown(value)}.")
+        raise ValueError(f"Expected argument `{argument}` to be at most {at_most:,}, but got {quoted(value)}.")
 
 
 def expect_number(
@@ -54,13 +42,13 @@ def expect_number(
 ) -> None:
     """Raise a ValueError unless an argument is a finite number within bounds; true is no number."""
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise ValueError(f"Expected argument `{argument}` to be a number, but got {shown(value)}.")
+        raise ValueError(f"Expected argument `{argument}` to be a number, but got {quoted(value)}.")
     try:
         number = float(value)
     except OverflowError:  # an integer beyond what a float can be
         number = math.inf
     if not math.isfinite(number):
-        raise ValueError(f"Expected argument `{argument}` to be a finite number, but got {shown(value)}.")
+        raise ValueError(f"Expected argument `{argument}` to be a finite number, but got {quoted(value)}.")
     fits = (
         (at_least is None or number >= at_least)
         and (above is None or number > above)
@@ -69,7 +57,7 @@ def expect_number(
     )
     if not fits:
         bounds = _bounds(at_least, above, at_most, below)
-        raise ValueError(f"Expected argument `{argument}` to be {bounds}, but got {shown(value)}.")
+        raise ValueError(f"Expected argument `{argument}` to be {bounds}, but got {quoted(value)}.")
 
 
 def _bounds(at_least: float | None, above: float | None, at_most: float | None, below: float | None) -> str:

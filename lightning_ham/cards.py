@@ -22,6 +22,7 @@ from lightning_ham.reproduction.records import (
     EPISODES,
     FOLDER,
     RANGES,
+    check_checkout,
     comparisons,
     read_results,
     sha256,
@@ -94,6 +95,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=CHECKOUT, metavar="DIR", help="the checkout (default: this one)")
     arguments = parser.parse(argv)
     checkout = arguments.output
+    try:
+        check_checkout(checkout)
+    except OSError as error:
+        parser.error(str(error))
     names: list[Any] = arguments.names or sorted(path.stem for path in (checkout / "model_cards").glob("*.json"))
     try:
         for name in names:

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
+import io
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import NoReturn, TextIO
+
+from lightning_ham.foreign import LONGEST_MESSAGE, quoted, shown
 
 
 class CommandParser(argparse.ArgumentParser):
     """A parser that complains in one line, with the nearest option to one that is mistyped.
 
     Args:
-        command: Name of the command's module in the package.
+        command: Name of the command's module in the package; empty for the package's own.
         description: What the command does, for its help.
         epilog: What stands below the options in its help.
     """
 
     def __init__(self, command: str, description: str, epilog: str = "") -> None:
         super().__init__(
-            prog=f"python -m lightning_ham.{command}",
+            prog=f"python -m lightning_ham.{command}".removesuffix("."),
             description=description,
             epilog=epilog,
             allow_abbrev=False,
@@ -36,12 +42,12 @@ class CommandParser(argparse.ArgumentParser):
             options = [option for action in self._actions for option in action.option_strings]
             closest = difflib.get_close_matches(word, options, n=1)
             hint = f"; did you mean {closest[0]}?" if closest else "; see --help."
-            self.error(f"Unknown argument {word!r}{hint}")
+            self.error(f"Unknown argument {quoted(word)}{hint}")
         return arguments
 
     def error(self, message: str) -> NoReturn:
         """Print ``message`` in one line and exit with status 2."""
-        self.exit(2, f"error: {' '.join(message.split())}\n")
+        self.exit(2, f"error: {shown(message, LONGEST_MESSAGE)}\n")
 
 
 def positive(text: str) -> int:
@@ -51,14 +57,68 @@ def positive(text: str) -> int:
     return int(text)
 
 
+@contextlib.contextmanager
+def on_one_line(kind: type[Warning]) -> Iterator[None]:
+    """Print warnings of a kind as a line each on standard error, and each text once, however they are filtered."""
+    printed = set()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", kind)
+        show = warnings.showwarning
+
+        def print_once(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if not issubclass(category, kind):
+                show(message, category, filename, lineno, file, line)
+            elif str(message) not in printed:
+                printed.add(str(message))
+                sys.stderr.write(f"warning: {' '.join(str(message).split())}\n")
+
+        warnings.showwarning = print_once
+        yield
+
+
 def run(main: Callable[[], int]) -> NoReturn:
-    """Run a command as this process, and end without a traceback where its reader or its user ends it."""
+    """Run a command as this process, and end without a traceback where its reader, its user or a full disk ends it."""
+    _complete_streams()
+    status: int | str | None
     try:
-        status = main()
+        try:
+            status = main()
+        except SystemExit as end:
+            status = end.code
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         status = 0
+    except OSError as error:
+        _discard_output()
+        with suppress(OSError):
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        status = 1
     except KeyboardInterrupt:
         status = 130
     sys.exit(status)
+
+
+def _complete_streams() -> None:
+    """Have all standard streams, as a process may be started without, and let no character be one too many."""
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            while opened < number:  # which leaves no number of a standard stream to a file of ours
+                opened = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(opened, True)
+            setattr(sys, name, open(opened, mode, closefd=False))  # noqa: SIM115 - to the end
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _discard_output() -> None:
+    """Have what could not be written thrown away, so that Python does not complain of it on the way out."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

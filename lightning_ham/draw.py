@@ -1,34 +1,48 @@
 """Draw what a model attends to: ``python -m lightning_ham.draw MODEL [--instance JSON] [-o FILE.svg]``.
 
 The picture is SVG, written here without a plotting library: one small tree a timestep, with the path to the attended
-leaf, the probability of going right at every node of it, and the symbol that was put out.
+leaf, the probability of going right at every node of it, and the symbol that was put out. By the name of the file, it
+becomes PNG or PDF.
 """
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import math
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 import torch
 
-from lightning_ham.command_line import CommandParser, positive, run
+from lightning_ham.command_line import CommandParser, on_one_line, positive, run
+from lightning_ham.controllers import set_num_threads
 from lightning_ham.hub import from_pretrained
-from lightning_ham.models import TaskModel, Trace, TraceStep
+from lightning_ham.models import AnswerWarning, TaskModel, Trace, TraceStep
+from lightning_ham.output_files import check_place, is_stream, write
 from lightning_ham.tasks import Task
+from lightning_ham.tasks.plain import plain
 from lightning_ham.tasks.structures import Operations, Structure
 
 MAX_LEAVES = 64
 """Most leaves of a tree that is drawn: the labels of more could not be read."""
 
+FORMATS = (".svg", ".png", ".pdf")
+"""What a picture can be, by the end of its file's name."""
+
+MAX_HEIGHT = 3000.0
+"""Of a picture whose steps were not asked for, in pixels: of more, only some are drawn."""
+
+MAX_AREA = 40_000_000.0
+"""Of a picture as PNG or PDF, in pixels of its SVG: what is larger, few programs open."""
+
 _PITCH, _LEAF_WIDTH, _LEAF_HEIGHT, _LEVEL, _RADIUS = 40.0, 34.0, 38.0, 47.0, 13.0
 _MARGIN, _GUTTER, _PANEL_TOP = 28.0, 36.0, 44.0
-_LEAST_WIDTH, _MOST_WIDTH = 500.0, 1150.0
+_LEAST_WIDTH, _MOST_WIDTH, _TOP = 500.0, 1150.0, 84.0
 _LABEL_LENGTH = 5  # characters that fit in a leaf
 _CONTENTS = {
     "merge": "priority above, value below",
@@ -80,8 +94,8 @@ def attention_svg(model: TaskModel, instance: Any, steps: Sequence[int] | None =
     Args:
         model: A trained model.
         instance: An instance of its task.
-        steps: Which accesses to the memory to draw, counted from 0 as in :meth:`~lightning_ham.models.TaskModel.trace`;
-            all if not given.
+        steps: Which accesses to the memory to draw, counted from 0 as in :meth:`~lightning_ham.models.TaskModel.trace`.
+            If not given, all, or from the first to the last so many as stand in :data:`MAX_HEIGHT` pixels.
 
     Returns:
         The text of an SVG file with a background of its own.
@@ -91,28 +105,48 @@ def attention_svg(model: TaskModel, instance: Any, steps: Sequence[int] | None =
         ValueError: If it is too long to draw, a step is not one of the trace's, or the model has no memory.
     """
     task = model.task
-    task.check(instance)
+    instance = task.accept(instance)
     length = task.instance_length(instance)
     if length > MAX_LEAVES:
-        raise ValueError(f"Expected an instance of at most {MAX_LEAVES} cells to draw, but got {length}.")
+        most, got = (task.size_in_words(cells) for cells in (MAX_LEAVES, length))
+        raise ValueError(
+            f"Expected an instance of at most {MAX_LEAVES} cells to draw, but got {length} ({got}, and {most} at most)."
+        )
     trace = model.trace(instance)
     last = len(trace["steps"]) - 1
-    shown = range(last + 1) if steps is None else steps
+    if steps is None:
+        panels = _Picture(model, instance, trace, range(last + 1)).most_panels
+        return _Picture(model, instance, trace, spread(last + 1, panels), is_selection=True).render()
+    shown = [plain(step) for step in plain(steps)]
     if not shown:
         raise ValueError("Expected at least one step to draw, but got none.")
     for step in shown:
-        if not 0 <= step <= last:
+        if type(step) is not int or not 0 <= step <= last:
             raise ValueError(f"Expected steps from 0 to {last}, but got {step}.")
     return _Picture(model, instance, trace, shown).render()
+
+
+def spread(total: int, most: int) -> list[int]:
+    """Return at most so many of the numbers from 0 to below the total, spread evenly from the first to the last.
+
+    >>> spread(4, 9), spread(65, 5), spread(65, 1)
+    ([0, 1, 2, 3], [0, 16, 32, 48, 64], [0])
+    """
+    if total <= most:
+        return list(range(total))
+    return sorted({round(place * (total - 1) / max(most - 1, 1)) for place in range(most)})
 
 
 class _Picture:
     """Small trees in a grid, a heading above them, and below them what the marks mean."""
 
-    def __init__(self, model: TaskModel, instance: Any, trace: Trace, shown: Sequence[int]) -> None:
+    def __init__(
+        self, model: TaskModel, instance: Any, trace: Trace, shown: Sequence[int], *, is_selection: bool = False
+    ) -> None:
         self.task = task = model.task
         self.trace = trace
         self.shown = shown
+        self.is_selection = is_selection
         by_operation = isinstance(task, Structure) and model.controller_name == "raw_ham"
         self.operations: Operations | None = [tuple(operation) for operation in instance] if by_operation else None
         self.cells = [] if by_operation else _cells(task, instance)
@@ -125,15 +159,21 @@ class _Picture:
         self.leaf_top = _PANEL_TOP + self.depth * _LEVEL
         self.output_top = self.leaf_top + _LEAF_HEIGHT + 9
         self.panel_height = self.output_top + 22 + (24 if self.grouped else 0)
+        self.most_columns = max(1, int((_MOST_WIDTH - 2 * _MARGIN + _GUTTER) // (self.panel_width + _GUTTER)))
+
+    @property
+    def most_panels(self) -> int:
+        """How many stand in a picture of the largest height."""
+        rows = int((MAX_HEIGHT - _TOP - 2 * _MARGIN) // (self.panel_height + _GUTTER))
+        return max(1, rows) * self.most_columns
 
     def render(self) -> str:
-        most = max(1, int((_MOST_WIDTH - 2 * _MARGIN + _GUTTER) // (self.panel_width + _GUTTER)))
-        rows = math.ceil(len(self.shown) / most)
+        rows = math.ceil(len(self.shown) / self.most_columns)
         columns = math.ceil(len(self.shown) / rows)
         content = columns * (self.panel_width + _GUTTER) - _GUTTER
         width = max(_LEAST_WIDTH, content + 2 * _MARGIN)
         left = (width - content) / 2
-        top = 84.0
+        top = _TOP
         panels = []
         for position, step in enumerate(self.shown):
             x = left + position % columns * (self.panel_width + _GUTTER)
@@ -160,7 +200,9 @@ class _Picture:
         )
 
     def _heading(self) -> str:
-        return f"One episode of {self.task.name}: the path of attention"
+        total = len(self.trace["steps"])
+        number = f" in {len(self.shown)} of {total} steps" if self.is_selection and len(self.shown) < total else ""
+        return f"One episode of {self.task.name}: the path of attention{number}"
 
     def _verdict(self) -> str:
         answer, expected = (_abbreviated(str(value), 80) for value in (self.trace["answer"], self.expected))
@@ -393,8 +435,8 @@ def make_parser() -> CommandParser:
     """Return the parser of the command line."""
     parser = CommandParser(
         "draw",
-        "Draw what a model attends to in one instance, as SVG: a tree a timestep, with the path to the leaf that is\n"
-        "read, the probability of going right at every node of it, and the symbol put out.",
+        "Draw what a model attends to in one instance: a tree a timestep, with the path to the leaf that is read, the\n"
+        "probability of going right at every node of it, and the symbol put out.",
     )
     parser.add_argument("model", metavar="MODEL", help="a run folder, a checkpoint, a saved model or a name")
     parser.add_argument("--instance", metavar="JSON", help="the instance, in the form that solve takes in JSON lines")
@@ -409,9 +451,14 @@ def make_parser() -> CommandParser:
         "--steps",
         type=_steps,
         metavar="N,N,...",
-        help="which accesses to the memory to draw, from 0 (default: all)",
+        help="which accesses to the memory to draw, from 0 (default: all, or of a long instance some, spread evenly)",
     )
-    parser.add_argument("-o", "--output", metavar="FILE", help="where the picture goes instead of standard output")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help=f"the picture, by the end of its name {_listed(FORMATS)} (default: SVG to standard output)",
+    )
     return parser
 
 
@@ -426,16 +473,50 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Draw as the command line says; return the exit status."""
     parser = make_parser()
     arguments = parser.parse(argv)
+    output = "-" if arguments.output is None else arguments.output
     try:
+        form = _format(output)
+        check_place(output)
         model = from_pretrained(arguments.model)
-        picture = attention_svg(model, _instance(model.task, arguments), arguments.steps)
-        if arguments.output is not None:
-            Path(arguments.output).write_text(picture, encoding="utf-8")
+        set_num_threads(1, compiled=model.is_compiled)
+        with on_one_line(AnswerWarning):
+            picture = attention_svg(model, _instance(model.task, arguments), arguments.steps)
+        write(output, picture if form == ".svg" else _converted(picture, form))
+    except BrokenPipeError:
+        raise
     except (ImportError, OSError, ValueError) as error:
         parser.error(str(error))
-    if arguments.output is None:
-        sys.stdout.write(picture)
     return 0
+
+
+def _format(output: str) -> str:
+    """Return which of the formats is meant by where the picture goes; what has no name gets SVG."""
+    ending = Path(output).suffix.lower()
+    if ending in FORMATS:
+        return ending
+    if is_stream(output):
+        return ".svg"
+    closest = difflib.get_close_matches(ending, FORMATS, n=1)
+    hint = f"; did you mean {closest[0]}?" if closest else "."
+    raise ValueError(f"Expected a file that ends in {_listed(FORMATS)}, but got {output}{hint}")
+
+
+def _listed(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def _converted(picture: str, form: str) -> bytes:
+    """Return a picture as PNG or PDF."""
+    from lightning_ham.pictures import svg_to_pdf, svg_to_png  # a second to import, for those who want them
+
+    root = ElementTree.fromstring(picture)
+    width, height = float(root.attrib["width"]), float(root.attrib["height"])
+    if width * height > MAX_AREA:
+        raise ValueError(
+            f"Expected a picture of at most {MAX_AREA:,.0f} pixels, but got {width:,.0f} x {height:,.0f}; ask "
+            "for fewer --steps, or for .svg."
+        )
+    return svg_to_png(picture, picture) if form == ".png" else svg_to_pdf(picture)
 
 
 def _instance(task: Task[Any, Any], arguments: argparse.Namespace) -> Any:

@@ -1,11 +1,10 @@
-"""Measure how often a model is wrong: ``python -m lightning_ham.evaluate MODEL [--lengths 1:32 33:128]``."""
+"""Measure how often a model is wrong: ``python -m lightning_ham.evaluate MODEL [--lengths 1-32 33-128]``."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import logging
-import re
 import sys
 from collections.abc import Sequence
 
@@ -15,6 +14,7 @@ from rich.progress import Progress
 from lightning_ham.command_line import CommandParser, positive, run
 from lightning_ham.controllers import set_num_threads
 from lightning_ham.hub import from_pretrained
+from lightning_ham.tasks import Lengths
 from lightning_ham.training.evaluation import episodes_per_range, evaluate, table
 
 
@@ -30,9 +30,9 @@ def make_parser() -> CommandParser:
         "--lengths",
         nargs="+",
         type=_lengths,
-        default=[(1, 32), (33, 128)],
-        metavar="LOW:HIGH",
-        help="ranges of lengths, each in the smallest memory that holds its longest (default: 1:32 33:128)",
+        default=[Lengths(1, 32), Lengths(33, 128)],
+        metavar="LOW-HIGH",
+        help="ranges of lengths, each in the smallest memory that holds its longest (default: 1-32 33-128)",
     )
     parser.add_argument(
         "--episodes",
@@ -55,11 +55,11 @@ def make_parser() -> CommandParser:
     return parser
 
 
-def _lengths(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"([0-9]+):([0-9]+)", text)
-    if not match:
-        raise argparse.ArgumentTypeError(f"Expected LOW:HIGH, such as 1:32, but got {text!r}")
-    return int(match[1]), int(match[2])
+def _lengths(text: str) -> Lengths:
+    try:
+        return Lengths.of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,7 +86,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
     except (ImportError, OSError, ValueError) as error:
         parser.error(str(error))
-    sys.stdout.write((json.dumps(evaluation, indent=2) if arguments.json else table(evaluation)) + "\n")
+    sizes = model.task.sizes_in_words(arguments.lengths)
+    lines = [json.dumps(evaluation, indent=2)] if arguments.json else [table(evaluation), *([sizes] if sizes else [])]
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
     return 0
 
 

@@ -7,40 +7,57 @@ otherwise) gets ``recipe.yaml`` (resolved), ``checkpoints/{best,last}.ckpt``, ``
 
 from __future__ import annotations
 
-import json
+import contextlib
 import logging
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 import textwrap
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
 import yaml
-from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Checkpoint, LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
-from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities import rank_zero_only
-from torch import Tensor
 
 from lightning_ham import tracking
 from lightning_ham.command_line import run
 from lightning_ham.controllers import get_num_threads, set_num_threads
-from lightning_ham.hub.card import TrainingInfo
+from lightning_ham.foreign import LONGEST_MESSAGE, shown
+from lightning_ham.hub.card import TrainingInfo, missed_bar
 from lightning_ham.hub.pretrained import HAMModel
 from lightning_ham.hub.push import check_token
 from lightning_ham.learning_curve import read_curve
 from lightning_ham.pictures import card_pictures
+from lightning_ham.progress import AboveBar
 from lightning_ham.push import push_run
 from lightning_ham.recipe import RecipeCLI, find_recipe, recipe_name, recipe_names, without_markup
-from lightning_ham.run_folder import EVALUATION, LAST, RECIPE, TRAINING
-from lightning_ham.training import EpisodeCounter, HAMModule
+from lightning_ham.resuming import ResumeError, check_resumable, resuming
+from lightning_ham.runs import commands
+from lightning_ham.runs.checkpoints import BestCheckpoint, LastCheckpoint, WholeCheckpointIO
+from lightning_ham.runs.endings import EndOnSignal, explain, output_goes_on
+from lightning_ham.runs.folder import (
+    BEST,
+    EVALUATION,
+    LAST,
+    METRICS,
+    MODEL,
+    RECIPE,
+    TRAINING,
+    Choice,
+    Claim,
+    choose,
+    read_json,
+    write_json,
+    write_whole,
+)
+from lightning_ham.training import EndIfNotFinite, EpisodeCounter
 from lightning_ham.training.evaluation import describe_machine, describe_versions, evaluate, table
 from lightning_ham.training.unused import UnusedOptionsWarning, told
 
@@ -52,42 +69,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Train, evaluate and export; return the exit status. See the module's docstring."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     _quieten()
-    try:
-        recipe, cli = _parse(arguments)
-        run_dir, checkpoint = _run_folder(cli, recipe)
-        if checkpoint:
-            _check_checkpoint(cli, checkpoint)
-        hard = cli.model.attention != "soft"
-        set_num_threads(cli.config.threads, compiled=hard and cli.model.model.is_compiled)
-        counter = EpisodeCounter()
-        trainer = _make_trainer(cli, run_dir, counter)
-        run_dir.mkdir(parents=True, exist_ok=True)
-    except (ImportError, OSError, ValueError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    os.environ[_RUN_DIR_VARIABLE] = str(run_dir)
-    try:
-        wandb_url = _train(cli, trainer, _start(cli, run_dir, recipe, arguments, checkpoint), checkpoint)
-        if trainer.is_global_zero:
-            _evaluate_and_export(cli, trainer, counter, run_dir, checkpoint, wandb_url)
-    except (KeyboardInterrupt, SystemExit):  # the latter is how Lightning ends on Ctrl-C
-        if (run_dir / LAST).exists() and trainer.is_global_zero:
-            resume = [_python(), "-m", "lightning_ham.fit", str(run_dir / RECIPE), "--ckpt_path", "last"]
-            _LOG.info("Interrupted. Resume with: %s", shlex.join(resume))
-        return 130
-    finally:
-        del os.environ[_RUN_DIR_VARIABLE]
-    return _push(cli, run_dir) if trainer.is_global_zero else 0
-
-
-def _python() -> str:
-    """Return how to call this Python from a shell; the one of an environment may not be on the path."""
-    return "python" if shutil.which("python") == sys.executable else sys.executable
+    with EndOnSignal() as signals, contextlib.ExitStack() as claims:
+        try:
+            recipe, cli = _parse(arguments)
+            choice = _choose(cli, recipe, arguments)
+            if choice.checkpoint:
+                check_resumable(choice.checkpoint, cli.model)
+            hard = cli.model.attention != "soft"
+            set_num_threads(cli.config.threads, compiled=hard and cli.model.model.is_compiled)
+            counter = EpisodeCounter()
+            trainer = _claim(cli, recipe, choice, [counter, signals], claims)
+        except BrokenPipeError:  # of whoever has seen enough of the help
+            raise
+        except (ImportError, OSError, ValueError) as error:
+            print(f"error: {shown(error, LONGEST_MESSAGE)}", file=sys.stderr)
+            return 2
+        run_dir = Path(cli.config.run_dir)
+        os.environ[_RUN_DIR_VARIABLE] = str(run_dir)
+        try:
+            with output_goes_on():
+                started = _start(cli, run_dir, recipe, arguments, choice.checkpoint)
+                wandb_url = _train(cli, trainer, started.wandb if started else None, choice.checkpoint)
+                if started:
+                    _evaluate_and_export(cli, trainer, counter, started, choice.checkpoint, wandb_url)
+        except ResumeError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except BaseException as error:
+            ending = explain(error, signals, run_dir)
+            if ending is None:
+                raise
+            if trainer.is_global_zero:
+                _LOG.info("%s", ending.line)
+            return ending.status
+        finally:
+            del os.environ[_RUN_DIR_VARIABLE]
+        return _push(cli, run_dir, signals) if started else 0
 
 
 def _quieten() -> None:
     """Leave the terminal to our own messages and to warnings that a user can act on."""
-    logging.basicConfig(format="%(message)s")
+    logging.basicConfig(format="%(message)s", handlers=[AboveBar()])
     _LOG.setLevel(logging.INFO)
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -102,6 +124,8 @@ def _quieten() -> None:
     ):
         warnings.filterwarnings("ignore", message)
     warnings.filterwarnings("ignore", category=UnusedOptionsWarning)  # said below, by the names of keys
+    for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning, ResourceWarning):  # not for users
+        warnings.filterwarnings("ignore", category=category, module="(?!lightning_ham)")
 
 
 def _parse(arguments: Sequence[str]) -> tuple[Path, RecipeCLI]:
@@ -121,133 +145,68 @@ def _parse(arguments: Sequence[str]) -> tuple[Path, RecipeCLI]:
     return recipe, cli
 
 
-def _run_folder(cli: RecipeCLI, recipe: Path) -> tuple[Path, Path | None]:
-    """Return the run folder, new or to be resumed, and the checkpoint to resume from; nothing is written yet.
-
-    Raises:
-        FileNotFoundError: If there is nothing to resume.
-        FileExistsError: If something stands where a new run was asked for.
-    """
-    config = cli.config
-    asked_for = Path(config.run_dir) if config.run_dir else None
+def _choose(cli: RecipeCLI, recipe: Path, arguments: Sequence[str]) -> Choice:
+    """Return which run folder is asked for; in a process that DDP has started, the one that the first has chosen."""
     stem = Path("runs", recipe_name(recipe).replace("/", "-"))
-    checkpoint = None
-    if _RUN_DIR_VARIABLE in os.environ:
-        run_dir = Path(os.environ[_RUN_DIR_VARIABLE])
-        if config.ckpt_path:
-            checkpoint = run_dir / LAST if config.ckpt_path == "last" else Path(config.ckpt_path)
-    elif config.ckpt_path is None:
-        run_dir = asked_for or _first_free(stem)
-        if (run_dir / LAST).exists():
-            raise FileExistsError(
-                f"Expected a new run folder, but {run_dir} holds a run; resume it with --ckpt_path last, "
-                "or choose another --run_dir."
-            )
-    elif config.ckpt_path == "last":
-        candidates = [asked_for] if asked_for else [stem, *stem.parent.glob(f"{stem.name}-*")]
-        runs = [folder for folder in candidates if (folder / LAST).exists()]
-        if not runs:
-            raise FileNotFoundError(f"Expected a run to resume, but {candidates[0] / LAST} does not exist.")
-        run_dir = max(runs, key=lambda folder: (folder / LAST).stat().st_mtime)
-        checkpoint = run_dir / LAST
-    else:
-        checkpoint = Path(config.ckpt_path)
-        if not checkpoint.is_file():
-            raise FileNotFoundError(f"Expected a checkpoint or 'last' for --ckpt_path, but got {checkpoint}.")
-        of_a_run = checkpoint.parent.name == LAST.parent.name
-        run_dir = asked_for or (checkpoint.parent.parent if of_a_run else _first_free(stem))
-    if run_dir.exists() and not run_dir.is_dir():
-        raise FileExistsError(f"Expected a folder for --run_dir, but {run_dir} is a file.")
-    config.run_dir = str(run_dir)
-    return run_dir, checkpoint
+    run_dir = cli.config.run_dir
+    is_override = any(argument.partition("=")[0] == "--run_dir" for argument in arguments)
+    if os.environ.get("LOCAL_RANK", "0") != "0" and _RUN_DIR_VARIABLE in os.environ:
+        run_dir, is_override = os.environ[_RUN_DIR_VARIABLE], True
+    return choose(stem, recipe, run_dir, cli.config.ckpt_path, is_override=is_override)
 
 
-def _check_checkpoint(cli: RecipeCLI, checkpoint: Path) -> None:
-    """Raise a ValueError unless a checkpoint is whole, plain data and of the recipe's model."""
-    HAMModel.from_checkpoint(checkpoint)
-    saved = HAMModule.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
-    ours = cli.model
-    shapes, expected = ({name: value.shape for name, value in m.state_dict().items()} for m in (saved, ours))
-    if saved.hparams["task"] != ours.hparams["task"] or shapes != expected:
-        raise ValueError(
-            f"Expected a checkpoint of the recipe's model, but {checkpoint} holds another one; "
-            f"resume it with the recipe.yaml of its run."
-        )
+def _claim(
+    cli: RecipeCLI, recipe: Path, choice: Choice, callbacks: list[Callback], claims: contextlib.ExitStack
+) -> Trainer:
+    """Return the Trainer for the first of the folders that can be claimed; ``claims`` gets the claim.
 
-
-def _first_free(stem: Path) -> Path:
-    number = 2
-    folder = stem
-    while folder.exists():
-        folder = stem.with_name(f"{stem.name}-{number}")
-        number += 1
-    return folder
-
-
-class _LatestBest(ModelCheckpoint):
-    """Keeps the checkpoint with the lowest error; of those without any, the one that has been trained longest."""
-
-    def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
-        equal = current is not None and self.best_model_score is not None and bool(current == self.best_model_score)
-        return equal or super().check_monitor_top_k(trainer, current)
-
-
-class _KeepLast(Checkpoint):
-    """Makes a run resumable from its very first step, and from every epoch.
-
-    Not ModelCheckpoint's ``save_last``, which saves only where the best checkpoint is saved as well.
+    Of several processes that train together, the first one claims it for all.
     """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.strategy.broadcast(self.path.exists()):
-            trainer.save_checkpoint(self.path)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        trainer.save_checkpoint(self.path)
-
-
-class _AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside the one that it replaces: a run that is killed meanwhile keeps that one.
-
-    Lightning itself writes to the system's folder for temporary files, which may be on another disk.
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        partial = f"{path}.partial"
-        super().save_checkpoint(checkpoint, partial, storage_options)
-        Path(partial).replace(path)
+    for folder in choice.folders:
+        cli.config.run_dir = str(folder)
+        trainer = _make_trainer(cli, folder, callbacks)
+        if not trainer.is_global_zero:
+            return trainer
+        try:
+            claim = claims.enter_context(Claim(folder, must_be_made=not choice.has_name))
+        except FileExistsError:
+            if choice.has_name or not os.path.lexists(folder):
+                raise
+            continue  # another process has been faster
+        claim.check_new(recipe) if choice.is_new else claim.check_resumed()
+        return trainer
+    raise AssertionError("there is always another name")
 
 
-def _make_trainer(cli: RecipeCLI, run_dir: Path, counter: EpisodeCounter) -> Trainer:
+def _make_trainer(cli: RecipeCLI, run_dir: Path, callbacks: list[Callback]) -> Trainer:
     """Return the Trainer, which writes nothing before its training begins."""
-    best = _LatestBest(
-        run_dir / LAST.parent,
-        "best",
-        monitor="val/score",
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
-    callbacks = [counter, LearningRateMonitor(), tracking.EpisodeTable(), best, _KeepLast(run_dir / LAST)]
-    return cli.make_trainer([CSVLogger(run_dir, name="metrics")], callbacks, [_AtomicCheckpointIO()])
+    checkpoints = [BestCheckpoint(run_dir), LastCheckpoint(run_dir)]
+    callbacks = [*callbacks, EndIfNotFinite(), LearningRateMonitor(), tracking.EpisodeTable(), *checkpoints]
+    return cli.make_trainer(run_dir / LAST.parent, [CSVLogger(run_dir, name=METRICS)], callbacks, [WholeCheckpointIO()])
+
+
+class _Started(NamedTuple):
+    """What is known of a run when it begins."""
+
+    run_dir: Path
+    recipe: str
+    command: str
+    wandb: WandbLogger | None
 
 
 @rank_zero_only
 def _start(
     cli: RecipeCLI, run_dir: Path, recipe: Path, arguments: Sequence[str], checkpoint: Path | None
-) -> WandbLogger | None:
+) -> _Started | None:
     """Write what is known of the run before it begins, and start (or continue) it in W&B."""
     resolved = cli.resolved()
-    (run_dir / RECIPE).write_text(resolved)
+    write_whole(run_dir / RECIPE, resolved.encode())
     (run_dir / EVALUATION).unlink(missing_ok=True)  # of a training that has ended, and is now gone on with
-    training = run_dir / TRAINING
     name, command = recipe_name(recipe), shlex.join(["python", "-m", "lightning_ham.fit", *arguments])
-    if checkpoint and training.is_file():  # a resumed run has the commands of all its parts
-        earlier = json.loads(training.read_text())
-        name, command = earlier["recipe"], f"{earlier['command']} && {command}"
-    training.write_text(json.dumps({"recipe": name, "command": command}, indent=2) + "\n")
+    earlier = read_json(run_dir / TRAINING) if checkpoint else {}
+    if "command" in earlier:  # a resumed run has the commands of all its parts
+        name, command = earlier.get("recipe", name), f"{earlier['command']} && {command}"
+    write_json(run_dir / TRAINING, {"recipe": name, "command": command})
     repo_id = cli.config.hub.repo_id
     if repo_id is not None:
         try:
@@ -260,9 +219,10 @@ def _start(
     if unused:
         _LOG.warning("%s", told(unused))
     wandb = cli.config.wandb
-    return tracking.make_logger(
-        run_dir, yaml.safe_load(resolved), wandb.mode, wandb.project, wandb.entity, run_dir.name
+    logger = tracking.make_logger(
+        run_dir, yaml.safe_load(resolved), wandb.mode, wandb.project, wandb.entity, run_dir.absolute().name
     )
+    return _Started(run_dir, name, command, logger)
 
 
 def _train(cli: RecipeCLI, trainer: Trainer, wandb_logger: WandbLogger | None, checkpoint: Path | None) -> str | None:
@@ -271,7 +231,8 @@ def _train(cli: RecipeCLI, trainer: Trainer, wandb_logger: WandbLogger | None, c
         trainer.loggers = [*trainer.loggers, wandb_logger]
     url: str | None = None
     try:
-        trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
+        with resuming(trainer, checkpoint):
+            trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     finally:
         if wandb_logger:
             url = wandb_logger.experiment.url  # offline there is none
@@ -283,21 +244,19 @@ def _evaluate_and_export(
     cli: RecipeCLI,
     trainer: Trainer,
     counter: EpisodeCounter,
-    run_dir: Path,
+    started: _Started,
     checkpoint: Path | None,
     wandb_url: str | None,
 ) -> None:
     """Evaluate the best checkpoint, write ``evaluation.json`` and ``model/``, and print the error table."""
-    # There is no best one without validation, and none at all if ``checkpoint`` had no epoch left to train.
-    candidates = (run_dir / LAST.with_name("best.ckpt"), run_dir / LAST, checkpoint)
-    model = HAMModel.from_checkpoint(next(path for path in candidates if path and path.exists()))
+    run_dir = started.run_dir
+    model = _best_model(run_dir, checkpoint)
     options = cli.config.evaluation
     evaluation = evaluate(model, options.lengths, options.episodes, options.seed)
     evaluation["weights_sha256"] = model.weights_sha256()
-    started = json.loads((run_dir / TRAINING).read_text())
     training: TrainingInfo = {
-        "recipe": started["recipe"],
-        "command": started["command"],
+        "recipe": started.recipe,
+        "command": started.command,
         "seed": cli.config.seed_everything,
         "updates": trainer.global_step,
         "episodes": counter.episodes,
@@ -308,32 +267,50 @@ def _evaluate_and_export(
         "wandb_url": wandb_url,
         "curve": read_curve(run_dir),
         "hyper_parameters": yaml.safe_load(cli.resolved()),
+        "bar": dict(cli.config.stop.errors or {}),
     }
-    (run_dir / TRAINING).write_text(json.dumps(training, indent=2) + "\n")
+    write_json(run_dir / TRAINING, training)
     pictures = card_pictures(model, training["curve"])
-    model.save(run_dir / "model", evaluation=evaluation, training=training, pictures=pictures)
-    partial = run_dir / f"{EVALUATION}.partial"  # last, and whole: it says that all is done
-    partial.write_text(json.dumps(evaluation, indent=2) + "\n")
-    partial.replace(run_dir / EVALUATION)
+    model.save(run_dir / MODEL, evaluation=evaluation, training=training, pictures=pictures)
+    write_json(run_dir / EVALUATION, evaluation)  # last: it says that all is done
     print(table(evaluation))
-    _LOG.info("Trained in %.0f s. The model is in %s", training["seconds"], run_dir / "model")
+    if sizes := model.task.sizes_in_words(options.lengths):
+        print(sizes)
+    missed = missed_bar(training["bar"], evaluation, training["curve"])
+    if missed:
+        epochs = trainer.max_epochs
+        longer = f"--trainer.max_epochs={2 * epochs}" if epochs and epochs > 0 else "--trainer.max_time=null"
+        _LOG.info("%s", commands.retry(run_dir, missed, training["bar"], training["seed"], longer))
+    _LOG.info("Trained in %.0f s. The model is in %s", training["seconds"], run_dir / MODEL)
+    _LOG.info("%s", commands.use(run_dir))
 
 
-def _push(cli: RecipeCLI, run_dir: Path) -> int:
+def _best_model(run_dir: Path, checkpoint: Path | None) -> HAMModel:
+    """Return the model of the best checkpoint that can be read."""
+    # There is no best one without validation, and none at all if ``checkpoint`` had no epoch left to train.
+    *others, last = [path for path in (run_dir / BEST, run_dir / LAST, checkpoint) if path and path.exists()]
+    for path in others:
+        try:
+            return HAMModel.from_checkpoint(path)
+        except ValueError as error:
+            _LOG.warning("%s The next checkpoint is taken.", error)
+    return HAMModel.from_checkpoint(last)
+
+
+def _push(cli: RecipeCLI, run_dir: Path, signals: EndOnSignal) -> int:
     """Publish the model where the recipe says so; return the exit status. A run that cannot be pushed is no failure."""
     options = cli.config.hub
     if options.repo_id is None:
         return 0
-    command = [_python(), "-m", "lightning_ham.push", str(run_dir), options.repo_id]
-    command += ["--private"] if options.private else []
+    command = commands.command("push", run_dir, options.repo_id, *(["--private"] if options.private else []))
     failed = "The model is trained and saved, but not pushed: %s Push it later with: %s"
     try:
         push_run(run_dir, options.repo_id, private=options.private or None)
     except KeyboardInterrupt:
-        _LOG.warning(failed, "interrupted.", shlex.join(command))
-        return 130
+        _LOG.warning(failed, "interrupted.", command)
+        return signals.status
     except (OSError, ValueError) as error:
-        _LOG.warning(failed, error, shlex.join(command))
+        _LOG.warning(failed, error, command)
     return 0
 
 

@@ -209,7 +209,7 @@ def check(task: Task[Any, Any], instances: Iterable[ReadInstance]) -> None:
     """Raise an `InputError` at the file and line of the first element that the task cannot take."""
     for instance, place, places in instances:
         try:
-            task.check(instance)
+            task.accept(instance)
         except InstanceError as error:
             last = error.place.rpartition(", ")[2]  # of two elements that clash, the one further on
             raise InputError(f"{places.get(last, place)}: {error}") from error

@@ -6,6 +6,8 @@ import csv
 import hashlib
 import io
 import json
+import logging
+import re
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,26 +17,36 @@ from lightning_ham.hub.card import CurvePoint
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_LOG = logging.getLogger("lightning_ham")
 _COUNTS = {"train/episodes": "episodes", "train/seconds": "seconds", "curriculum/capacity": "capacity"}
 
 
 def read_curve(run_dir: Path) -> list[CurvePoint]:
     """Return a point for every validation that a run logged to ``metrics/``, over all its parts if it was resumed.
 
-    An epoch that was trained again, because the run was killed before it was saved, counts as it was the last time.
+    An epoch that was trained again, because the run was killed before it was saved, counts as it was the last time. A
+    part whose file is damaged is left out, with a warning.
     """
+    points: dict[int, CurvePoint] = {}
+    parts = run_dir.glob("metrics/version_*/metrics.csv")
+    numbered = {int(name[1]): part for part in parts if (name := re.fullmatch(r"version_([0-9]+)", part.parent.name))}
+    for _, part in sorted(numbered.items()):
+        try:
+            points |= _read_part(part)
+        except (OSError, csv.Error, LookupError, ValueError):
+            _LOG.warning("%s is damaged; the learning curve is drawn without it.", part)
+    return [points[epoch] for epoch in sorted(points) if points[epoch]["errors"]]
+
+
+def _read_part(part: Path) -> dict[int, CurvePoint]:
+    """Return what a part of a run logged, by epoch."""
     epochs: dict[int, dict[str, str]] = {}
-    parts = sorted(run_dir.glob("metrics/version_*/metrics.csv"), key=lambda path: int(path.parent.name[8:]))
-    for part in parts:
-        seen: dict[int, dict[str, str]] = {}
-        with part.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                values = {name: value for name, value in row.items() if value}
-                if "epoch" in values:
-                    seen.setdefault(int(values["epoch"]), {}).update(values)
-        epochs |= seen
-    points = [_point(epochs[epoch]) for epoch in sorted(epochs)]
-    return [point for point in points if point["errors"]]
+    with part.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            values = {name: value for name, value in row.items() if name and value}
+            if "epoch" in values:
+                epochs.setdefault(int(values["epoch"]), {}).update(values)
+    return {epoch: _point(values) for epoch, values in epochs.items()}
 
 
 def _point(values: dict[str, str]) -> CurvePoint:

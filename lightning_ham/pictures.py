@@ -1,11 +1,12 @@
-"""The pictures that a card shows, as PNG files: the learning curve, and the path of attention.
+"""Pictures as files: those that a card shows, the learning curve and the path of attention, and what `draw` draws.
 
-The latter is the picture that :mod:`lightning_ham.draw` makes, drawn with matplotlib, which brings its own fonts. No
-more of SVG and CSS is understood than is used there; anything else is an error.
+The path of attention is the SVG that :mod:`lightning_ham.draw` makes, drawn with matplotlib, which brings its own
+fonts. No more of SVG and CSS is understood than is used there; anything else is an error.
 """
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -18,6 +19,7 @@ from lightning_ham.models import TaskModel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _SVG = "{http://www.w3.org/2000/svg}"
 _PIXELS_PER_INCH = 100.0
@@ -61,7 +63,7 @@ def card_pictures(model: TaskModel, curve: list[CurvePoint]) -> dict[str, bytes]
             return pictures
         # Not the probabilities, whose last digit is another one on another processor.
         drawn = [str(instance), [step["leaf"] for step in trace["steps"]], str(trace["answer"])]
-        pictures["attention.png"] = svg_to_png(attention_svg(model, instance), drawn)
+        pictures["attention.png"] = svg_to_png(attention_svg(model, instance, range(len(trace["steps"]))), drawn)
     return pictures
 
 
@@ -75,6 +77,23 @@ def svg_to_png(svg: str, data: object) -> bytes:
     Raises:
         ValueError: If the picture has something that only other SVG files have.
     """
+    return png(_figure(svg), data)
+
+
+def svg_to_pdf(svg: str) -> bytes:
+    """Return one of our SVG pictures as a PDF file of one page, the same at every time.
+
+    Raises:
+        ValueError: If the picture has something that only other SVG files have.
+    """
+    drawn = io.BytesIO()
+    title = ElementTree.fromstring(svg).findtext(f"{_SVG}title")
+    _figure(svg).savefig(drawn, format="pdf", metadata={"Title": title, "CreationDate": None})
+    return drawn.getvalue()
+
+
+def _figure(svg: str) -> Figure:
+    """Return one of our SVG pictures as matplotlib draws it."""
     from matplotlib.figure import Figure
 
     root = ElementTree.fromstring(svg)
@@ -84,7 +103,7 @@ def svg_to_png(svg: str, data: object) -> bytes:
     axes.set_axis_off()
     for order, shape in enumerate(shapes(root)):
         _draw(axes, shape, order)
-    return png(figure, data)
+    return figure
 
 
 def shapes(root: ElementTree.Element) -> Iterator[Shape]:

@@ -1,9 +1,17 @@
-"""What a person sees while training: a rich bar in a terminal, one line an epoch anywhere else."""
+"""What a person sees while training: a bar of two lines in a terminal, one line an epoch anywhere else."""
 
 from __future__ import annotations
 
+import logging
+import sys
+from collections.abc import Iterable
+from typing import TextIO
+
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import RichProgressBar
+from pytorch_lightning.callbacks import ProgressBar
+from rich.console import RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 _SHOWN = {
     "curriculum/capacity": ("leaves", "{:.0f}"),
@@ -13,12 +21,16 @@ _SHOWN = {
 }
 
 
-def summary(trainer: Trainer) -> dict[str, str]:
+def summary(trainer: Trainer, *, validated: bool) -> dict[str, str]:
     """Return the numbers that matter, by short name: leaves, loss, wrong sequences, speed.
 
     To be called by all processes, as some numbers are means over them.
+
+    Args:
+        trainer: Whose metrics they are.
+        validated: Whether errors of validation are of this epoch; older ones are left out.
     """
-    metrics = trainer.callback_metrics
+    metrics = {key: value for key, value in trainer.callback_metrics.items() if validated or not key.startswith("val/")}
     shown = {short: form.format(float(metrics[key])) for key, (short, form) in _SHOWN.items() if key in metrics}
     for key, value in metrics.items():
         lengths = key.removeprefix("val/").removesuffix("/sequence_error")
@@ -27,33 +39,136 @@ def summary(trainer: Trainer) -> dict[str, str]:
     return shown
 
 
-class TrainingBar(RichProgressBar):
-    """Lightning's rich progress bar with the numbers of :func:`summary`, those of the last whole epoch."""
+def epoch(trainer: Trainer) -> str:
+    """Return which epoch it is, counted from 1, and of how many, if that is known."""
+    number, last = trainer.current_epoch + 1, trainer.max_epochs
+    return f"epoch {number}" if last is None or last < 0 else f"epoch {number}/{last}"
+
+
+def _in_a_row(numbers: dict[str, str]) -> str:
+    return "  ".join(f"{name} {value}" for name, value in numbers.items())
+
+
+class _Numbers(Callback):
+    """Shows the numbers of every epoch, once it has ended."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._numbers: dict[str, str] = {}
+        self._validated = False
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Wait for a validation."""
+        self._validated = False
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note that there was one."""
+        self._validated = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the epoch's numbers: here, as the bar itself asks for them in one process only."""
-        self._numbers = summary(trainer)
-        super().on_train_epoch_end(trainer, pl_module)
+        """Take the epoch's numbers, in all processes, and show them."""
+        self.show(trainer, summary(trainer, validated=self._validated))
 
-    def get_metrics(
-        self, trainer: Trainer, pl_module: LightningModule
-    ) -> dict[str, int | str | float | dict[str, float]]:
-        """Return what stands beside the bar."""
-        return dict(self._numbers)
+    def show(self, trainer: Trainer, numbers: dict[str, str]) -> None:
+        """Show the numbers of the epoch that has ended."""
+        raise NotImplementedError
 
 
-class TrainingLines(Callback):
+class TrainingBar(_Numbers, ProgressBar):
+    """Two lines that stay where they are: a bar for the epoch, and below it the numbers of the last whole epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._enabled = True
+        self._lines: _Lines | None = None
+        self._task = TaskID(0)
+
+    def disable(self) -> None:
+        """Show nothing, as all processes but one do."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        """Show the bar."""
+        self._enabled = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to show it."""
+        if self._enabled:
+            self._lines = _Lines()
+            self._task = self._lines.add_task(epoch(trainer), total=None)
+            self._lines.start()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin a new epoch; the time goes on from the start of the training."""
+        super().on_train_epoch_start(trainer, pl_module)
+        if self._lines:
+            total = self.total_train_batches
+            self._lines.update(
+                self._task, description=epoch(trainer), completed=0, total=None if total == float("inf") else total
+            )
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        """Move on by a batch."""
+        if self._lines:
+            self._lines.update(self._task, completed=batch_idx + 1)
+
+    def show(self, trainer: Trainer, numbers: dict[str, str]) -> None:
+        """Show the numbers in the second line."""
+        if self._lines:
+            speed = numbers.pop("episodes/s")  # last, as it matters the least where the line is too long
+            self._lines.numbers = _in_a_row(numbers | {"episodes/s": speed})
+            self._lines.refresh()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave it as it is."""
+        self._stop()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave it as it is."""
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._lines:
+            self._lines.stop()
+            self._lines = None
+
+
+class _Lines(Progress):
+    """A rich progress bar with a line of numbers below it, each no longer than the terminal is wide."""
+
+    def __init__(self) -> None:
+        self.numbers = ""
+        super().__init__(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            redirect_stderr=sys.stderr.isatty(),  # where it is a file, it stays one
+        )
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Yield the two lines."""
+        yield from super().get_renderables()
+        yield Text(self.numbers, no_wrap=True, overflow="ellipsis")
+
+
+class TrainingLines(_Numbers):
     """Prints one line an epoch, for logs and pipes."""
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the epoch's numbers."""
-        numbers = "  ".join(f"{name} {value}" for name, value in summary(trainer).items())
+    def show(self, trainer: Trainer, numbers: dict[str, str]) -> None:
+        """Print the line."""
         if trainer.is_global_zero:
-            print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {numbers}", flush=True)
+            print(f"{epoch(trainer)}  {_in_a_row(numbers)}", flush=True)
+
+
+class AboveBar(logging.StreamHandler[TextIO]):
+    """Logs to standard error as it is at the time, so that a bar in the terminal moves down for what is said."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record."""
+        self.setStream(sys.stderr)
+        super().emit(record)
 
 
 def make_progress(bar: bool) -> TrainingBar | TrainingLines:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import logging
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 import yaml
 
 from lightning_ham.command_line import CommandParser, run
-from lightning_ham.hub.card import TrainingInfo
-from lightning_ham.hub.files import PICTURES
+from lightning_ham.hub.card import TrainingInfo, is_complete
+from lightning_ham.hub.files import PICTURES, saved
 from lightning_ham.hub.pretrained import HAMModel, locate
 from lightning_ham.hub.push import check_name, check_token, push_folder
 from lightning_ham.recipe import EvaluationOptions
-from lightning_ham.run_folder import EVALUATION, RECIPE, TRAINING
+from lightning_ham.runs.folder import EVALUATION, RECIPE, TRAINING, Claim, read_json, write_json
+from lightning_ham.tasks import Lengths
 from lightning_ham.training.evaluation import Evaluation, evaluate
 
 _LOG = logging.getLogger("lightning_ham")
@@ -91,7 +92,8 @@ def push_run(
     evaluation = _evaluation(model, run)
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent, "model")
-        pictures = {name: (source / name).read_bytes() for name in PICTURES if (source / name).is_file()}
+        files = {name: saved(source, name) for name in PICTURES}
+        pictures = {name: file.read_bytes() for name, file in files.items() if file.is_file()}
         model.save(folder, evaluation, _training(run) if run else None, name=repo_id, pictures=pictures)
         return push_folder(
             folder,
@@ -113,43 +115,37 @@ def _run_of(source: Path) -> Path | None:
 def _evaluation(model: HAMModel, run: Path | None) -> Evaluation:
     """Return the evaluation of these very weights that the run folder has, or measure it now and keep it there."""
     weights = model.weights_sha256()
-    found = _read(run / EVALUATION) if run else {}
+    found = read_json(run / EVALUATION) if run else {}
     if found.get("weights_sha256") == weights:
         return cast(Evaluation, found)
     options = _options(run) if run else EvaluationOptions()
-    _LOG.info("Evaluating the model first, on lengths %s", ", ".join(f"{low}-{high}" for low, high in options.lengths))
+    _LOG.info("Evaluating the model first, on lengths %s", ", ".join(map(str, options.lengths)))
     evaluation = evaluate(model, options.lengths, options.episodes, options.seed)
     evaluation["weights_sha256"] = weights
-    if run:  # so that to push again changes nothing
-        (run / EVALUATION).write_text(json.dumps(evaluation, indent=2) + "\n")
+    if run and _training(run):  # so that to push again changes nothing; of a run that has not ended it would say so
+        with contextlib.suppress(OSError), Claim(run):
+            write_json(run / EVALUATION, evaluation)
     return evaluation
 
 
 def _options(run: Path) -> EvaluationOptions:
     """Return what the recipe of a run says of its evaluation; the paper's protocol where there is none."""
     recipe = run / RECIPE
-    found: Any = yaml.safe_load(recipe.read_text(encoding="utf-8")) if recipe.is_file() else None
-    options = found.get("evaluation") if isinstance(found, dict) else None
-    if not options:
+    if not recipe.is_file():
         return EvaluationOptions()
-    return EvaluationOptions([(low, high) for low, high in options["lengths"]], options["episodes"], options["seed"])
+    try:
+        options = yaml.safe_load(recipe.read_text(encoding="utf-8"))["evaluation"]
+        spans = [Lengths.of(span) for span in options["lengths"]]
+        return EvaluationOptions(spans, options["episodes"], options["seed"])
+    except (LookupError, TypeError, ValueError, yaml.YAMLError):
+        _LOG.warning("%s does not say how to evaluate the model; the paper's protocol it is.", recipe)
+        return EvaluationOptions()
 
 
 def _training(run: Path) -> TrainingInfo | None:
     """Return what the run folder tells of its training, None if it has not come to its end."""
-    found = _read(run / TRAINING)
-    return cast(TrainingInfo, found) if found.keys() == TrainingInfo.__annotations__.keys() else None
-
-
-def _read(file: Path) -> dict[str, Any]:
-    """Return the object in a JSON file, an empty one if there is no file."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise ValueError(f"{file}: Expected JSON, but got: {error}") from error
-    return found if isinstance(found, dict) else {}
+    found = read_json(run / TRAINING)
+    return cast(TrainingInfo, found) if is_complete(found) else None
 
 
 if __name__ == "__main__":

@@ -28,16 +28,20 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 
-from lightning_ham.arguments import expect_integer, expect_number, shown
+from lightning_ham.arguments import expect_integer, expect_number
 from lightning_ham.controllers import complete_options
+from lightning_ham.foreign import LONGEST_MESSAGE, quoted, shown
 from lightning_ham.hub.config import make_config
 from lightning_ham.hub.push import check_name
 from lightning_ham.models import TaskModel
 from lightning_ham.progress import make_progress
 from lightning_ham.recipe_file import read_recipe
+from lightning_ham.recipe_values import RECIPE_VALUES
+from lightning_ham.tasks import Lengths
 from lightning_ham.trainer_options import DEFAULTS as TRAINER_DEFAULTS
 from lightning_ham.trainer_options import LEFT_OUT, check_options, check_trainer
 from lightning_ham.training import (
+    BreakUpGuard,
     HAMModule,
     LengthCurriculum,
     MovingAverage,
@@ -68,7 +72,7 @@ class WandbOptions:
 class EvaluationOptions:
     """The evaluation after training (the paper's protocol)."""
 
-    lengths: list[tuple[int, int]] = dataclasses.field(default_factory=lambda: [(1, 32), (33, 128)])
+    lengths: list[Lengths] = dataclasses.field(default_factory=lambda: [Lengths(1, 32), Lengths(33, 128)])
     """Ranges of lengths, each in the smallest tree that holds its longest."""
     episodes: int | list[int] = 2500
     """Fresh episodes for each range; a list has a number for each of them."""
@@ -114,7 +118,7 @@ def find_recipe(name_or_path: str) -> Path:
             return shipped
     names = recipe_names()
     raise FileNotFoundError(
-        f"Expected a recipe, but got {shown(name_or_path)}, which is neither a file nor a shipped recipe;"
+        f"Expected a recipe, but got {quoted(name_or_path)}, which is neither a file nor a shipped recipe;"
         f"{_did_you_mean(path.stem, names)} shipped: {', '.join(names)}."
     )
 
@@ -186,8 +190,7 @@ class RecipeParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print ``message`` in one line and exit with status 2."""
-        line = self._one_line(message)
-        sys.stderr.write(f"error: {line if len(line) <= _LONGEST_MESSAGE else line[:_LONGEST_MESSAGE] + ' ...'}\n")
+        sys.stderr.write(f"error: {shown(self._one_line(message), LONGEST_MESSAGE)}\n")
         sys.exit(2)
 
     def format_help(self, formatter: argparse.HelpFormatter | None = None) -> str:
@@ -214,7 +217,7 @@ class RecipeParser(LightningArgumentParser):
             elif isinstance(value, Mapping):
                 result[name] = self._checked(value, f"{key}.", known)
             elif value is not None:
-                raise ValueError(f"Expected key {key!r} to hold keys of its own, but got {shown(value)}.")
+                raise ValueError(f"Expected key {key!r} to hold keys of its own, but got {quoted(value)}.")
         return result
 
     def instantiate_classes(self, cfg: Namespace, **kwargs: Any) -> Namespace:
@@ -245,13 +248,16 @@ class RecipeParser(LightningArgumentParser):
         if unknown:
             return self._unknown(unknown[1])
         key = re.search(r'Parser key "([\w.]+)"', message)
+        unfit = re.search(r"Not of type \w+: (.*)", message)
+        if key and unfit:  # what our own type says of a value
+            return f"Key {key[1]!r}: {unfit[1]}."
         value = re.search(r"(?:Got value: |Given value: |Unable to load config )(.*)$", message, re.MULTILINE)
         if key and value:
             missing = re.search(r"Problem with given class_path '.*':\s*(.*)", message)
             why = missing[1] if missing else _of_one_type(message)
             expected = f"name a class that there is ({why})" if why else f"be {_expected(message)}"
             expected = expected.replace("true or false or an integer", "an integer")  # of the seed, which is no truth
-            got = "null" if value[1] == "None" else shown(value[1].strip(repr("")))
+            got = "null" if value[1] == "None" else quoted(value[1].strip(repr("")))
             # A class within a section has a parser of its own, which knows its keys without the section's.
             by_name = {known.rpartition(".")[2]: known for known in sorted(self._known_keys(), key=len)}
             return f"Expected key {by_name.get(key[1], key[1])!r} to {expected}, but got {got}."
@@ -271,7 +277,7 @@ class RecipeParser(LightningArgumentParser):
         for words in (here, groups, by_name):  # a mistyped name, or group, or name in a wrong group or in none
             close = close or [words[match] for match in difflib.get_close_matches(name, words, n=1)]
         hint = f"did you mean {close[0]!r}?" if close else "see --help for those there are."
-        return f"Unknown key {shown(key)} in the recipe or on the command line; {hint}"
+        return f"Unknown key {quoted(key)} in the recipe or on the command line; {hint}"
 
 
 def _of_one_type(message: str) -> str | None:
@@ -325,9 +331,9 @@ class RecipeCLI(LightningCLI):
         set_parsing_settings(docstring_parse_attribute_docstrings=wants_help)
         for override in overrides:
             if override.partition("=")[0] in ("-c", "--config"):
-                raise ValueError(f"Expected one recipe and options after it, but got {shown(override)}.")
+                raise ValueError(f"Expected one recipe and options after it, but got {quoted(override)}.")
             if not override.isascii() and override.encode(errors="ignore").decode() != override:
-                raise ValueError(f"Expected options in UTF-8, but got {shown(override)}.")
+                raise ValueError(f"Expected options in UTF-8, but got {quoted(override)}.")
         super().__init__(
             HAMModule,
             TaskDataModule,
@@ -337,6 +343,7 @@ class RecipeCLI(LightningCLI):
             parser_kwargs={
                 "prog": "python -m lightning_ham.fit",
                 "allow_abbrev": False,
+                "parser_mode": RECIPE_VALUES,
                 "usage": "python -m lightning_ham.fit RECIPE [--dotted.override value ...]",
                 "description": "Train a model from a recipe; every key of it is an option, e.g. --data.batch_size 64.",
             },
@@ -365,7 +372,9 @@ class RecipeCLI(LightningCLI):
         options = model.controller_options or {}
         for name in options:
             if not isinstance(name, str):
-                raise ValueError(f"Expected the keys of 'model.controller_options' to be words, but got {shown(name)}.")
+                raise ValueError(
+                    f"Expected the keys of 'model.controller_options' to be words, but got {quoted(name)}."
+                )
         try:
             make_config(model.task, model.controller, complete_options(model.controller, options))
         except ValueError as error:
@@ -421,27 +430,33 @@ class RecipeCLI(LightningCLI):
         """Leave the Trainer for :meth:`make_trainer`: its loggers need the run folder."""
         return None
 
-    def make_trainer(self, logger: list[Logger], callbacks: list[Callback], plugins: list[CheckpointIO]) -> Trainer:
-        """Return the Trainer with ``logger``, and with ``callbacks`` and ``plugins`` beside the recipe's own."""
+    def make_trainer(
+        self, root_dir: Path, logger: list[Logger], callbacks: list[Callback], plugins: list[CheckpointIO]
+    ) -> Trainer:
+        """Return the Trainer with ``logger``, and with ``callbacks`` and ``plugins`` beside the recipe's own.
+
+        ``root_dir`` is where Lightning puts, and looks for, what it saves on its own account.
+        """
         arguments = dict(self.config_init["trainer"])
         own = _as_list(arguments.pop("callbacks"))
         own_plugins = _as_list(arguments.pop("plugins"))
         bar = arguments["enable_progress_bar"]
-        progress = make_progress(sys.stdout.isatty() if bar is None else bar)
+        progress = make_progress((sys.stdout is not None and sys.stdout.isatty()) if bar is None else bar)
         arguments["enable_progress_bar"] = isinstance(progress, ProgressBar)
-        built = [self.config_init["curriculum"], self.config_init["stop"]]
+        built = [self.config_init["guard"], self.config_init["curriculum"], self.config_init["stop"]]
         average = MovingAverage(self.config_init["weight_average"])
         with named_as_keys("trainer", arguments):
             try:
                 trainer = Trainer(
                     **arguments,
+                    default_root_dir=root_dir,
                     logger=logger,
                     callbacks=[*own, *built, average, *callbacks, progress],
                     plugins=[*own_plugins, *plugins],
                 )
-            except MisconfigurationException as error:
+            except (MisconfigurationException, RuntimeError) as error:  # the latter of what a cluster has set
                 raise ValueError(str(error)) from error
-            except (TypeError, KeyError, OverflowError, RuntimeError) as error:
+            except (TypeError, KeyError, OverflowError) as error:
                 raise ValueError(f"Expected options of 'trainer' that Lightning takes, but got: {error}") from error
             check_trainer(trainer, arguments, self.datamodule)
         with named_as_keys("data", vars(self.config.data)):
@@ -510,6 +525,7 @@ class RecipeCLI(LightningCLI):
         parser.add_lightning_class_args(TaskDataModule, "data")
         parser.add_lightning_class_args(LengthCurriculum, "curriculum")
         parser.add_lightning_class_args(StopAtErrors, "stop")
+        parser.add_lightning_class_args(BreakUpGuard, "guard")
         parser.add_argument("--wandb", type=WandbOptions, default=WandbOptions())
         parser.add_argument("--evaluation", type=EvaluationOptions, default=EvaluationOptions())
         parser.add_argument("--hub", type=HubOptions, default=HubOptions())

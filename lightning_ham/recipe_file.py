@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from jsonargparse import get_loader
 
-from lightning_ham.arguments import shown
+from lightning_ham.foreign import quoted
 
 _MOST_BYTES = 1 << 20
 _MOST_VALUES = 10_000
@@ -47,7 +47,7 @@ def read_recipe(path: Path, mode: str) -> dict[str, Any]:
     if problem:
         raise ValueError(f"{path}: {problem}")
     if not isinstance(recipe, dict):
-        raise ValueError(f"Expected {path} to hold keys and values, but got {shown(recipe)}.")
+        raise ValueError(f"Expected {path} to hold keys and values, but got {quoted(recipe)}.")
     return recipe
 
 
@@ -60,7 +60,7 @@ def _problem(root: yaml.Node | None) -> str | None:
         node, key, level = waiting.pop()
         tag = node.tag.removeprefix("tag:yaml.org,2002:")
         if tag not in _PLAIN:
-            return f"Expected plain values, but got {tag!r} for {shown(key)}."
+            return f"Expected plain values, but got {tag!r} for {quoted(key)}."
         if level > _MOST_LEVELS:
             return "Expected a few levels, but got far deeper nesting."
         if isinstance(node, yaml.SequenceNode):
@@ -69,10 +69,10 @@ def _problem(root: yaml.Node | None) -> str | None:
             names = set()
             for name, value in node.value:
                 if not isinstance(name, yaml.ScalarNode):
-                    return f"Expected keys that are words, but got a list or a mapping in {shown(key)}."
+                    return f"Expected keys that are words, but got a list or a mapping in {quoted(key)}."
                 inner = f"{key}.{name.value}".lstrip(".")
                 if name.value in names:
-                    return f"Expected every key once, but got {shown(inner)} twice."
+                    return f"Expected every key once, but got {quoted(inner)} twice."
                 names.add(name.value)
                 waiting.append((value, inner, level + 1))
     return f"Expected at most {_MOST_VALUES:,} values, but got more."

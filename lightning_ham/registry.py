@@ -9,6 +9,8 @@ from importlib import metadata
 from importlib.metadata import EntryPoint, EntryPoints
 from typing import Generic, TypeVar, cast
 
+from lightning_ham.foreign import quoted, shown
+
 T = TypeVar("T")
 
 
@@ -79,7 +81,8 @@ class Registry(Generic[T]):
             return cast(T, plugin.load())
         except (ImportError, AttributeError) as error:
             raise ImportError(
-                f"Expected to load the {self._kind} {name!r} from the entry point {plugin.value!r}, but got: {error}"
+                f"Expected to load the {self._kind} {name!r} from the entry point {plugin.value!r}, but got: "
+                f"{shown(error)}"
             ) from error
 
     def _load_built_in(self, name: str) -> T:
@@ -92,7 +95,7 @@ class Registry(Generic[T]):
         names = self.names()
         closest = difflib.get_close_matches(name, names, n=1)
         hint = f"; did you mean {closest[0]!r}?" if closest else "."
-        return f"Unknown {self._kind} {name!r}{hint} Known {self._kind}s: {', '.join(names)}"
+        return f"Unknown {self._kind} {quoted(name)}{hint} Known {self._kind}s: {', '.join(names)}"
 
 
 def _listed(plugins: Mapping[str, EntryPoint]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_ham.command_line import CommandParser, run
-from lightning_ham.reproduction.records import CHECKOUT
+from lightning_ham.reproduction.records import CHECKOUT, check_checkout
 from lightning_ham.reproduction.report import write
 
 
@@ -20,6 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=CHECKOUT, metavar="DIR", help="the checkout (default: this one)")
     arguments = parser.parse(argv)
     try:
+        check_checkout(arguments.output)
         written = write(arguments.output)
     except (OSError, ValueError) as error:
         parser.error(str(error))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_ham.command_line import CommandParser, run
+from lightning_ham.command_line import CommandParser, on_one_line, run
+from lightning_ham.controllers import get_num_threads, set_num_threads
+from lightning_ham.foreign import LONGEST_MESSAGE, shown
 from lightning_ham.hub import from_pretrained
 from lightning_ham.instance_files import (
     Format,
@@ -21,6 +22,8 @@ from lightning_ham.instance_files import (
     read_jsonl,
     read_source,
 )
+from lightning_ham.models import AnswerWarning
+from lightning_ham.output_files import are_one, check_place, is_read, write
 
 _FORMS = """\
 CSV, with or without the header; the answers come without one:
@@ -41,7 +44,8 @@ JSON lines (.jsonl): an instance a line -> its answer, a line each:
   stack     [["push", 7], ["push", 30], ["pop"]], and queue; priority_queue [["push", 9, 4], ["pop"]]
 
 All input is checked before anything is answered or written. Status 2: FILE:LINE and what is wrong on one line
-of standard error, and no output.
+of standard error, and no output. An answer is the model's own. A warning on standard error tells of input that is
+longer than what the model was evaluated on, or found right on, and of input unlike all samples.
 """
 
 
@@ -60,7 +64,9 @@ def make_parser() -> CommandParser:
     parser.add_argument(
         "--query", type=int, action="append", metavar="KEY", help="for search in CSV; may be given repeatedly"
     )
-    parser.add_argument("--output", metavar="FILE", help="where the answers go instead of standard output")
+    parser.add_argument(
+        "--output", metavar="FILE", help="where the answers go instead of standard output; it may be an input"
+    )
     parser.add_argument(
         "--trace",
         metavar="FILE",
@@ -72,32 +78,46 @@ def make_parser() -> CommandParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Answer as the command line says; return the exit status."""
-    sys.set_int_max_str_digits(0)  # numbers to add may be of any size
     parser = make_parser()
     arguments = parser.parse(argv)
-    outputs = {name for name in (arguments.output, arguments.trace) if name is not None}
+    output, trace = "-" if arguments.output is None else arguments.output, arguments.trace
     try:
+        _check_places(output, trace, arguments.files or ["-"])
         model = from_pretrained(arguments.model)
+        set_num_threads(get_num_threads(), compiled=model.is_compiled)
+        sys.set_int_max_str_digits(0)  # numbers to add may be of any size; what a model's files say may not
         form: Format = arguments.format or _format(model.task_name, arguments.files)
         instances = _read(model.task_name, arguments.files, form, arguments.query)
         check(model.task, instances)
-        for name in outputs:
-            if not Path(name).parent.is_dir() or Path(name).is_dir():
-                raise ValueError(f"Expected a file in a folder that is there, but got {name}")
-        answers = format_answers(model.solve([read.instance for read in instances]), form)
-        if arguments.trace is not None:
-            _write(arguments.trace, "".join(f"{json.dumps(model.trace(read.instance))}\n" for read in instances))
-        if arguments.output is not None:
-            _write(arguments.output, answers)
+        with on_one_line(AnswerWarning):
+            answers = format_answers(model.solve([read.instance for read in instances]), form)
+            traces = [model.trace(read.instance) for read in instances] if trace is not None else []
+        if trace is not None:
+            write(trace, "".join(f"{json.dumps(traced)}\n" for traced in traces))
+        write(output, answers)
     except BrokenPipeError:
         raise
     except InputError as error:
-        parser.exit(2, f"{error}\n")
+        parser.exit(2, f"{shown(error, LONGEST_MESSAGE)}\n")
     except (ImportError, OSError, ValueError) as error:
         parser.error(str(error))
-    if arguments.output is None:
-        sys.stdout.write(answers)
     return 0
+
+
+def _check_places(output: str, trace: str | None, files: Sequence[str]) -> None:
+    """Raise a ValueError unless answers and trace can both be kept, and the trace takes no place of what is read.
+
+    The answers may: they are what was read, solved.
+    """
+    check_place(output)
+    if trace is None:
+        return
+    check_place(trace)
+    if are_one(output, trace):
+        got = "standard output" if output == "-" else output
+        raise ValueError(f"Expected different places for the answers and the trace, but got {got} and {trace}")
+    if is_read(trace, files):
+        raise ValueError(f"Expected a place for the trace that is no input, but got {trace}")
 
 
 def _format(task_name: str, files: Sequence[str]) -> Format:
@@ -124,29 +144,6 @@ def _read(task_name: str, files: Sequence[str], form: Format, queries: Sequence[
         raise ValueError("Expected standard input (-) for one of the files at most, but got it twice")
     sources = [read_source(name) for name in names]
     return read_jsonl(*sources) if form == "jsonl" else read_csv(task_name, sources, queries or ())
-
-
-def _write(name: str, text: str) -> None:
-    """Write a file that appears, or changes, only when it is complete.
-
-    What is no file, such as a pipe, is written to at once.
-    """
-    stream = {"/dev/stdout": sys.stdout, "/dev/stderr": sys.stderr}.get(name)
-    if stream is not None:  # to open a redirected stream anew would write over what it holds
-        stream.write(text)
-        return
-    path = Path(name)
-    if path.absolute().is_relative_to("/dev") or (path.exists() and not path.is_file()):
-        with path.open("a", encoding="utf-8") as device:
-            device.write(text)
-        return
-    path = path.resolve()
-    staging = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        staging.write_text(text, encoding="utf-8")
-        staging.replace(path)
-    finally:
-        staging.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

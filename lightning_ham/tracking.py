@@ -17,7 +17,8 @@ import wandb
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import WandbLogger
 
-from lightning_ham.arguments import shown
+from lightning_ham.foreign import quoted
+from lightning_ham.runs.folder import WANDB_ID, write_whole
 from lightning_ham.tasks import Episodes
 from lightning_ham.training import HAMModule
 
@@ -45,7 +46,7 @@ def resolve_mode(mode: Mode) -> Literal["online", "offline", "disabled"]:
         hint = f"; did you mean {close[0]!r}?" if close else "."
         raise ValueError(
             "Expected the variable WANDB_MODE to be online, offline or disabled, "
-            f"but got {shown(from_environment)}{hint}"
+            f"but got {quoted(from_environment)}{hint}"
         )
     return "online" if _has_key() else "offline"
 
@@ -60,9 +61,9 @@ def check_settings(mode: Mode, project: str, entity: str | None) -> None:
     """
     for key, name in (("project", project), ("entity", entity)):
         if name is not None and not (name.strip() and name.isprintable()):
-            raise ValueError(f"Expected key 'wandb.{key}' to be a name, but got {shown(name)}.")
+            raise ValueError(f"Expected key 'wandb.{key}' to be a name, but got {quoted(name)}.")
     if entity is not None and re.search(r"[/\s]", entity):
-        raise ValueError(f"Expected key 'wandb.entity' to be the name of a team or user, but got {shown(entity)}.")
+        raise ValueError(f"Expected key 'wandb.entity' to be the name of a team or user, but got {quoted(entity)}.")
     try:
         wandb.Settings(project=project)
     except wandb.errors.UsageError as error:
@@ -76,19 +77,17 @@ def check_settings(mode: Mode, project: str, entity: str | None) -> None:
             # Of several lines, the third says what is wrong, and then quotes the value, which could be a secret.
             lines = str(error).splitlines()
             reason = lines[2 if len(lines) > 2 else 0].partition(" [type=")[0].strip()
-            raise ValueError(
-                f"Expected the variable {variable} to be one that W&B takes, but got: {reason}"
-            ) from None
+            raise ValueError(f"Expected the variable {variable} to be one that W&B takes, but got: {reason}") from None
 
 
 def _has_key() -> bool:
     if os.environ.get("WANDB_API_KEY"):
         return True
     host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
-    path = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
     try:
+        path = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
         return host is not None and netrc.netrc(path).authenticators(host) is not None
-    except (FileNotFoundError, netrc.NetrcParseError):
+    except (OSError, RuntimeError, UnicodeDecodeError, netrc.NetrcParseError):  # no file or no home; or no such file
         return False
 
 
@@ -110,10 +109,8 @@ def make_logger(
     resolved = resolve_mode(mode)
     if resolved == "disabled":
         return None
-    id_file = run_dir / "wandb_run_id"
-    if not id_file.exists():
-        id_file.write_text(uuid.uuid4().hex[:8] + "\n")
-
+    _keep_files_in(run_dir / "wandb")
+    run_id = _run_id(run_dir / WANDB_ID)
     settings = wandb.Settings(console="off", silent=True)
     if "WANDB_INIT_TIMEOUT" not in os.environ:
         settings.init_timeout = 20  # W&B's own 90 seconds are long where there is no network
@@ -122,7 +119,7 @@ def make_logger(
     def start(mode: Literal["online", "offline"]) -> WandbLogger:
         run = wandb.init(
             dir=run_dir,
-            id=id_file.read_text().strip(),
+            id=run_id,
             resume="allow",
             name=name,
             project=project,
@@ -141,6 +138,41 @@ def make_logger(
         _LOG.warning("W&B cannot be used (%s); logging offline.", str(error).splitlines()[0])
         wandb.teardown()  # the service still holds the run that did not come about
         return start("offline")
+
+
+def _run_id(file: Path) -> str:
+    """Return the id of the run in W&B that a file holds; it is made, and written there, if there is none (any more)."""
+    if file.exists():
+        found = file.read_bytes().strip()
+        if re.fullmatch(rb"[\w-]{1,64}", found):
+            return found.decode()
+        _LOG.warning("%s is damaged; the training goes on in a new run of W&B.", file)
+    run_id = uuid.uuid4().hex[:8]
+    write_whole(file, f"{run_id}\n".encode())
+    return run_id
+
+
+def _keep_files_in(folder: Path) -> None:
+    """Have W&B keep in ``folder`` what it would keep in the user's home, where there is none that can be written."""
+    try:
+        home = Path.home()
+    except RuntimeError:
+        home = Path()
+    if not home.is_absolute():
+        os.environ["HOME"] = str(folder.absolute())  # it fails where there is none, whatever else is set
+    usual_folders = {"WANDB_DATA_DIR": Path(wandb.env.get_data_dir()), "WANDB_CACHE_DIR": wandb.env.get_cache_dir()}
+    for variable, usual in usual_folders.items():
+        if not _can_be_written(usual):
+            os.environ[variable] = str(folder.absolute() / "files")
+
+
+def _can_be_written(folder: Path) -> bool:
+    """Whether ``folder`` is there, or can be made, and can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
 
 
 def finish(logger: WandbLogger) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 
 from pytorch_lightning import Trainer
 
-from lightning_ham.arguments import expect_integer, expect_number, shown
+from lightning_ham.arguments import expect_integer, expect_number
+from lightning_ham.foreign import quoted
 from lightning_ham.training import TaskDataModule
 
 DEFAULTS = {
@@ -103,7 +104,7 @@ def check_trainer(trainer: Trainer, options: Mapping[str, Any], data: TaskDataMo
     if isinstance(interval, int) and interval > batches and by_epoch and validation > 0:
         raise ValueError(
             f"Expected argument `val_check_interval` to be at most the batches of an epoch ({batches}), but got "
-            f"{shown(interval)}; to count batches of all epochs, set `check_val_every_n_epoch` to null."
+            f"{quoted(interval)}; to count batches of all epochs, set `check_val_every_n_epoch` to null."
         )
     if isinstance(interval, float) and interval != 1 and not by_epoch:
         raise ValueError(
@@ -123,7 +124,7 @@ def _check_batches(name: str, value: int | float | None, *, may_be_none: bool = 
     else:
         fits = value >= 1
     if not fits:
-        raise ValueError(f"Expected argument `{name}` to be {expected}, but got {shown(value)}.")
+        raise ValueError(f"Expected argument `{name}` to be {expected}, but got {quoted(value)}.")
 
 
 def _limited(name: str, limit: int | float | None, batches: int) -> int:
@@ -147,7 +148,7 @@ def _check_duration(name: str, value: str | datetime.timedelta | Mapping[str, An
         return
     complaint = ValueError(
         f"Expected argument `{name}` to be a time above 0 as DD:HH:MM:SS, or as a mapping such as {{hours: 1}}, "
-        f"but got {shown(value)}."
+        f"but got {quoted(value)}."
     )
     try:
         if isinstance(value, str):

@@ -37,6 +37,26 @@ for line in sys.stdin:
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
+NUMERICAL = [
+    "controllers",
+    "kernels/test_arithmetic.py",
+    "memory",
+    "models",
+    "test_learning.py",
+    "test_processor.py",
+    "training/test_losses.py",
+    "training/test_module.py",
+]
+"""Tests that compare numbers, or learn: these are also run as on a processor of another kind (``make test-plain``)."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if any(item.path.is_relative_to(here / name) for name in NUMERICAL):
+            item.add_marker("numerical")
+
+
 TINY = {
     "seed_everything": 3,
     "task": "search",

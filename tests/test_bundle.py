@@ -65,6 +65,23 @@ def test_outside_a_checkout_nothing_is_bundled(tmp_path):
         bundle.bundle(tmp_path, "ham-sort", tmp_path)
 
 
+def test_the_command_complains_in_one_line(tmp_path, capsys):
+    for arguments, message in (
+        (["--help"], None),
+        (["run"], "the following arguments are required: NAME"),
+        (
+            [str(tmp_path), "ham-sort", "--output", str(tmp_path)],
+            "Expected a checkout of lightning_ham with the folder",
+        ),
+        ([str(tmp_path / "run"), "ham-sort"], "evaluation.json"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            bundle.main(arguments)
+        captured = capsys.readouterr()
+        assert ended.value.code == (2 if message else 0)
+        assert message is None or (message in captured.err and captured.err.count("\n") == 1)
+
+
 @pytest.fixture
 def checkout(tmp_path):
     """What of a checkout concerns the model ham-reverse."""

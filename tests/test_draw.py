@@ -2,10 +2,13 @@
 
 import json
 import re
+from itertools import pairwise
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lightning_ham import draw
 from lightning_ham.hub import HAMModel
@@ -246,6 +249,87 @@ def test_command_writes_a_file_or_to_standard_output(saved, tmp_path, capsys):
     assert [group.get("data-step") for group in steps_of(parse(target.read_text(encoding="utf-8")))] == ["0", "2"]
 
 
+def test_command_writes_svg_png_or_pdf_by_the_name_of_the_file(saved, tmp_path, capsys):
+    arguments = [saved, "--instance", json.dumps(INSTANCES["sort"])]
+    assert draw.main(arguments) == 0
+    svg = capsys.readouterr().out
+    for name in ("a.svg", "b.png", "c.pdf", "D.PNG", "e.f.Pdf", "g.SVG"):
+        assert draw.main([*arguments, "-o", str(tmp_path / name)]) == 0
+    assert (tmp_path / "a.svg").read_text(encoding="utf-8") == (tmp_path / "g.SVG").read_text(encoding="utf-8") == svg
+    root = parse(svg)
+    with Image.open(tmp_path / "b.png") as png:
+        assert png.format == "PNG"
+        assert png.size == pytest.approx([1.2 * float(root.get(side)) for side in ("width", "height")], abs=1)
+        assert len(png.convert("RGB").getcolors()) > 5, "something is drawn"
+    assert (tmp_path / "D.PNG").read_bytes() == (tmp_path / "b.png").read_bytes()
+    pdf = (tmp_path / "c.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF-")
+    assert b"One episode of sort: the path of attention" in pdf
+    assert re.search(rb"/MediaBox \[ 0 0 ([\d.]+) ([\d.]+) \]", pdf).groups() == tuple(
+        f"{0.72 * float(root.get(side)):.10g}".encode() for side in ("width", "height")
+    )
+    assert (tmp_path / "e.f.Pdf").read_bytes() == pdf, "it has no date"
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "x", "x.svgz", "x.pgn", ".png", "x.png.bak", ""])
+def test_other_endings_are_refused_before_anything_is_loaded(name, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(draw, "from_pretrained", None)
+    with pytest.raises(SystemExit) as exit_:
+        draw.main(["ham-sort", "-o", name])
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err.startswith(f"error: Expected a file that ends in .svg, .png or .pdf, but got {name}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_has_no_name_gets_svg(saved, capsys):
+    for output in ("-", "/dev/stdout"):
+        assert draw.main([saved, "-o", output]) == 0
+        assert parse(capsys.readouterr().out).tag == f"{SVG}svg"
+    assert draw.main([saved, "-o", "/dev/null"]) == 0
+
+
+@pytest.mark.parametrize(("length", "drawn"), [(8, 9), (16, 8), (32, 7), (64, 6)])
+def test_of_a_long_instance_some_steps_are_drawn_from_the_first_to_the_last(saved, capsys, length, drawn):
+    assert draw.main([saved, "--length", str(length)]) == 0
+    root = parse(capsys.readouterr().out)
+    steps = [int(group.get("data-step")) for group in steps_of(root)]
+    assert len(steps) == drawn
+    assert steps[0] == 0
+    assert steps[-1] == length
+    gaps = {after - before for before, after in pairwise(steps)}
+    assert max(gaps) - min(gaps) <= 1
+    assert float(root.get("height")) <= draw.MAX_HEIGHT
+    says = f"the path of attention in {drawn} of {length + 1} steps"
+    assert (says in root.find(f"{SVG}title").text) == (drawn <= length)
+
+
+def test_steps_that_are_asked_for_are_drawn_but_for_a_picture_that_no_program_opens(saved, tmp_path, capsys):
+    every = ",".join(map(str, range(65)))
+    assert draw.main([saved, "--length", "64", "--steps", every, "-o", str(tmp_path / "a.svg")]) == 0
+    assert len(steps_of(parse((tmp_path / "a.svg").read_text(encoding="utf-8")))) == 65
+    for name in ("a.png", "a.pdf"):
+        with pytest.raises(SystemExit) as exit_:
+            draw.main([saved, "--length", "64", "--steps", every, "-o", str(tmp_path / name)])
+        assert exit_.value.code == 2
+        assert re.fullmatch(
+            r"error: Expected a picture of at most 40,000,000 pixels, but got 2,616 x [\d,]+; ask for fewer --steps, "
+            r"or for \.svg\.\n",
+            capsys.readouterr().err,
+        )
+        assert not (tmp_path / name).exists()
+
+
+def test_arrays_are_instances_and_steps():
+    model = make_model("sort")
+    expected = draw.attention_svg(model, [[9, 4], [2, 7]], [0, 2])
+    assert draw.attention_svg(model, np.array([[9, 4], [2, 7]]), np.array([0, 2])) == expected
+    assert draw.attention_svg(model, torch.tensor([[9.0, 4.0], [2.0, 7.0]]), range(0, 3, 2)) == expected
+    with pytest.raises(ValueError, match=r"Expected steps from 0 to 2, but got 1\.5"):
+        draw.attention_svg(model, [(9, 4), (2, 7)], [1.5])
+
+
 def test_command_draws_an_instance_by_its_seed_and_length(saved, capsys):
     pictures = {}
     for options in ((), ("--seed", "0"), ("--seed", "1"), ("--length", "3")):
@@ -264,9 +348,16 @@ def test_command_draws_an_instance_by_its_seed_and_length(saved, capsys):
         (["--steps", "0,99"], "Expected steps from 0 to 8, but got 99"),
         (["--steps=-1"], "Expected steps from 0 to 8, but got -1"),
         (["--steps", "one"], "Expected numbers such as 0,1,2, but got 'one'"),
-        (["--length", "65"], "Expected an instance of at most 64 cells to draw, but got 65"),
+        (
+            ["--length", "65"],
+            "Expected an instance of at most 64 cells to draw, but got 65 (65 pairs, and 64 pairs at most).",
+        ),
         (["--length", "0"], "Expected a whole number of at least 1, but got '0'"),
-        (["-o", "no/such/folder.svg"], "no/such/folder.svg"),
+        (["-o", "no/such/folder.svg"], "Expected a file in a folder that is there, but got no/such/folder.svg"),
+        (
+            ["--instance", "[[[9, 4]], [[2, 7]]]"],
+            "Expected one instance of sort, but got a list of 2; give one at a time",
+        ),
         (["--stepts", "0"], "did you mean --steps?"),
     ],
 )

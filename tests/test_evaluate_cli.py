@@ -41,7 +41,7 @@ def without_speed(evaluation):
 
 
 def test_json_is_what_the_function_measures(folder, run):
-    status, out, _ = run(folder, "--lengths", "1:8", "9:12", "--episodes", "30", "--seed", "5", "--json")
+    status, out, _ = run(folder, "--lengths", "1:8", "9-12", "--episodes", "30", "--seed", "5", "--json")
     assert status == 0
     expected = measure(HAMModel.from_folder(folder), [(1, 8), (9, 12)], 30, seed=5)
     assert without_speed(json.loads(out)) == without_speed(expected)
@@ -52,6 +52,7 @@ def test_table_is_printed_by_default(folder, run):
     assert status == 0
     assert out.splitlines()[:2] == table(measure(HAMModel.from_folder(folder), [(1, 8)], 30, 0)).splitlines()[:2]
     assert out.splitlines()[2].split()[:4] == ["1-8", "8", "30", "30"]
+    assert out.splitlines()[3:] == ["Lengths are numbers of cells: up to 3 bits at 1-8."]
     assert "\x1b" not in out + err
 
 
@@ -78,7 +79,10 @@ def test_threads_are_set(folder, run, monkeypatch):
         (["MODEL", "--lenghts", "1:2"], "error: Unknown argument '--lenghts'; did you mean --lengths?\n"),
         (["MODEL", "--episode", "3"], "error: Unknown argument '--episode'; did you mean --episodes?\n"),
         (["MODEL", "--xyz=3"], "error: Unknown argument '--xyz'; see --help.\n"),
-        (["MODEL", "--lengths", "1-2"], "error: argument --lengths: Expected LOW:HIGH, such as 1:32, but got '1-2'\n"),
+        (
+            ["MODEL", "--lengths", "12"],
+            "error: argument --lengths: Expected lengths LOW-HIGH, such as 1-32, but got '12'\n",
+        ),
         (
             ["MODEL", "--episodes", "0"],
             "error: argument --episodes: Expected a whole number of at least 1, but got '0'\n",
@@ -86,8 +90,8 @@ def test_threads_are_set(folder, run, monkeypatch):
         (["MODEL", "--seed", "x"], "error: argument --seed: invalid int value: 'x'\n"),
         (["runs/no-model"], "but there is no runs/no-model.\n"),
         (["no-model"], "error: Unknown model 'no-model';"),
-        (["MODEL", "--lengths", "1:3"], "(min_length 4, then 6 and so on), but got (1, 3)\n"),
-        (["MODEL", "--lengths", "8:4"], "with 1 <= low <= high, but got (8, 4)\n"),
+        (["MODEL", "--lengths", "1:3"], "(min_length 4, then 6 and so on), but got 1-3\n"),
+        (["MODEL", "--lengths", "8:4"], "with 1 <= LOW <= HIGH, but got 8-4\n"),
     ],
 )
 def test_wrong_input_is_one_line_and_status_2(folder, run, argv, message):

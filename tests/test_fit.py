@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,6 @@ import safetensors.torch
 import torch
 import yaml
 from PIL import Image
-from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 import lightning_ham.fit
 from lightning_ham import from_pretrained
@@ -116,7 +116,7 @@ def test_last_is_the_end_wherever_the_best_is(tmp_path, tiny_recipe, scores, bes
             self.log("val/score", scores[self.current_epoch])
 
     cli = RecipeCLI(tiny_recipe, [])
-    trainer = lightning_ham.fit._make_trainer(cli, tmp_path, EpisodeCounter())
+    trainer = lightning_ham.fit._make_trainer(cli, tmp_path, [EpisodeCounter()])
     trainer.fit(Scored(**cli.model.hparams), cli.datamodule)
     assert checkpoint(tmp_path / "checkpoints" / "best.ckpt")["epoch"] == best
     assert checkpoint(tmp_path / "checkpoints" / "last.ckpt")["epoch"] == 2
@@ -202,21 +202,23 @@ def test_output_through_a_pipe(trained):
     assert [line[:9] for line in lines[:3]] == [f"epoch {epoch}/3" for epoch in (1, 2, 3)]
     for line in lines[:3]:
         assert re.fullmatch(r"epoch \d/3  leaves \d+  nll \d+\.\d+  wrong \d+\.\d\d%  episodes/s \d+.*", line)
-    assert re.match(r"search with lstm_ham, [\d,]+ parameters, seed 0", lines[3])
+    assert re.match(r"search with lstm_ham, [\d,]+ parameters, evaluation seed 0", lines[3])
     assert [line.split()[0] for line in lines[4:]] == ["lengths", "2-8", "9-16"]
     assert re.fullmatch(
-        r"Training search, \d+ parameters, in runs/tiny\nTrained in \d+ s\. The model is in runs/tiny/model\n",
+        r"Training search, \d+ parameters, in runs/tiny\nTrained in \d+ s\. The model is in runs/tiny/model\n"
+        r"Next: python -m lightning_ham\.solve runs/tiny FILE, python -m lightning_ham\.draw runs/tiny -o \S+\.svg, "
+        r"or python -m lightning_ham\.evaluate runs/tiny\n",
         done.stderr,
     )
 
 
 @pytest.mark.slow
 def test_output_in_a_terminal(tmp_path, tiny_recipe, environment):
-    """One bar that moves, with the numbers that matter beside it."""
+    """A bar and the numbers that matter, in two lines that stay where they are and fit into the terminal."""
     ours, theirs = pty.openpty()
     command = [*COMMAND, tiny_recipe, "--trainer.max_epochs", "2"]
     with subprocess.Popen(
-        command, cwd=tmp_path, env=environment | {"COLUMNS": "200", "TERM": "xterm"}, stdout=theirs, stderr=theirs
+        command, cwd=tmp_path, env=environment | {"COLUMNS": "80", "TERM": "xterm"}, stdout=theirs, stderr=theirs
     ) as process:
         os.close(theirs)
         output = b""
@@ -227,12 +229,13 @@ def test_output_in_a_terminal(tmp_path, tiny_recipe, environment):
                 break
     os.close(ours)
     assert process.returncode == 0
-    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output.decode())
-    assert re.search(r"Epoch 1/1", shown)
-    assert re.search(r"wrong: \d+\.\d\d%", shown)
-    assert re.search(r"leaves: \d+", shown)
-    assert "epoch 2/2" not in shown  # the lines are for pipes
-    assert "9-16" in shown  # the table comes after the bar
+    bar, table = output.decode().split("search with lstm_ham")
+    assert max(up.count("\x1b[1A") for up in re.findall(r"(?:\x1b\[2K|\x1b\[1A)+", bar)) == 1
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", bar.replace("\r\n", "\n")).splitlines()
+    assert max(map(len, shown)) <= 80
+    assert {line[:9] for line in shown if line.startswith("epoch")} == {"epoch 1/2", "epoch 2/2"}  # as in lines
+    assert any(re.fullmatch(r"leaves 2  nll \d\.\d+  wrong \d+\.\d\d%  episodes/s \d+", line) for line in shown)
+    assert "9-16" in table
 
 
 def test_help(fit, tmp_path):
@@ -286,9 +289,6 @@ def same_training(first: Path, second: Path) -> bool:
     one, other = (checkpoint(run / "checkpoints" / "last.ckpt") for run in (first, second))
     for counts in (one["callbacks"]["EpisodeCounter"], other["callbacks"]["EpisodeCounter"]):
         counts.pop("seconds")
-    for state in (one, other):  # of the best checkpoint only the score: its path has the name of the folder
-        (best,) = (name for name in state["callbacks"] if "monitor" in name)
-        state["callbacks"][best] = state["callbacks"][best]["best_model_score"]
     keys = ("epoch", "global_step", "state_dict", "current_model_state", "averaging_state", "optimizer_states")
     keys += ("lr_schedulers", "callbacks")
     exported = ((run / "model" / "model.safetensors").read_bytes() for run in (first, second))
@@ -455,19 +455,6 @@ def test_a_checkpoint_by_its_path(folder, tiny_recipe, fit):
     assert (folder / "runs" / "tiny-2" / "model" / "config.json").exists()
 
 
-def test_a_write_that_breaks_off_leaves_the_checkpoint_before(tmp_path, monkeypatch):
-    def break_off(self, checkpoint, path, storage_options=None):
-        Path(path).write_bytes(b"half")
-        raise KeyboardInterrupt
-
-    path, io = tmp_path / "last.ckpt", lightning_ham.fit._AtomicCheckpointIO()
-    io.save_checkpoint({"epoch": 1}, path)
-    monkeypatch.setattr(TorchCheckpointIO, "save_checkpoint", break_off)
-    with pytest.raises(KeyboardInterrupt):
-        io.save_checkpoint({"epoch": 2}, path)
-    assert checkpoint(path) == {"epoch": 1}
-
-
 # Wrong input: one line, status 2, and nothing left behind.
 
 UNKNOWN = "in the recipe or on the command line; did you mean"
@@ -541,7 +528,17 @@ WRONG = [
     (
         {},
         ["--evaluation.lengths", "[[4, 2]]"],
-        "Key 'evaluation.lengths': Expected lengths (low, high) with 1 <= low <= high, but got (4, 2)",
+        "Key 'evaluation.lengths': Expected lengths LOW-HIGH with 1 <= LOW <= HIGH, but got 4-2",
+    ),
+    (
+        {},
+        ["--evaluation.lengths", "[4]"],
+        "Key 'evaluation.lengths': Expected lengths LOW-HIGH, such as 1-32, but got 4.",
+    ),
+    (
+        {},
+        ["--data.validation_lengths", "[2-8, to 16]"],
+        "Argument `validation_lengths`: Expected lengths LOW-HIGH, such as 1-32, but got 'to 16'",
     ),
     (
         {},
@@ -682,6 +679,36 @@ def test_it_ends_when_the_bar_is_met(fit, tmp_path, tiny_recipe):
     assert done.returncode == 0
     assert "The bar is met (at most 100.00% at lengths 2-8 wrong): training ends.\n" in done.stderr
     assert done.stdout.count("epoch ") < 20
+
+
+def test_a_missed_bar_is_said_with_what_to_try(fit, tmp_path, tiny_recipe):
+    options = ["--stop.errors", "{2-8: 0.002, 9-16: 1.0}", "--trainer.max_epochs", "1", "--run_dir", "my runs/a"]
+    done = fit(tmp_path, tiny_recipe, *options)
+    assert done.returncode == 0
+    (error,) = re.findall(r"^ +2-8 .* ([\d.]+ %) +\d.* to", done.stdout, re.MULTILINE)
+    resume = "python -m lightning_ham.fit 'my runs/a/recipe.yaml' --ckpt_path last --trainer.max_epochs=2"
+    said = (
+        f"The bar is missed: {error} wrong at lengths 2-8 (at most 0.2 %). Try another seed (--seed_everything 4), or "
+        f"train for longer: {resume}"
+    )
+    assert done.stderr.splitlines()[1] == said
+    assert done.stderr.splitlines()[-1] == (
+        "Next: python -m lightning_ham.solve 'my runs/a' FILE, python -m lightning_ham.draw 'my runs/a' -o "
+        "attention.svg, or python -m lightning_ham.evaluate 'my runs/a'"
+    )
+    run = tmp_path / "my runs" / "a"
+    assert json.loads((run / "training.json").read_text())["bar"] == {"2-8": 0.002, "9-16": 1.0}
+    card = (run / "model" / "README.md").read_text()
+    assert f"at lengths 2-8: at most 0.2 % of the sequences were to be wrong, and\n  {error} are." in card
+    done = fit(tmp_path, *shlex.split(resume)[3:])
+    assert done.stdout.startswith("epoch 2/2 ")
+
+
+def test_an_epoch_without_a_validation_shows_none(fit, tmp_path, tiny_recipe):
+    done = fit(tmp_path, tiny_recipe, "--trainer.check_val_every_n_epoch", "2", "--trainer.max_epochs", "5")
+    lines = [line for line in done.stdout.splitlines() if line.startswith("epoch ")]
+    assert ["wrong" in line for line in lines] == [False, True, False, True, False]
+    assert all("nll" in line and "episodes/s" in line for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -26,23 +26,27 @@ def _floor(floors: str, third_party: str) -> Floor:
 
 
 FLOORS = {
-    "arguments": _floor("", ""),
-    "registry": _floor("", ""),
-    "kernels": _floor("", "numba numpy"),
-    "memory": _floor("arguments registry kernels", "torch"),
-    "controllers": _floor("arguments registry kernels memory", "torch"),
-    "tasks": _floor("arguments registry", "torch"),
-    "models": _floor("arguments registry memory controllers tasks", "torch"),
-    "training": _floor("arguments registry memory controllers tasks models", "torch pytorch_lightning torchmetrics"),
+    "foreign": _floor("", ""),
+    "arguments": _floor("foreign", ""),
+    "registry": _floor("foreign", ""),
+    "kernels": _floor("", "llvmlite numba numpy"),
+    "memory": _floor("foreign arguments registry kernels", "torch"),
+    "controllers": _floor("foreign arguments registry kernels memory", "torch"),
+    "tasks": _floor("foreign arguments registry", "torch"),
+    "models": _floor("foreign arguments registry memory controllers tasks", "torch"),
+    "training": _floor(
+        "foreign arguments registry memory controllers tasks models", "torch pytorch_lightning torchmetrics"
+    ),
     "hub": _floor(
-        "arguments registry memory controllers tasks models training",
+        "foreign arguments registry memory controllers tasks models training",
         "torch huggingface_hub httpx2 safetensors jinja2 yaml",
     ),
-    "reproduction": _floor("models training hub recipe run_folder learning_curve", "torch yaml"),
+    "runs": _floor("foreign training hub", "torch pytorch_lightning filelock yaml"),
+    "reproduction": _floor("tasks models training hub recipe runs learning_curve", "torch yaml"),
 }
 # The modules beside the floors' packages: a command each, and what the commands share.
 TOP = _floor(
-    "arguments registry memory controllers tasks models training hub",
+    "foreign arguments registry memory controllers tasks models training hub runs",
     "torch pytorch_lightning torchmetrics huggingface_hub jsonargparse matplotlib PIL rich wandb yaml",
 )
 LAZY_IMPORT = re.compile(rf"({PACKAGE}(?:\.\w+)+):(\w+)")

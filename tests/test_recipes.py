@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from jsonargparse import get_loader
 
 from lightning_ham.recipe import RECIPES, RecipeCLI, find_recipe, recipe_name, recipe_names
+from lightning_ham.recipe_values import RECIPE_VALUES
 from lightning_ham.tasks import task_names
 
 ROOT = Path(__file__).parent.parent
@@ -73,6 +75,30 @@ def test_it_builds_and_its_resolved_form_is_the_same_recipe(path, tmp_path):
         read["data"].items()
         >= {key: value for key, value in written["data"].items() if key != "validation_lengths"}.items()
     )
+
+
+@pytest.mark.parametrize("typed", ["[2-8, 9-16]", "[2:8, 9:16]", "[[2, 8], 9-16]", "['2:8', [9, 16]]"])
+def test_lengths_may_be_typed_in_several_ways_and_are_written_in_one(typed, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"task: search\ndata: {{validation_lengths: {typed}}}\nevaluation: {{lengths: {typed}}}\n")
+    in_file = RecipeCLI(recipe, ["--stop.errors", "{2:8: 0.1}"])
+    recipe.write_text("task: search\nstop: {errors: {2:8: 0.1}}\n")
+    overridden = RecipeCLI(recipe, ["--data.validation_lengths", typed, "--evaluation.lengths", typed])
+    for cli in (in_file, overridden):
+        assert cli.datamodule.validation_lengths == cli.config.evaluation.lengths == [(2, 8), (9, 16)]
+        assert cli.config_init["stop"].errors == {"2-8": 0.1}
+        assert cli.datamodule.hparams["validation_lengths"] == [(2, 8), (9, 16)]
+        assert {type(lengths) for lengths in cli.datamodule.hparams["validation_lengths"]} == {tuple}, "plain data"
+        written = yaml.safe_load(cli.resolved())
+        assert written["data"]["validation_lengths"] == written["evaluation"]["lengths"] == ["2-8", "9-16"]
+
+
+def test_numbers_in_recipes_are_those_of_jsonargparse():
+    values = (
+        "1e-4 .5 -3 0x1f 010 1_000 .inf -.inf true null ~ 12e03 1. 33:128 2020-01-01 [1,2e3,x] {a:1} {epoch} a: 1-32"
+    )
+    for value in values.split():
+        assert repr(get_loader(RECIPE_VALUES)(value)) == repr(get_loader("yaml")(value)), value
 
 
 @each_recipe

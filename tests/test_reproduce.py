@@ -116,6 +116,7 @@ def test_the_command_of_a_training_and_of_going_on_with_it(tmp_path):
     assert new[0] == "sort"
     assert {"--seed_everything=3", f"--run_dir={job.run_dir}", "--trainer.max_time=00:00:20:00"} <= set(new)
     assert {"--model.controller=lstm_attention", "--evaluation.episodes=[10000, 10000, 50]"} <= set(new)
+    assert "--evaluation.lengths=[1-32, 33-128, 129-1024]" in new
     cli = RecipeCLI(find_recipe(new[0]), new[1:])
     assert cli.config.evaluation.lengths == [(1, 32), (33, 128), (129, 1024)]
     (job.run_dir / "checkpoints").mkdir(parents=True)

@@ -2,7 +2,10 @@
 
 import copy
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -181,6 +184,43 @@ def test_pages_change_with_what_was_measured(checkout, capsys):
     assert "2 of 3" in (checkout / REPORT).read_text()
     assert "| `ham-reverse` | 1-32 | 123 of" in (checkout / "README.md").read_text()
     assert "| `ham-reverse` | 1-32 | 123 of" in (checkout / REPORT).read_text()
+
+
+@pytest.mark.parametrize("there", [[], ["results"], ["model_cards"]])
+def test_outside_a_checkout_nothing_is_written(there, tmp_path, capsys, monkeypatch):
+    """Neither in a folder that was named, nor where a wheel's package is."""
+    for name in there:
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["--output", "."])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: Expected a checkout of lightning_ham with the folder ")
+    assert error.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(there)
+
+
+def test_a_package_outside_a_checkout_writes_nothing_beside_itself(tmp_path):
+    site = tmp_path / "site-packages"
+    shutil.copytree(ROOT / "lightning_ham", site / "lightning_ham", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "recipes", site / "lightning_ham" / "recipes")
+    shutil.copy(ROOT / "model_cards" / "card.md.jinja", site / "lightning_ham" / "hub")
+    for command in ("results", "cards", f"bundle {ROOT} ham-sort"):
+        ran = subprocess.run(
+            [sys.executable, "-m", *f"lightning_ham.{command}".split()],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(site)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        message = (
+            f"error: Expected a checkout of lightning_ham with the folder {site / 'results'}, but it is not there; "
+        )
+        assert (ran.returncode, ran.stdout, ran.stderr) == (2, "", f"{message}name one with --output.\n")
+    assert [path.name for path in site.iterdir()] == ["lightning_ham"]
+    assert not (site / "lightning_ham" / "hub" / "weights" / "ham-sort" / "learning_curve.png").exists()
 
 
 def test_a_readme_without_its_marks_is_refused():

@@ -15,6 +15,7 @@ import torch
 from lightning_ham import solve
 from lightning_ham.controllers import Rollout
 from lightning_ham.hub import HAMModel
+from lightning_ham.tasks import Lengths
 
 TINY = {"controller_size": 6, "leaf_size": 4}
 
@@ -149,6 +150,13 @@ def test_output_takes_the_place_of_standard_output_and_of_what_was_there(run, tm
     assert (tmp_path / "out.csv").stat().st_mode == expected
 
 
+def test_output_may_be_a_second_name_of_the_input(run, tmp_path):
+    (tmp_path / "a.csv").write_text("9,4\n2,7\n")
+    (tmp_path / "hard.csv").hardlink_to(tmp_path / "a.csv")
+    assert run("sort", "a.csv --output hard.csv") == (0, "", "")
+    assert (tmp_path / "hard.csv").read_text() == "2,7\n9,4\n"
+
+
 def test_output_may_be_the_input_or_a_link(run, tmp_path):
     (tmp_path / "link.csv").symlink_to("a.csv")
     assert run("sort", "a.csv --output link.csv", {"a.csv": "9,4\n2,7\n"}) == (0, "", "")
@@ -181,12 +189,128 @@ def test_trace_is_the_models_and_changes_no_answer(run, tmp_path):
     assert json.loads(err)["answer"] == [5]
 
 
+DIFFERENT = "error: Expected different places for the answers and the trace, but got {}\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "got"),
+    [
+        ("--output x --trace x", "x and x"),
+        ("--trace ./x --output x", "x and ./x"),
+        ("--output new --trace folder/../new", "new and folder/../new"),
+        ("--output x --trace link", "x and link"),
+        ("--output hard --trace x", "hard and x"),
+        ("--output dangling --trace nothing", "dangling and nothing"),
+        ("--output folder/x --trace linked/x", "folder/x and linked/x"),
+        ("--output pipe --trace pipe", "pipe and pipe"),
+        ("--trace /dev/stdout", "standard output and /dev/stdout"),
+        ("--trace -", "standard output and -"),
+        ("--output - --trace /dev/fd/1", "standard output and /dev/fd/1"),
+        ("--output /dev/stdout --trace /dev/stdout", "/dev/stdout and /dev/stdout"),
+        ("--output /dev/stderr --trace /dev/stderr", "/dev/stderr and /dev/stderr"),
+    ],
+)
+def test_answers_and_trace_in_one_place_are_refused_and_nothing_is_written(run, tmp_path, options, got):
+    (tmp_path / "x").write_text("old\n")
+    (tmp_path / "link").symlink_to("x")
+    (tmp_path / "dangling").symlink_to("nothing")
+    (tmp_path / "hard").hardlink_to(tmp_path / "x")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "linked").symlink_to("folder")
+    os.mkfifo(tmp_path / "pipe")
+    before = {path.name for path in tmp_path.iterdir()}
+    assert run("sort", f"a.csv {options}", {"a.csv": "9,4\n"}) == (2, "", DIFFERENT.format(got))
+    assert {path.name for path in tmp_path.iterdir()} == before | {"a.csv"}
+    assert (tmp_path / "x").read_text() == "old\n"
+
+
+def test_answers_and_trace_in_two_places_are_both_kept(run, tmp_path):
+    files = {"a.csv": "9,4\n2,7\n", "x": "old", "y": "old"}
+    for options in (
+        "--output x --trace y",
+        "--trace x --output y",
+        "--output x --trace /dev/null",
+        "--output new --trace y",
+    ):
+        assert run("sort", f"a.csv {options}", files) == (0, "", "")
+        words = options.split()
+        places = dict(zip(words[::2], words[1::2], strict=True))
+        assert (tmp_path / places["--output"]).read_text() == "2,7\n9,4\n"
+        if places["--trace"] != "/dev/null":
+            assert json.loads((tmp_path / places["--trace"]).read_text())["num_leaves"] == 2
+    assert run("sort", "a.csv --output /dev/null --trace /dev/null", files) == (0, "", "")
+    assert run("sort", "a.csv --output -", files) == (0, "2,7\n9,4\n", "")
+
+
+@pytest.mark.parametrize("trace", ["a.csv", "./a.csv", "link", "hard"])
+def test_a_trace_takes_no_place_of_what_is_read(run, tmp_path, trace):
+    (tmp_path / "a.csv").write_text("9,4\n")
+    (tmp_path / "link").symlink_to("a.csv")
+    (tmp_path / "hard").hardlink_to(tmp_path / "a.csv")
+    message = f"error: Expected a place for the trace that is no input, but got {trace}\n"
+    assert run("sort", f"a.csv --trace {trace}") == (2, "", message)
+    assert (tmp_path / "a.csv").read_text() == "9,4\n"
+
+
+@pytest.mark.parametrize(
+    ("redirections", "message"),
+    [
+        ("--trace x >> x", "Expected different places for the answers and the trace, but got standard output and x"),
+        ("--trace x < x", "Expected a place for the trace that is no input, but got x"),
+        ("--trace x - < x", "Expected a place for the trace that is no input, but got x"),
+    ],
+)
+def test_redirections_count_as_the_files_that_they_are(saved, tmp_path, redirections, message):
+    (tmp_path / "x").write_text("1,2\n")
+    command = f"{sys.executable} -m lightning_ham.solve {saved} {redirections}"
+    stdin = None if "<" in redirections else "1,2\n"
+    done = subprocess.run(command, shell=True, cwd=tmp_path, input=stdin, stderr=-1, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, f"error: {message}\n")
+    assert (tmp_path / "x").read_text() == "1,2\n"
+
+
 @pytest.mark.parametrize("option", ["--output", "--trace"])
 @pytest.mark.parametrize("place", ["no/folder/out.csv", "."])
 def test_place_that_cannot_be_written_is_told(run, option, place):
     status, out, err = run("sort", f"a.csv {option} {place}", {"a.csv": "1,2\n"})
     assert (status, out) == (2, "")
     assert err == f"error: Expected a file in a folder that is there, but got {place}\n"
+
+
+# What nothing good is known of.
+
+
+def test_what_is_longer_than_was_measured_is_told_once_on_standard_error(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(Oracle, "measured", {Lengths(1, 32): 0.0, Lengths(33, 128): 0.0})
+    long = f"{2**64},1\n"
+    warning = (
+        "warning: Got up to 65 bits, but the model was evaluated on up to 63 bits only: nothing is known of its errors "
+        "beyond.\n"
+    )
+    assert run("add", "a.csv", {"a.csv": "1,2\n"}) == (0, "3\n", "")
+    assert run("add", "a.csv", {"a.csv": f"1,2\n{long}{long}"}) == (0, f"3\n{2**64 + 1}\n{2**64 + 1}\n", warning)
+    assert run("add", "a.csv --trace t.jsonl --output o.csv", {"a.csv": long * 2}) == (0, "", warning)
+    assert (tmp_path / "o.csv").read_text() == f"{2**64 + 1}\n" * 2
+
+
+def test_priorities_closer_than_any_sample_are_told(run):
+    close = {"a.csv": "0.5,1\n", "b.csv": "0.5000001,2\n"}
+    status, out, err = run("merge", "a.csv b.csv", close)
+    assert (status, out) == (0, "1\n2\n")
+    assert err.startswith(
+        "warning: Got an instance unlike all that the model was trained and evaluated on: two priorities"
+    )
+    assert err.count("\n") == 1
+
+
+def test_as_a_process_it_is_one_line_also_where_warnings_are_errors():
+    command = [sys.executable, "-W", "error::UserWarning", "-m", "lightning_ham.solve", "ham-add"]
+    done = subprocess.run(command, input=f"{2**600},1\n3,6\n", capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[1] == "9"
+    assert done.stderr == (
+        "warning: Got up to 601 bits, but the model was evaluated on up to 511 bits only: nothing is known of its "
+        "errors beyond.\n"
+    )
 
 
 # Wrong input.

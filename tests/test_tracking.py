@@ -1,6 +1,7 @@
 """What is logged in W&B, read back from the run that was written; and that nothing is ever asked."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import torch
 import yaml
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 
+from lightning_ham import tracking
 from lightning_ham.tasks import get_task, task_names
 from lightning_ham.tracking import EpisodeTable, resolve_mode
 from lightning_ham.training import HAMModule
@@ -72,10 +74,27 @@ def test_mode(account, asked_for, environment, netrc_host, expected):
     assert resolve_mode(asked_for) == expected
 
 
-def test_a_broken_netrc_is_no_key(account, tmp_path):
+@pytest.mark.parametrize("content", [b"machine\n", b"\xff\xfe\x00"])
+def test_a_broken_netrc_is_no_key(account, tmp_path, content):
     account({})
-    (tmp_path / ".netrc").write_text("machine\n")
+    (tmp_path / ".netrc").write_bytes(content)
     assert resolve_mode("auto") == "offline"
+
+
+@pytest.mark.parametrize("home", ["~", "/dev/null/home"])
+def test_where_there_is_no_home_there_is_no_key(account, monkeypatch, home):
+    account({})
+    monkeypatch.setenv("HOME", home)
+    assert resolve_mode("auto") == "offline"
+
+
+def test_a_home_that_can_be_written_is_left_to_wandb(account, monkeypatch, tmp_path):
+    account({})
+    for name in ("XDG_DATA_HOME", "XDG_CACHE_HOME", "WANDB_DATA_DIR", "WANDB_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    before = dict(os.environ)
+    tracking._keep_files_in(tmp_path / "run")
+    assert dict(os.environ) == before
 
 
 # What is logged. Runs that log are processes of their own, started by the command.
@@ -142,7 +161,8 @@ def test_without_a_key_it_asks_nothing_and_logs_offline(logged):
     assert re.fullmatch(
         r"Training search, \d+ parameters, in runs/tiny\n"
         r"To see the run in W&B: wandb sync runs/tiny/wandb/offline-run-\S+\n"
-        r"Trained in \d+ s\. The model is in runs/tiny/model\n",
+        r"Trained in \d+ s\. The model is in runs/tiny/model\n"
+        r"Next: .+\n",
         stderr,
     )
 
@@ -227,6 +247,16 @@ def test_a_table_of_decoded_episodes_is_logged(logged, history):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("home", ["~", "/dev/null/home"])  # as if nobody knew where it is; one that cannot be made
+def test_without_a_home_nothing_outside_the_run_folder_is_needed(home, tiny_recipe, no_account, tmp_path):
+    done = run(tiny_recipe, "--trainer.max_epochs=1", folder=tmp_path, environment=no_account | {"HOME": home})
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+    (path,) = synced(done.stderr, tmp_path)
+    assert list(path.glob("files/media/table/episodes*.json"))
+    assert (tmp_path / "runs" / "tiny" / "model" / "model.safetensors").exists()
+
+
+@pytest.mark.slow
 def test_a_resumed_training_goes_on_in_the_same_run(logged, tiny_recipe, no_account):
     folder, _ = logged
     number = (folder / "runs" / "tiny" / "wandb_run_id").read_text().strip()
@@ -271,6 +301,19 @@ def test_where_w_and_b_is_out_of_reach_it_goes_on_offline(tmp_path, tiny_recipe,
     (started,) = (record["run"] for record in read if record["type"] == "run")
     assert (started["project"], started["entity"]) == ("elsewhere", "somebody")
     assert any(record["type"] == "history" for record in read)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\x00", b"a/b", b"x" * 65])
+def test_a_damaged_id_of_a_run_is_made_anew_with_a_warning(tmp_path, caplog, content):
+    file = tmp_path / "wandb_run_id"
+    file.write_bytes(content)
+    made = tracking._run_id(file)
+    assert re.fullmatch("[0-9a-f]{8}", made)
+    assert [record.message for record in caplog.records] == [
+        f"{file} is damaged; the training goes on in a new run of W&B."
+    ]
+    assert tracking._run_id(file) == made
+    assert len(caplog.records) == 1
 
 
 def test_disabled_it_writes_nothing(fit, tmp_path, tiny_recipe):

@@ -1,6 +1,6 @@
 """Networks that use a memory, in torch only."""
 
-from lightning_ham.controllers.fused import get_num_threads, set_num_threads
+from lightning_ham.controllers.fused import compile_seconds, get_num_threads, set_num_threads
 from lightning_ham.controllers.lstm_ham import LSTMHAM
 from lightning_ham.controllers.registry import complete_options, controller_names, make_controller
 from lightning_ham.controllers.rollout import Controller, Rollout
@@ -9,6 +9,7 @@ __all__ = [
     "LSTMHAM",
     "Controller",
     "Rollout",
+    "compile_seconds",
     "complete_options",
     "controller_names",
     "get_num_threads",

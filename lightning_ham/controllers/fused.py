@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 LANES = 64
 """Episodes that a thread runs together: enough for products of some size, few enough to stay in its cache. Sums over
-a batch are taken lane by lane and then block by block, so the number of threads does not change a result."""
+a batch are taken lane by lane and then block by block, so the number of threads does not change what comes out."""
 
 
 def obstacle(
@@ -34,9 +36,9 @@ def obstacle(
     """Return what keeps the fused engine from running these episodes, of a cell or with given queries, if anything."""
     if attention == "soft":
         return "attention 'soft' visits every leaf"
-    for name in ("attend", "write"):
-        if getattr(type(memory), name) is not getattr(HierarchicalAttentiveMemory, name) or name in vars(memory):
-            return f"it does not know what {type(memory).__name__}.{name} does"
+    replaced = memory.replaced("attend", "write")
+    if replaced:
+        return f"it does not know what {type(memory).__name__}.{replaced} does"
     modules = (memory.join, memory.search, memory.write_leaf, *([cell] if cell else []))
     obstacle = fused.obstacle(leaves, *modules)
     if obstacle:
@@ -180,7 +182,7 @@ class _Episodes(torch.autograd.Function):
         dhidden, dreads, dlogits = (grad.contiguous().numpy() for grad in grads[:3])
         batch, num_leaves, size = record.nodes.shape[0], record.keys.shape[1], record.nodes.shape[2]
         transposed = _arrays(torch.from_numpy(matrix).t() for matrix in w)
-        blocks = -(-batch // LANES)
+        blocks = max(1, -(-batch // LANES))
         weights_grad = [torch.zeros(blocks, *matrix.shape, dtype=grads[0].dtype) for matrix in w]
         leaves_grad = torch.empty(batch, num_leaves, size, dtype=grads[0].dtype)
         w_grad, dleaves = _arrays(weights_grad), leaves_grad.numpy()
@@ -196,7 +198,9 @@ class _Episodes(torch.autograd.Function):
             )  # fmt: skip
 
         _for_blocks(batch, run)
-        return leaves_grad, queries_grad, None, None, *(grad.sum(dim=0) for grad in weights_grad)
+        # One after the other: how PyTorch orders a sum may depend on its threads.
+        sums = (functools.reduce(torch.add, grad) for grad in weights_grad)
+        return leaves_grad, queries_grad, None, None, *sums
 
 
 def _arrays(weights: Any) -> Weights:
@@ -210,6 +214,7 @@ def set_num_threads(threads: int, *, compiled: bool) -> None:
 
     PyTorch's own threads wait for their next work by spinning, and would take the cores from the compiled loops between
     two operations. So where most of the work is done by those (``compiled``), they get the threads, and PyTorch one.
+    Then the number of threads changes no bit of a result; it does where PyTorch divides its products among several.
     """
     global _threads
     _threads = threads
@@ -222,6 +227,18 @@ def get_num_threads() -> int:
 
 
 _threads: int | None = None
+
+
+def compile_seconds() -> float:
+    """Return how long this process has compiled loops since this was asked for the first time; 0 without Numba.
+
+    The first time imports Numba, which takes a second.
+    """
+    if importlib.util.find_spec("numba") is None:
+        return 0.0
+    from lightning_ham.kernels.compile_time import COMPILE_TIME
+
+    return COMPILE_TIME.seconds
 
 
 def _for_blocks(batch: int, run: Callable[[int, int, int], None]) -> None:

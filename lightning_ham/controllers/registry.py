@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from lightning_ham.foreign import quoted
 from lightning_ham.registry import Registry
 
 _CONTROLLERS: Registry[Callable[..., nn.Module]] = Registry(
@@ -42,7 +43,7 @@ def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
             close = difflib.get_close_matches(option, known, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
             raise ValueError(
-                f"Unknown option {option!r} of controller {name!r}; {hint}Known options: {', '.join(known)}."
+                f"Unknown option {quoted(option)} of controller {name!r}; {hint}Known options: {', '.join(known)}."
             )
     required = [option for option, default in known.items() if default is inspect.Parameter.empty]
     missing = [option for option in required if option not in options]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_ham.controllers import fused
 from lightning_ham.memory import AttentionMode, HierarchicalAttentiveMemory
-from lightning_ham.memory.attention import draw_noise, forcing_noise, path_entropy, path_log_prob
+from lightning_ham.memory.attention import check_mode, draw_noise, forcing_noise, path_entropy, path_log_prob
 from lightning_ham.memory.tree import begin_in_place, build, check_num_leaves
 
 
@@ -59,11 +59,11 @@ def unroll(
             say; see :meth:`lightning_ham.memory.HierarchicalAttentiveMemory.attend`.
 
     Raises:
-        ValueError: If ``memory.engine`` is ``fused`` and that engine cannot run these episodes.
+        ValueError: If ``attention`` is no mode, or ``memory.engine`` is ``fused`` and that engine cannot run these
+            episodes.
     """
     check_num_leaves(leaves.shape[1])
-    if guide is not None:
-        attention = "reinforce"
+    attention = _mode(attention, guide)
     if _use_fused(memory, len(leaves) * accesses, fused.obstacle(memory, cell, leaves, attention, read_root)):
         return _unroll_fused(memory, cell, leaves, accesses, attention, generator, read_root, guide)
     tree = build(leaves, memory.join)
@@ -79,6 +79,12 @@ def unroll(
         steps.append((hidden, access.read, access.logits, access.leaf, access.log_prob, access.entropy))
         tree = memory.write(access, hidden, in_place=not differentiable)
     return Unrolled(*(torch.stack(values, dim=1) for values in zip(*steps, strict=True)))
+
+
+def _mode(attention: AttentionMode, guide: Tensor | None) -> AttentionMode:
+    """Return the mode in which leaves are chosen; before any engine takes one that it does not know for another."""
+    check_mode(attention)
+    return attention if guide is None else "reinforce"
 
 
 def _use_fused(memory: HierarchicalAttentiveMemory, accesses: int, obstacle: str | None) -> bool:
@@ -160,9 +166,11 @@ def unroll_queries(
         attention: How leaves are chosen.
         generator: Source of the samples; torch's global one if not given.
         guide: As for :func:`unroll`.
+
+    Raises:
+        ValueError: As for :func:`unroll`.
     """
-    if guide is not None:
-        attention = "reinforce"
+    attention = _mode(attention, guide)
     tree = memory.init_blank(len(queries), num_leaves)
     batch, accesses = queries.shape[:2]
     obstacle = fused.obstacle(memory, None, tree.leaves, attention, queries=queries)

@@ -14,6 +14,7 @@ from jinja2 import Environment, StrictUndefined
 
 from lightning_ham.hub.paper import paper_error
 from lightning_ham.models import TaskModel
+from lightning_ham.tasks.lengths import Lengths, row_name
 
 if TYPE_CHECKING:  # the floor of training brings Lightning, which a card has no use for
     from lightning_ham.training.evaluation import Evaluation, LengthResult
@@ -48,8 +49,8 @@ class CurvePoint(TypedDict):
     by their lengths, such as ``1-32``."""
 
 
-class TrainingInfo(TypedDict):
-    """How a model was trained, as plain data."""
+class _AlwaysKnown(TypedDict):
+    """What is known of every training."""
 
     recipe: str
     command: str
@@ -65,6 +66,40 @@ class TrainingInfo(TypedDict):
     """Of the run in W&B; None where it was not logged online."""
     curve: list[CurvePoint]
     hyper_parameters: dict[str, Any]
+
+
+class TrainingInfo(_AlwaysKnown, total=False):
+    """How a model was trained, as plain data."""
+
+    bar: dict[str, float]
+    """Share of wrong sequences that the recipe wanted at most, by lengths; empty, or not there, if it had no bar."""
+
+
+def is_complete(training: Mapping[str, Any]) -> bool:
+    """Return whether what is told of a training has the keys of a :class:`TrainingInfo`, and no other."""
+    return (
+        TrainingInfo.__required_keys__
+        <= training.keys()
+        <= TrainingInfo.__required_keys__ | TrainingInfo.__optional_keys__
+    )
+
+
+def missed_bar(
+    bar: Mapping[str, float], evaluation: Evaluation, curve: Sequence[CurvePoint]
+) -> dict[str, float | None]:
+    """Return the errors that are above a bar, by lengths; None for one that was never measured.
+
+    Args:
+        bar: Share of wrong sequences that there may be, by lengths.
+        evaluation: Where the errors are looked for first.
+        curve: The validations, the last of which counts at lengths that were not evaluated.
+    """
+    measured: dict[str, float] = {}
+    for point in curve:
+        measured |= point["errors"]
+    measured |= {span(result): result["sequence_error"] for result in evaluation["results"]}
+    errors = {lengths: measured.get(lengths) for lengths in bar}
+    return {lengths: error for lengths, error in errors.items() if error is None or error > bar[lengths]}
 
 
 def render_card(
@@ -94,7 +129,7 @@ def render_card(
     """
     if evaluation is not None:
         _check_evaluation(model, evaluation)
-    if training is not None and training.keys() != TrainingInfo.__annotations__.keys():
+    if training is not None and not is_complete(training):
         expected, got = ", ".join(TrainingInfo.__annotations__), ", ".join(training)
         raise ValueError(f"Expected argument `training` to have the keys {expected}, but got {got}.")
     documentation = inspect.cleandoc(type(model.task).__doc__ or f"The task {model.task_name}.")
@@ -103,7 +138,9 @@ def render_card(
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    environment.filters.update(repr=repr, percent=percent, cell=_cell, duration=duration, versions=_versions)
+    environment.filters.update(
+        row=span, repr=repr, share=_share, percent=percent, cell=_cell, duration=duration, versions=_versions
+    )
     body = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         model=model,
         name=_name(model),
@@ -113,6 +150,7 @@ def render_card(
         is_folder=is_folder,
         summary=documentation.partition("\n")[0],
         documentation=documentation,
+        sizes=_sizes(model, evaluation) if evaluation else "",
         instance=instance,
         answer=model.solve([instance])[0],
         evaluation=evaluation,
@@ -121,12 +159,20 @@ def render_card(
         if evaluation
         else [],
         training=training,
+        missed=missed_bar(training.get("bar", {}), evaluation, training["curve"]) if training and evaluation else {},
         trained_length=training["hyper_parameters"].get("data", {}).get("capacity") if training else None,
         guided_fraction=training["hyper_parameters"].get("model", {}).get("guided_fraction", 0) if training else 0,
         hyper_parameters=json.dumps(training["hyper_parameters"], indent=2) if training else "",
         pictures=pictures or {},
     )
-    return f"---\n{_metadata(model, evaluation, training).to_yaml()}\n---\n\n{body}"
+    card = f"---\n{_metadata(model, evaluation, training).to_yaml()}\n---\n\n{body}"
+    # Names of files need be no text: bytes that Python could not read as such are read as UTF-8, or shown as \\xe9.
+    return card.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def _sizes(model: TaskModel, evaluation: Evaluation) -> str:
+    """Say what the lengths of an evaluation are in the task's own unit."""
+    return model.task.sizes_in_words(Lengths.of(result["lengths"]) for result in evaluation["results"])
 
 
 def example(model: TaskModel) -> Any:
@@ -166,7 +212,7 @@ def _name(model: TaskModel) -> str:
 
 def _beside(model: TaskModel, evaluation: Evaluation, comparisons: Sequence[Comparison]) -> list[list[str]]:
     """Return a table's header and rows: the model's errors, those of others, the paper's; empty if there are none."""
-    results = {_span(result): result for result in evaluation["results"]}
+    results = {span(result): result for result in evaluation["results"]}
 
     def row(title: str, parameters: int | None, errors: Mapping[str, str]) -> list[str]:
         return [title, f"{parameters:,}" if parameters else "", *(errors.get(lengths, "") for lengths in results)]
@@ -195,15 +241,16 @@ def _mistakes(result: LengthResult) -> str:
     counts = "; ".join(f"{kind}: {count:,}" for kind, count in kinds.items() if count)
     shortest = mistakes["examples"][0]
     return (
-        f"At lengths {_span(result)}, {result['wrong_sequences']:,} of {result['episodes']:,} sequences are wrong "
+        f"At lengths {span(result)}, {result['wrong_sequences']:,} of {result['episodes']:,} sequences are wrong "
         f"({counts}). The shortest of them, of length {shortest['length']}, first goes wrong at "
         f"timestep {shortest['timestep']}, with {shortest['got']} instead of "
         f"{shortest['expected']}; {shortest['wrong_symbols']} of its {shortest['symbols']} outputs are wrong."
     )
 
 
-def _span(result: LengthResult) -> str:
-    return "-".join(map(str, result["lengths"]))
+def span(result: LengthResult) -> str:
+    """Return the lengths of a result as they are written, such as ``1-32``."""
+    return row_name(result["lengths"], result.get("variant"))
 
 
 def _metadata(model: TaskModel, evaluation: Evaluation | None, training: TrainingInfo | None) -> ModelCardData:
@@ -230,7 +277,7 @@ def _metrics(
     model: TaskModel, evaluation: Evaluation, result: LengthResult, wandb_url: str | None
 ) -> Iterator[EvalResult]:
     """Yield the errors on one range of lengths, shares in [0, 1], in the form of the Hub's model index."""
-    span = _span(result)
+    lengths = span(result)
     low, high = result["interval"]
     errors = {
         "sequence_error": (
@@ -245,8 +292,8 @@ def _metrics(
             task_type="other",
             task_name=model.task_name,
             dataset_type=f"lightning_ham/{model.task_name}",
-            dataset_name=f"{model.task_name}, lengths {span}",
-            dataset_config=span,  # the Hub takes results of one dataset and config for one
+            dataset_name=f"{model.task_name}, lengths {lengths}",
+            dataset_config=lengths,  # the Hub takes results of one dataset and config for one
             dataset_args={
                 "lengths": result["lengths"],
                 "capacity": result["capacity"],
@@ -264,6 +311,10 @@ def _metrics(
 def percent(share: float) -> str:
     """Return a share as a percentage with three digits that count."""
     return f"{100 * share:.3g} %"
+
+
+def _share(share: float | None) -> str:
+    return "an unknown share" if share is None else percent(share)
 
 
 def _versions(versions: Mapping[str, str]) -> str:

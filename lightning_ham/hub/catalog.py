@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from lightning_ham.foreign import shown
 from lightning_ham.hub.config import read_config
 from lightning_ham.hub.files import CARD, CONFIG, WEIGHTS
-from lightning_ham.hub.pretrained import BUNDLED, bundled_names
+from lightning_ham.hub.pretrained import BUNDLED, REPO_ID, bundled_names
 
-_MAX_CARD = 1 << 20
+_MAX_METADATA = 1 << 16
+"""Most bytes of a card in which its metadata may lie; those of real ones have a few thousand."""
+_MAX_LEVELS = 20
+"""Most levels of metadata; those of real ones have eight."""
+_METADATA = re.compile(r"\s*---[ \t\r]*\n(.*?)\n---[ \t\r]*(\n|$)", re.DOTALL)
+_RANGE = re.compile("[0-9]{1,9}-[0-9]{1,9}")
 
 
 class PretrainedModel(NamedTuple):
@@ -33,35 +40,45 @@ def list_pretrained(cache_dir: str | os.PathLike[str] | None = None) -> list[Pre
 
     Args:
         cache_dir: The cache of models from the Hub; that of HF_HOME if None.
+
+    Raises:
+        OSError: If the cache cannot be read; ``NotADirectoryError`` if it is no folder.
     """
     bundled = [_describe(BUNDLED / name, name, "package") for name in bundled_names()]
-    return [*bundled, *_cached(None if cache_dir is None else Path(cache_dir))]
+    return [*bundled, *_cached(cache_dir)]
 
 
-def _cached(cache_dir: Path | None) -> Iterator[PretrainedModel]:
-    from huggingface_hub import scan_cache_dir
-    from huggingface_hub.errors import CacheNotFound
+def _cached(cache_dir: str | os.PathLike[str] | None) -> Iterator[PretrainedModel]:
+    from huggingface_hub import try_to_load_from_cache
 
+    from lightning_ham.hub.download import cache_folder
+
+    cache = cache_folder(cache_dir)
     try:
-        repositories = scan_cache_dir(cache_dir).repos
-    except CacheNotFound:
+        folders = sorted(path for path in cache.iterdir() if path.name.startswith("models--"))
+    except FileNotFoundError:
         return
-    for repository in sorted(repositories, key=lambda repository: repository.repo_id):
-        current = repository.refs.get("main")
-        if repository.repo_type != "model" or current is None:
+    except NotADirectoryError as error:
+        raise NotADirectoryError(
+            f"Expected the folder of a cache as `cache_dir` or HF_HOME's, but {shown(cache)} is a file."
+        ) from error
+    for folder in folders:
+        repo_id = folder.name.removeprefix("models--").replace("--", "/")
+        if not REPO_ID.fullmatch(repo_id):
             continue
-        names = {file.file_name for file in current.files}
-        if {CONFIG, WEIGHTS} <= names:
-            try:
-                yield _describe(current.snapshot_path, repository.repo_id, "cache")
-            except ValueError:  # a model of something else
-                continue
+        try:
+            config = try_to_load_from_cache(repo_id, CONFIG, cache)
+            if isinstance(config, str):
+                yield _describe(Path(config).parent, repo_id, "cache")
+        except (OSError, ValueError):  # a model of something else, or not there as a whole
+            continue
 
 
 def _describe(folder: Path, name: str, where: str) -> PretrainedModel:
     """Return what a model's files say of it.
 
     Raises:
+        OSError: If a file is not there, or cannot be read.
         ValueError: If its configuration is not one of ours.
     """
     task = read_config(folder / CONFIG)["task"]
@@ -69,18 +86,55 @@ def _describe(folder: Path, name: str, where: str) -> PretrainedModel:
 
 
 def _errors(card: Path) -> dict[str, float]:
-    """Return the share of wrong sequences by range of lengths, nothing where a card has none that can be read."""
-    import yaml
-    from huggingface_hub import ModelCard
+    """Return the share of wrong sequences by range of lengths, nothing where a card has none that can be read.
 
-    if not card.is_file() or card.stat().st_size > _MAX_CARD:
+    A card is anybody's text. What is in a place or of a form that those of ours do not have is passed over.
+    """
+    if not card.is_file():
         return {}
+    with card.open("rb") as file:
+        metadata = _METADATA.match(file.read(_MAX_METADATA).decode("utf-8", errors="replace"))
+    errors = {}
+    for entry in _parts(_read(metadata[1]) if metadata else None, "model-index"):
+        for result in _parts(entry, "results"):
+            dataset = result.get("dataset")
+            lengths = dataset.get("config") if isinstance(dataset, dict) else None
+            for metric in _parts(result, "metrics"):
+                share = _share(metric.get("value"))
+                is_range = isinstance(lengths, str) and _RANGE.fullmatch(lengths)
+                if metric.get("type") == "sequence_error" and is_range and share is not None:
+                    errors[str(lengths)] = share
+    return errors
+
+
+def _read(text: str) -> object:
+    """Return what YAML says, all of its values as text; None where it is none, or refers to parts of itself."""
+    import yaml
+
+    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # makes no objects, numbers or dates; the first is faster
+    levels = 0
     try:
-        results = ModelCard.load(card, ignore_metadata_errors=True).data.eval_results or []
-    except (ValueError, yaml.YAMLError):
-        return {}
-    return {
-        str(result.dataset_config): float(result.metric_value)
-        for result in results
-        if result.metric_type == "sequence_error" and isinstance(result.metric_value, int | float)
-    }
+        for event in yaml.parse(text, Loader=loader):  # as it goes, so that what is too deep is not read
+            if isinstance(event, yaml.AliasEvent):  # a few lines of these can stand for any amount
+                return None
+            levels += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if levels > _MAX_LEVELS:
+                return None
+        return yaml.load(text, Loader=loader)
+    except (yaml.YAMLError, OverflowError, ValueError):  # the last two of characters that there are not
+        return None
+
+
+def _parts(mapping: object, key: str) -> list[dict[str, Any]]:
+    """Return the mappings in the list that a mapping has under a key; none if there is no such thing."""
+    found = mapping.get(key) if isinstance(mapping, dict) else None
+    return [part for part in found if isinstance(part, dict)] if isinstance(found, list) else []
+
+
+def _share(text: object) -> float | None:
+    """Return the number in [0, 1] that a text is, if it is one."""
+    try:
+        share = float(text) if isinstance(text, str) else -1.0
+    except ValueError:
+        return None
+    return share if 0 <= share <= 1 else None

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 import math
-import reprlib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
 
 from lightning_ham import __version__
 from lightning_ham.controllers import complete_options, controller_names
+from lightning_ham.foreign import quoted, shown
+from lightning_ham.hub.files import CONFIG
 from lightning_ham.tasks import get_task
 
 FORMAT_VERSION = 1
@@ -22,6 +25,11 @@ MAX_SIZE = 1 << 14
 
 MAX_BYTES = 1 << 20
 """Longest ``config.json`` that is read at all; real ones have a few hundred bytes."""
+
+_MAX_LEVELS = 4
+"""Of lists within lists in an option."""
+_MAX_DIGITS = 4300
+"""Of a number: what Python reads by default. Its limit may be lifted, and a longer one would take long to read."""
 
 
 class ModelConfig(TypedDict):
@@ -34,6 +42,8 @@ class ModelConfig(TypedDict):
     controller: str
     controller_options: dict[str, Any]
     """Every option of the controller, those at their defaults too."""
+    weights_sha256: NotRequired[str]
+    """Of the file of the weights, in hexadecimal digits; models that were saved before it was written have none."""
 
 
 _KINDS = {int: "an integer", float: "a number", str: "a string", bool: "true or false", dict: "an object"}
@@ -43,11 +53,16 @@ _SCHEMA: dict[str, type] = {
     "task": str,
     "controller": str,
     "controller_options": dict,
+    "weights_sha256": str,
 }
+_OPTIONAL = {"weights_sha256"}
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
-def make_config(task: str, controller: str, controller_options: dict[str, Any]) -> ModelConfig:
-    """Return the checked configuration of a model.
+def make_config(
+    task: str, controller: str, controller_options: dict[str, Any], weights_sha256: str | None = None
+) -> ModelConfig:
+    """Return the checked configuration of a model, with the digest of its weights if there is one.
 
     Raises:
         ValueError: If there is no such task, controller or option, or a value cannot be one of a model.
@@ -60,6 +75,7 @@ def make_config(task: str, controller: str, controller_options: dict[str, Any]) 
             "controller": controller,
             "controller_options": controller_options,
         }
+        | ({} if weights_sha256 is None else {"weights_sha256": weights_sha256})
     )
 
 
@@ -72,17 +88,33 @@ def read_config(path: Path) -> ModelConfig:
     with path.open("rb") as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
-        raise ValueError(f"{path}: Expected at most {MAX_BYTES:,} bytes, but got a larger file.")
+        raise ValueError(f"{shown(path)}: Expected at most {MAX_BYTES:,} bytes, but got a larger file.")
     try:
-        data = json.loads(content, object_pairs_hook=_object, parse_constant=_refuse_constant)
+        data = json.loads(content, object_pairs_hook=_object, parse_constant=_refuse_constant, parse_int=_integer)
     except RecursionError:
-        raise ValueError(f"{path}: Expected JSON of a few levels, but got far deeper nesting.") from None
+        raise ValueError(f"{shown(path)}: Expected JSON of a few levels, but got far deeper nesting.") from None
     except ValueError as error:
-        raise ValueError(f"{path}: Expected JSON in UTF-8, but got: {error}") from error
+        raise ValueError(f"{shown(path)}: Expected JSON in UTF-8, but got: {shown(error)}") from error
     try:
         return parse_config(data)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{shown(path)}: {error}") from error
+
+
+def is_of(config: ModelConfig, content: bytes) -> bool:
+    """Return whether a file of weights is the one that a configuration was saved with, as far as that tells."""
+    return config.get("weights_sha256") in (None, hashlib.sha256(content).hexdigest())
+
+
+def check_weights(config: ModelConfig, content: bytes, file: Path) -> None:
+    """Raise a ValueError if a file of weights is not the one that a configuration was saved with."""
+    if not is_of(config, content):
+        found, expected = hashlib.sha256(content).hexdigest(), config["weights_sha256"]
+        raise ValueError(
+            f"{shown(file)}: Expected a whole safetensors file, but got: one with another hash than {CONFIG} tells "
+            f"(SHA-256 {found[:12]}..., not {expected[:12]}...). It is damaged, or of another model; fetch or save it "
+            "again."
+        )
 
 
 def parse_config(data: object) -> ModelConfig:
@@ -92,23 +124,30 @@ def parse_config(data: object) -> ModelConfig:
         ValueError: If it is not; the message names the key and says what to do.
     """
     if not isinstance(data, dict):
-        raise ValueError(f"Expected an object with the keys {_listed(_SCHEMA)}, but got {reprlib.repr(data)}.")
+        raise ValueError(f"Expected an object with the keys {_listed(_SCHEMA)}, but got {quoted(data)}.")
     version = data.get("format_version", FORMAT_VERSION)
     if type(version) is int and version > FORMAT_VERSION:  # first, as a newer format may have other keys
         raise ValueError(
-            f"Expected key 'format_version' to be {FORMAT_VERSION}, but got {version}: a newer lightning_ham "
-            f"({data.get('lightning_ham_version')}; this is {__version__}) saved the model. Upgrade with "
+            f"Expected key 'format_version' to be {FORMAT_VERSION}, but got {quoted(version)}: a newer lightning_ham "
+            f"({shown(data.get('lightning_ham_version'), 40)}; this is {__version__}) saved the model. Upgrade with "
             "`pip install --upgrade lightning-ham`."
         )
     for key in data:
         if key not in _SCHEMA:
-            raise ValueError(f"Unknown key {key!r};{_hint(key, _SCHEMA)} Known keys: {_listed(_SCHEMA)}.")
+            raise ValueError(f"Unknown key {quoted(key)};{_hint(key, _SCHEMA)} Known keys: {_listed(_SCHEMA)}.")
     for key, kind in _SCHEMA.items():
         if key not in data:
+            if key in _OPTIONAL:
+                continue
             raise ValueError(f"Expected the keys {_listed(_SCHEMA)}, but {key!r} is missing; save the model again.")
         _expect_kind(key, data[key], kind)
     if version != FORMAT_VERSION:
-        raise ValueError(f"Expected key 'format_version' to be {FORMAT_VERSION}, but got {version}.")
+        raise ValueError(f"Expected key 'format_version' to be {FORMAT_VERSION}, but got {quoted(version)}.")
+    if not _SHA256.fullmatch(data.get("weights_sha256", "0" * 64)):
+        raise ValueError(
+            "Expected key 'weights_sha256' to be a SHA-256 in 64 hexadecimal digits, but got "
+            f"{quoted(data['weights_sha256'])}."
+        )
     _check_names(data["task"], data["controller"])
     _check_options(data["controller"], data["controller_options"])
     return cast(ModelConfig, data)
@@ -122,13 +161,16 @@ def _check_names(task: str, controller: str) -> None:
     known = controller_names()
     if controller not in known:
         raise ValueError(
-            f"key 'controller': Unknown controller {controller!r};{_hint(controller, known)} "
+            f"key 'controller': Unknown controller {quoted(controller)};{_hint(controller, known)} "
             f"Known controllers: {_listed(known)}."
         )
 
 
 def _check_options(controller: str, options: Mapping[str, Any]) -> None:
     """Check that every option is there, of the kind of its default, and no absurd number."""
+    for name in options:
+        if type(name) is not str:  # JSON has no others, but a checkpoint may
+            raise ValueError(f"Expected key 'controller_options' to have names of options, but got {quoted(name)}.")
     try:
         complete = complete_options(controller, options)
     except ValueError as error:
@@ -152,15 +194,15 @@ def _default(controller: str, options: Mapping[str, Any], name: str) -> object:
         return None
 
 
-def _expect_plain(key: str, value: object) -> None:
+def _expect_plain(key: str, value: object, levels: int = _MAX_LEVELS) -> None:
     """Check that a value is of JSON's kinds, and that its numbers are of this world."""
-    if isinstance(value, list):
+    if isinstance(value, list) and levels > 0:
         for index, item in enumerate(value):
-            _expect_plain(f"{key}[{index}]", item)
+            _expect_plain(f"{key}[{index}]", item, levels - 1)
     elif value is not None and type(value) not in (bool, int, float, str):
-        raise ValueError(f"Expected key {key!r} to be a plain value or a list of such, but got {reprlib.repr(value)}.")
+        raise ValueError(f"Expected key {key!r} to be a plain value or a list of such, but got {quoted(value)}.")
     elif type(value) is int and abs(value) > MAX_SIZE:
-        raise ValueError(f"Expected key {key!r} to be at most {MAX_SIZE:,}, but got {reprlib.repr(value)}.")
+        raise ValueError(f"Expected key {key!r} to be at most {MAX_SIZE:,}, but got {quoted(value)}.")
     elif type(value) is float and not math.isfinite(value):
         raise ValueError(f"Expected key {key!r} to be a finite number, but got {value}.")
 
@@ -168,7 +210,7 @@ def _expect_plain(key: str, value: object) -> None:
 def _expect_kind(key: str, value: object, kind: type) -> None:
     """Check the type strictly: true is no integer, but an integer is a number."""
     if type(value) is not kind and not (kind is float and type(value) is int):
-        raise ValueError(f"Expected key {key!r} to be {_KINDS[kind]}, but got {reprlib.repr(value)}.")
+        raise ValueError(f"Expected key {key!r} to be {_KINDS[kind]}, but got {quoted(value)}.")
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -176,6 +218,12 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(result) < len(pairs):
         raise ValueError("a key twice in one object")
     return result
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _MAX_DIGITS:
+        raise ValueError(f"a number of {len(digits):,} digits")
+    return int(digits)
 
 
 def _refuse_constant(name: str) -> object:

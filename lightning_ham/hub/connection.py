@@ -36,11 +36,16 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
     hf_raise_for_status,
 )
 
+from lightning_ham.foreign import quoted, shown
+
 _RESUMPTIONS = 2
 _TALKATIVE = ("utils._http", "file_download", "hf_api")
 """What of huggingface_hub logs single tries, and that nothing was to be done."""
 _FILE_NAME = re.compile(r'(W/)?"?\w[\w.-]*"?')
 """What a header may be that huggingface_hub makes a file's name of."""
+
+_MALFORMED = (AttributeError, LookupError, TypeError)
+"""What huggingface_hub raises where an answer is JSON, but not of the form that it goes by."""
 
 Token = str | bool | None
 """A token; or True for the one that is saved, False for none, None for the one that is saved if there is one."""
@@ -81,6 +86,15 @@ def resolve_endpoint(endpoint: str | None) -> str:
     return (endpoint or constants.ENDPOINT).rstrip("/")
 
 
+def shown_address(address: str) -> str:
+    """Return an address as it may be shown: without the name and the password that it may have before its host.
+
+    >>> shown_address("https://ada:secret@hub.example.org/x")
+    'https://hub.example.org/x'
+    """
+    return shown(re.sub(r"^(\w+://)?.*@", r"\1", address, flags=re.DOTALL))
+
+
 def resolve_token(token: Token) -> Token:
     """Return a token without white space around it, which would be sent and shown in an error."""
     return token.strip() if isinstance(token, str) else token
@@ -92,7 +106,7 @@ def bounded(action: str, endpoint: str, token: Token, folder: Path | None = None
 
     Args:
         action: What is tried, after "Expected to": ``fetch org/name``.
-        endpoint: The Hub's address.
+        endpoint: The Hub's address; a password in it is not told.
         token: The token that is used.
         folder: Where files are written, if any are.
 
@@ -115,8 +129,9 @@ def bounded(action: str, endpoint: str, token: Token, folder: Path | None = None
     try:
         with _without_bars():
             yield
-    except (_GiveUp, httpx2.HTTPError, httpx2.InvalidURL, OSError, RuntimeError, ValueError) as error:
-        raise _explained(_cause(error), action, endpoint, token, folder) from error
+    except (_GiveUp, httpx2.HTTPError, httpx2.InvalidURL, OSError, RuntimeError, ValueError, *_MALFORMED) as error:
+        explained = _explained(_cause(error), action, shown_address(endpoint), token, folder)
+        raise explained from (error if "@" not in endpoint else None)  # its text may have the password
     finally:
         _operations.remove(operation)
 
@@ -168,7 +183,7 @@ def _after(response: httpx2.Response) -> None:
     if response.request.method == "HEAD":
         for name in ("X-Repo-Commit", "X-Linked-Etag", "ETag"):
             if not _FILE_NAME.fullmatch(response.headers.get(name, "none")):
-                raise _GiveUp from FileMetadataError(f"the header {name} is {response.headers[name]!r}")
+                raise _GiveUp from FileMetadataError(f"the header {name} is {quoted(response.headers[name])}")
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -186,13 +201,13 @@ def _explained(
         return kind(f"Expected to {action}, but {reason}")
     if isinstance(error, OSError) and error.strerror and folder is not None:
         return type(error)(
-            f"Expected to {action} into {folder}, but got: {error.strerror}. Make room or give rights there, or choose "
-            "another folder by the argument `cache_dir` or the variable HF_HOME."
+            f"Expected to {action} into {shown(folder)}, but got: {error.strerror}. Make room or give rights there, "
+            "or choose another folder by the argument `cache_dir` or the variable HF_HOME."
         )
     if isinstance(error, OSError | RuntimeError):
         return OSError(f"Expected to {action}, but got: {_line(error)}")
     assert isinstance(error, ValueError)
-    return error
+    return error if str(error) == _line(error) else ValueError(_line(error))
 
 
 def _reason(error: BaseException, endpoint: str, token: Token) -> tuple[type[OSError] | None, str]:
@@ -205,9 +220,14 @@ def _reason(error: BaseException, endpoint: str, token: Token) -> tuple[type[OSE
         return ConnectionError, (
             f"{endpoint} did not answer in time. Try again, or give it more than {timeout():g} s: HF_HUB_ETAG_TIMEOUT."
         )
-    if isinstance(error, httpx2.HTTPError | httpx2.InvalidURL):
+    if isinstance(error, httpx2.InvalidURL | httpx2.UnsupportedProtocol):  # its text may have a part of a password
+        return (
+            ConnectionError,
+            f"{endpoint} is not the address of a server. Check the argument `endpoint` or HF_ENDPOINT.",
+        )
+    if isinstance(error, httpx2.HTTPError):
         return ConnectionError, f"{endpoint} cannot be reached ({_line(error)}). Check the connection and try again."
-    if isinstance(error, json.JSONDecodeError | FileMetadataError):
+    if isinstance(error, (json.JSONDecodeError, FileMetadataError, *_MALFORMED)):
         return ConnectionError, (
             f"{endpoint} does not answer as a Hub does ({_line(error)}). Check the argument `endpoint` or HF_ENDPOINT."
         )
@@ -218,7 +238,7 @@ def _reason(error: BaseException, endpoint: str, token: Token) -> tuple[type[OSE
 
 def _refusal(error: HfHubHTTPError, endpoint: str, token: Token) -> tuple[type[OSError], str]:
     """Return the kind and the words of an answer that is no success."""
-    status, said = error.response.status_code, " ".join((error.server_message or "").split())
+    status, said = error.response.status_code, shown(error.server_message or "")
     has_token = isinstance(token, str) or (token is not False and get_token() is not None)
     log_in = "log in with `hf auth login`, or give the argument `token` or the variable HF_TOKEN."
     if isinstance(error, GatedRepoError):
@@ -241,10 +261,10 @@ def _refusal(error: HfHubHTTPError, endpoint: str, token: Token) -> tuple[type[O
         return PermissionError, f"{answer}. Use a token that permits it: {log_in}"
     if status == 429:
         wait = error.response.headers.get("Retry-After")
-        again = f"in {wait} s" if wait else "later"
+        again = f"in {shown(wait, 40)} s" if wait else "later"
         return ConnectionError, f"{answer}: too many requests. Try again {again}."
     return ConnectionError, f"{answer}. Try again later."
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return shown(re.sub(r"(?<=://)\S*@", "", str(error))) or type(error).__name__

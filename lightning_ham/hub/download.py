@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import os
 import re
 from pathlib import Path
 
@@ -12,15 +13,21 @@ from huggingface_hub import HfApi, ModelInfo, constants, hf_hub_download, is_off
 from huggingface_hub.hf_api import RepoSibling
 
 from lightning_ham import __version__
-from lightning_ham.hub.config import MAX_BYTES, read_config
-from lightning_ham.hub.connection import Token, bounded, resolve_endpoint, resolve_token, timeout
-from lightning_ham.hub.files import CARD, CONFIG, FILES, WEIGHTS
-
-MAX_WEIGHTS = 1 << 30
-"""Most bytes of weights that are downloaded; real models have less than a thousandth."""
+from lightning_ham.foreign import quoted, shown
+from lightning_ham.hub.config import MAX_BYTES, check_weights, read_config
+from lightning_ham.hub.connection import (
+    Token,
+    bounded,
+    resolve_endpoint,
+    resolve_token,
+    shown_address,
+    timeout,
+)
+from lightning_ham.hub.files import CARD, CONFIG, FILES, MAX_WEIGHTS, WEIGHTS
 
 _COMMIT = re.compile("[0-9a-f]{40}")
 _REVISION = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")
+_MAX_REVISION = 255
 _HASHES = {40: "sha1", 64: "sha256"}  # of what git keeps itself, and of large files
 
 _log = logging.getLogger(__name__)
@@ -55,16 +62,16 @@ def fetch(
         ValueError: If what is there is no model of ours, or is damaged.
     """
     revision = revision or constants.DEFAULT_REVISION
-    if not _REVISION.fullmatch(revision):
-        raise ValueError(f"Expected a branch, a tag or a commit as `revision`, but got {revision!r}.")
-    cache = Path(cache_dir or constants.HF_HUB_CACHE).expanduser().resolve()
+    if len(revision) > _MAX_REVISION or not _REVISION.fullmatch(revision):
+        raise ValueError(f"Expected a branch, a tag or a commit as `revision`, but got {quoted(revision)}.")
+    cache = cache_folder(cache_dir)
     if local_files_only or is_offline_mode():
         snapshot = cached(repo_id, revision, cache)
         if snapshot is None:
             asked = "`local_files_only` is given" if local_files_only else "HF_HUB_OFFLINE is set"
             raise FileNotFoundError(
-                f"Expected {repo_id} at {revision} in the cache {cache}, as {asked}, but it is not there. Load it once "
-                "with a connection."
+                f"Expected {repo_id} at {revision} in the cache {shown(cache)}, as {asked}, but it is not there. Load "
+                "it once with a connection."
             )
         return snapshot, _origin(repo_id, snapshot, "the cache")
     if _COMMIT.fullmatch(revision):  # what a commit has never changes
@@ -80,7 +87,22 @@ def fetch(
             raise
         _log.warning("%s Going on with the copy in the cache.", error)
         return copy, _origin(repo_id, copy, "the cache")
-    return snapshot, _origin(repo_id, snapshot, resolve_endpoint(endpoint))
+    return snapshot, _origin(repo_id, snapshot, shown_address(resolve_endpoint(endpoint)))
+
+
+def cache_folder(cache_dir: str | os.PathLike[str] | None) -> Path:
+    """Return where models from the Hub are kept: ``cache_dir``, or what HF_HOME and HF_HUB_CACHE say.
+
+    Raises:
+        FileNotFoundError: If it is in the user's home, and there is none.
+    """
+    try:
+        return Path(cache_dir or constants.HF_HUB_CACHE).expanduser().resolve()
+    except RuntimeError as error:
+        raise FileNotFoundError(
+            "Expected a folder to keep models from the Hub in, but there is no home for it: set HF_HOME or give "
+            "`cache_dir`."
+        ) from error
 
 
 def cached(repo_id: str, revision: str | None = None, cache_dir: Path | None = None) -> Path | None:
@@ -89,7 +111,7 @@ def cached(repo_id: str, revision: str | None = None, cache_dir: Path | None = N
     Raises:
         ValueError: If it is damaged, or lies outside of the cache.
     """
-    cache = Path(cache_dir or constants.HF_HUB_CACHE).expanduser().resolve()
+    cache = cache_folder(cache_dir)
     found = [try_to_load_from_cache(repo_id, name, cache, revision) for name in (CONFIG, WEIGHTS)]
     paths = [Path(path) for path in found if isinstance(path, str)]
     if len(paths) < 2 or paths[0].parent != paths[1].parent:
@@ -97,7 +119,9 @@ def cached(repo_id: str, revision: str | None = None, cache_dir: Path | None = N
     for path in paths:
         _check_place(path, cache)
         if not _is_sound(path, None):
-            raise ValueError(f"{path}: Expected a file with the hash in its name, but it is damaged; load it again.")
+            raise ValueError(
+                f"{shown(path)}: Expected a file with the hash in its name, but it is damaged; load it again."
+            )
     return paths[0].parent
 
 
@@ -136,16 +160,23 @@ def _download(repo_id: str, revision: str, token: Token, cache: Path, endpoint: 
     commit, files = _contents(info, repo_id, endpoint)
     for name, file in files.items():
         expected = file.lfs.sha256 if file.lfs else file.blob_id
+        if not isinstance(expected, str | None):
+            raise ConnectionError(
+                f"Expected {shown_address(endpoint)} to tell the hash of {name}, but got {quoted(expected)}."
+            )
         path = get(name, commit)
         if not _is_sound(path, expected):  # what was in the cache may be to blame
             path = get(name, commit, again=True)
         if not _is_sound(path, expected):
             _remove(path)
             raise ValueError(
-                f"Expected to {action}, but the hash of {name} is not the one that {endpoint} gives for it. Try again."
+                f"Expected to {action}, but the hash of {name} is not the one that {shown_address(endpoint)} gives "
+                "for it. Try again."
             )
         if name == CONFIG:
-            read_config(path)
+            config = read_config(path)
+        elif name == WEIGHTS:
+            check_weights(config, path.read_bytes(), path)
     if revision != commit and try_to_load_from_cache(repo_id, CONFIG, cache, revision) != str(path.with_name(CONFIG)):
         get(CONFIG, revision)
     return path.parent
@@ -153,16 +184,22 @@ def _download(repo_id: str, revision: str, token: Token, cache: Path, endpoint: 
 
 def _contents(info: ModelInfo, repo_id: str, endpoint: str) -> tuple[str, dict[str, RepoSibling]]:
     """Return the commit, and what is to be downloaded of the files that the Hub has, the configuration first."""
-    commit = info.sha or ""
-    if not _COMMIT.fullmatch(commit):
-        raise ConnectionError(f"Expected {endpoint} to tell the commit of {repo_id}, but got {commit!r}.")
+    commit = info.sha
+    if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
+        raise ConnectionError(
+            f"Expected {shown_address(endpoint)} to tell the commit of {repo_id}, but got {quoted(commit)}."
+        )
     there = {file.rfilename: file for file in info.siblings or []}
     for name in (CONFIG, WEIGHTS):
         if name not in there:
-            listed = ", ".join(sorted(there)[:10]) or "no file at all"
+            listed = ", ".join(shown(file, 40) for file in sorted(map(str, there))[:10]) or "no file at all"
             raise ValueError(f"Expected a model of lightning_ham, but {repo_id} has no {name}. It has {listed}.")
     for name, most in {CONFIG: MAX_BYTES, CARD: MAX_BYTES, WEIGHTS: MAX_WEIGHTS}.items():
         size = there[name].size if name in there else None
+        if size is not None and type(size) is not int:
+            raise ConnectionError(
+                f"Expected {shown_address(endpoint)} to tell the size of {name}, but got {quoted(size)}."
+            )
         if size is not None and size > most:
             raise ValueError(f"Expected {name} of {repo_id} to have at most {most:,} bytes, but got {size:,}.")
     return commit, {name: there[name] for name in FILES if name in there}
@@ -171,7 +208,10 @@ def _contents(info: ModelInfo, repo_id: str, endpoint: str) -> tuple[str, dict[s
 def _check_place(path: Path, cache: Path) -> None:
     """Raise a ValueError if a file of the cache is a link that leads out of it."""
     if not path.resolve().is_relative_to(cache):
-        raise ValueError(f"{path}: Expected a file within the cache {cache}, but it is a link to {path.resolve()}.")
+        raise ValueError(
+            f"{shown(path)}: Expected a file within the cache {shown(cache)}, but it is a link to "
+            f"{shown(path.resolve())}."
+        )
 
 
 def _is_sound(path: Path, expected: str | None) -> bool:

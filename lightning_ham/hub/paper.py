@@ -12,8 +12,8 @@ ERRORS: dict[str, dict[str, dict[str, str]]] = {
         "33-128": {"ham": "1.68"},
     },
     "merge": {
-        "1-32": {"lstm": "88", "lstm_attention": "16", "ham": "0"},
-        "33-128": {"lstm_attention": "100", "ham": "2.48"},
+        "1-32 (grid)": {"lstm": "88", "lstm_attention": "16", "ham": "0"},
+        "33-128 (grid)": {"lstm_attention": "100", "ham": "2.48"},
     },
     "sort": {
         "1-32": {"lstm": "99", "lstm_attention": "25", "ham": "0.04"},
@@ -35,10 +35,10 @@ def paper_error(task: str, lengths: str, model: str) -> str | None:
 
     Args:
         task: Name of the task.
-        lengths: ``1-32`` or ``33-128``.
+        lengths: ``1-32`` or ``33-128``, and the task's variant that has the paper's instances: ``1-32 (grid)``.
         model: ``ham``, ``lstm`` or ``lstm_attention``.
 
-    >>> paper_error("merge", "33-128", "ham")
+    >>> paper_error("merge", "33-128 (grid)", "ham")
     '2.48'
     """
     return ERRORS.get(task, {}).get(lengths, {}).get(model)

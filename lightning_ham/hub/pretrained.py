@@ -11,30 +11,30 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import hashlib
 import json
 import logging
 import os
-import pickle
 import re
 import shutil
 import tempfile
 import uuid
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from lightning_ham.hub.config import ModelConfig, make_config, read_config
-from lightning_ham.hub.files import CARD, CONFIG, FILES, PICTURES, WEIGHTS
+from lightning_ham.foreign import quoted, shown
+from lightning_ham.hub.checkpoint import MODEL_PREFIX, read_checkpoint
+from lightning_ham.hub.config import ModelConfig, check_weights, is_of, make_config, read_config
+from lightning_ham.hub.files import CARD, CONFIG, MAX_WEIGHTS, PICTURES, WEIGHTS, expanded, has, put_in_place, saved
 from lightning_ham.models import TaskModel
-from lightning_ham.tasks import task_names
+from lightning_ham.tasks import Lengths, task_names
 
 if TYPE_CHECKING:  # neither is needed to load a model
     from lightning_ham.hub.card import TrainingInfo
@@ -44,13 +44,17 @@ ORGANISATION = "lightning-ham"
 """Where on the Hub a model is that is given by its bare name and does not come with the package."""
 BUNDLED = Path(__file__).with_name("weights")
 """The folder of the models that come with the package, each a folder by its name."""
+REPO_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
+"""What the name of a model on the Hub is like."""
 
 _RUNS = "runs"
 """Where `fit` makes run folders: a name that begins so is one of them, and is not asked of the Hub."""
-_REPO_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
+_MAX_REPO_ID = 96
+"""Most characters of a model's name on the Hub."""
 _MAX_HEADER = 1 << 20
 """Most bytes that say which tensors a file has; those of real models have a few thousand."""
-_MODEL_PREFIX = "model."
+_TRIES = 20
+"""How often a folder is read at most that is being saved to."""
 _TRAINING_PREFIXES = ("baseline.",)
 """What a checkpoint holds beside the model, and only training needs."""
 
@@ -68,6 +72,19 @@ class HAMModel(TaskModel):
         controller_options: The controller's keyword arguments; those not given keep their defaults.
     """
 
+    card: Path | None = None
+    """The card in the folder that it was loaded from, which may not be there."""
+    _measured: Mapping[Lengths, float] | None = None
+
+    @property
+    def measured(self) -> Mapping[Lengths, float]:
+        """Share of wrong sequences, in [0, 1], by range of lengths, as the card that it was loaded with says."""
+        if self._measured is None:
+            from lightning_ham.hub.measured import read_measured
+
+            self._measured = read_measured(self.card) if self.card else {}
+        return self._measured
+
     def save(
         self,
         folder: str | os.PathLike[str],
@@ -77,6 +94,8 @@ class HAMModel(TaskModel):
         pictures: Mapping[str, bytes] | None = None,
     ) -> None:
         """Write the model's three files to ``folder``, which appears, or changes, only when all are complete.
+
+        Wherever this is cut off, the folder loads as the model that it held, or as this one.
 
         Args:
             folder: Where to; it is made if it is not there. If it is, its three files and its pictures are replaced,
@@ -94,33 +113,29 @@ class HAMModel(TaskModel):
 
         target = Path(folder).resolve()
         if target.exists() and not target.is_dir():
-            raise NotADirectoryError(f"Expected a folder to save to, but got the file {folder}.")
+            raise NotADirectoryError(f"Expected a folder to save to, but got the file {shown(folder)}.")
         pictures = pictures or {}
         for file in pictures:
             if file not in PICTURES:
-                raise ValueError(f"Expected pictures named {' or '.join(PICTURES)}, but got {file!r}.")
-        config = make_config(self.task_name, self.controller_name, self.controller_options)
+                raise ValueError(f"Expected pictures named {' or '.join(PICTURES)}, but got {quoted(file)}.")
+        weights = self._weights()
+        digest = hashlib.sha256(weights).hexdigest()
+        config = make_config(self.task_name, self.controller_name, self.controller_options, digest)
+        _check_tensors(self.state_dict(), self.state_dict(), target)
         target.parent.mkdir(parents=True, exist_ok=True)
         staging = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
         try:
             staging.mkdir()
             (staging / CONFIG).write_bytes((json.dumps(config, indent=2) + "\n").encode())
-            (staging / WEIGHTS).write_bytes(self._weights())
-            saved = type(self).from_folder(staging)  # what would not load is not kept
+            (staging / WEIGHTS).write_bytes(weights)
+            loaded = type(self).from_folder(staging)  # what would not load is not kept
             card_name = name or target.name
-            shown = {picture: picture for picture in pictures}
-            card = render_card(saved, card_name, evaluation, training, pictures=shown, is_folder=name is None)
+            links = {picture: picture for picture in pictures}
+            card = render_card(loaded, card_name, evaluation, training, pictures=links, is_folder=name is None)
             (staging / CARD).write_bytes(card.encode())
             for file, picture in pictures.items():
                 (staging / file).write_bytes(picture)
-            if target.exists():
-                for file in (*FILES, *pictures):
-                    (staging / file).replace(target / file)
-                for file in PICTURES:
-                    if file not in pictures:
-                        (target / file).unlink(missing_ok=True)  # the card does not show it any more
-            else:
-                staging.rename(target)
+            put_in_place(staging, target)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
@@ -157,7 +172,7 @@ class HAMModel(TaskModel):
             endpoint=endpoint,
         )
         model = cls.from_checkpoint(path) if path.is_file() else cls.from_folder(path)
-        _log.info("Loaded %s from %s", name_or_path, origin)
+        _log.info("Loaded %s from %s", shown(name_or_path), origin)
         return model
 
     def push_to_hub(
@@ -222,19 +237,17 @@ class HAMModel(TaskModel):
             ValueError: If anything in them is missing, unknown or of a wrong kind; the message names it.
         """
         folder = Path(folder)
-        for name in (CONFIG, WEIGHTS):
-            if not (folder / name).is_file():
-                raise FileNotFoundError(f"Expected a folder with {CONFIG} and {WEIGHTS}, but {folder} has no {name}.")
-        config = read_config(folder / CONFIG)
-        weights = folder / WEIGHTS
-        try:
-            _check_header(weights)
-            tensors = safetensors.torch.load_file(weights)
-        except safetensors.SafetensorError as error:
-            raise ValueError(
-                f"{weights}: Expected a whole safetensors file, but got: {error}; fetch or save it again."
-            ) from error
-        return cls._restore(config, tensors, folder / CONFIG, weights)
+        config, weights = _read_folder(folder)
+        if "weights_sha256" not in config:
+            _log.warning(
+                "%s has no hash of the weights: it cannot be checked whether they are those that were saved. Save the "
+                "model again.",
+                shown(folder / CONFIG),
+            )
+        model = cls._restore(config, _parse(weights, folder / WEIGHTS), folder / CONFIG, folder / WEIGHTS)
+        check_weights(config, weights, folder / WEIGHTS)  # last, as what does not fit says better what is wrong
+        model.card = folder / CARD
+        return model
 
     @classmethod
     def from_checkpoint(cls, path: str | os.PathLike[str]) -> Self:
@@ -244,25 +257,23 @@ class HAMModel(TaskModel):
             ValueError: If the file is not such a checkpoint, is damaged, or holds more than plain data.
         """
         path = Path(path)
-        checkpoint = _load_plain(path)
-        parts = checkpoint if isinstance(checkpoint, dict) else {}
-        hyper_parameters, state = parts.get("hyper_parameters"), parts.get("state_dict")
-        if not isinstance(hyper_parameters, dict) or not isinstance(state, dict):
-            raise ValueError(f"{path}: Expected a checkpoint of lightning_ham, but got one of something else.")
+        checkpoint = read_checkpoint(path)
         names = ("task", "controller", "controller_options")
         for name in names:
-            if name not in hyper_parameters:
-                raise ValueError(f"{path}: Expected a checkpoint with hyper-parameter {name!r}, but it has none.")
+            if name not in checkpoint.hyper_parameters:
+                raise ValueError(
+                    f"{shown(path)}: Expected a checkpoint with hyper-parameter {name!r}, but it has none."
+                )
         try:
-            config = make_config(*(hyper_parameters[name] for name in names))
+            config = make_config(*(checkpoint.hyper_parameters[name] for name in names))
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+            raise ValueError(f"{shown(path)}: {error}") from error
         tensors = {}
-        for name, tensor in state.items():
-            if name.startswith(_MODEL_PREFIX):
-                tensors[name.removeprefix(_MODEL_PREFIX)] = tensor
+        for name, tensor in checkpoint.state.items():
+            if name.startswith(MODEL_PREFIX):
+                tensors[name.removeprefix(MODEL_PREFIX)] = tensor
             elif not name.startswith(_TRAINING_PREFIXES):
-                raise ValueError(f"{path}: Expected weights of a model, but {name!r} is not one of them.")
+                raise ValueError(f"{shown(path)}: Expected weights of a model, but {quoted(name)} is not one of them.")
         return cls._restore(config, tensors, path, path)
 
     @classmethod
@@ -277,8 +288,8 @@ class HAMModel(TaskModel):
                     expected = cls(*arguments).state_dict()
             except (TypeError, ValueError, RuntimeError) as error:
                 raise ValueError(
-                    f"{config_file}: Expected key 'controller_options' to build a controller "
-                    f"{config['controller']!r}, but got: {error}"
+                    f"{shown(config_file)}: Expected key 'controller_options' to build a controller "
+                    f"{config['controller']!r}, but got: {shown(error)}"
                 ) from error
             _check_tensors(tensors, expected, weights_file)
             model = cls(*arguments)
@@ -354,29 +365,35 @@ def locate(
     Arguments, order and errors are those of :func:`from_pretrained`. Every further place that models can come from
     belongs here.
     """
-    path, name = Path(name_or_path).expanduser(), os.fspath(name_or_path)
-    if path.exists():
+    path, name = expanded(name_or_path), os.fspath(name_or_path)
+    if _is_there(path):
         if revision is not None:
-            raise ValueError(f"Expected no `revision` for {name}, which is a file or folder, but got {revision!r}.")
+            raise ValueError(
+                f"Expected no `revision` for {shown(name)}, which is a file or folder, but got {quoted(revision)}."
+            )
         return _locate_on_disk(path)
     bare = path.name == name and path.suffix != ".ckpt"
     if bare and name in bundled_names() and revision is None:
         return BUNDLED / name, "the models that come with lightning_ham"
-    if not bare and (isinstance(name_or_path, Path) or path.parts[0] == _RUNS or not _REPO_ID.fullmatch(name)):
+    if not bare and (isinstance(name_or_path, Path) or path.parts[0] == _RUNS or not REPO_ID.fullmatch(name)):
         raise FileNotFoundError(
             "Expected the path of a model folder, a run folder or a checkpoint, the name of a model that comes with "
-            f"lightning_ham ({_known()}), or that of one on the Hub (organisation/name), but there is no {name}."
+            f"lightning_ham ({_known()}), or that of one on the Hub (organisation/name), but there is no {shown(name)}."
         )
     if bare and not _may_be_published(name):
         closest = difflib.get_close_matches(name, bundled_names(), n=1)
         hint = f" did you mean {closest[0]!r}?" if closest else ""
         raise ValueError(
-            f"Unknown model {name!r};{hint} Known models: {_known()}. A model on the Hub is given as "
+            f"Unknown model {quoted(name)};{hint} Known models: {_known()}. A model on the Hub is given as "
             "organisation/name, anything else by its path."
         )
     from lightning_ham.hub.download import cached, fetch
 
     repo_id = f"{ORGANISATION}/{name}" if bare else name
+    if len(repo_id) > _MAX_REPO_ID:
+        raise ValueError(
+            f"Expected a name on the Hub to have at most {_MAX_REPO_ID} characters, but got {quoted(name)}."
+        )
     cache = None if cache_dir is None else Path(cache_dir)
     try:
         if bare and revision is None:
@@ -407,78 +424,104 @@ def _may_be_published(name: str) -> bool:
     return any(re.fullmatch(rf"ham-{re.escape(task)}(-[\w.-]*\w)?", name) for task in tasks)
 
 
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:  # the name is too long for a file, or folders above may not be looked into
+        if error.errno == errno.ENAMETOOLONG:
+            return False
+        raise
+
+
 def _locate_on_disk(path: Path) -> tuple[Path, str]:
     if path.is_dir():
         return _locate_in_folder(path)
     if path.suffix != ".ckpt":
-        raise ValueError(f"Expected a model's folder or a checkpoint (.ckpt), but got the file {path}.")
-    return path, f"the checkpoint {path}"
+        raise ValueError(f"Expected a model's folder or a checkpoint (.ckpt), but got the file {shown(path)}.")
+    return path, f"the checkpoint {shown(path)}"
 
 
 def _locate_in_folder(folder: Path) -> tuple[Path, str]:
     """Return what to load from a folder: the model saved in it, or the best that a run folder has."""
     for model in (folder, folder / "model"):
-        if (model / CONFIG).is_file():
-            return model, f"the folder {model}"
+        if has(model, CONFIG):
+            return model, f"the folder {shown(model)}"
     for name in ("best.ckpt", "last.ckpt"):
         checkpoint = folder / "checkpoints" / name
         if checkpoint.is_file():
-            return checkpoint, f"the checkpoint {checkpoint}"
+            return checkpoint, f"the checkpoint {shown(checkpoint)}"
     raise FileNotFoundError(
         f"Expected a folder with {CONFIG}, or a run folder with model/{CONFIG}, checkpoints/best.ckpt or "
-        f"checkpoints/last.ckpt, but {folder} has none of them."
+        f"checkpoints/last.ckpt, but {shown(folder)} has none of them."
     )
 
 
-def _check_header(file: Path) -> None:
-    """Raise a ValueError if a file says so much of its tensors that to read it would take memory and time."""
-    with file.open("rb") as content:
-        size = int.from_bytes(content.read(8), "little")
-    if size > _MAX_HEADER:
-        raise ValueError(
-            f"{file}: Expected a whole safetensors file, but got: a header of {size:,} bytes (at most "
-            f"{_MAX_HEADER:,}); fetch or save it again."
-        )
+def _read_folder(folder: Path) -> tuple[ModelConfig, bytes]:
+    """Return the configuration in a folder and the content of its file of weights, which belong together.
+
+    If a model is saved to the folder between the two, they do not: then both are read anew. If nothing has changed
+    there, what they are is not for this to tell.
+    """
+    before = None
+    for _ in range(_TRIES):
+        with contextlib.suppress(FileNotFoundError):
+            found = _read_folder_once(folder)
+            stat = saved(folder, WEIGHTS).stat()
+            if is_of(*found) or before == (stat.st_ino, stat.st_ctime_ns):
+                return found
+            before = stat.st_ino, stat.st_ctime_ns
+    return _read_folder_once(folder)
+
+
+def _read_folder_once(folder: Path) -> tuple[ModelConfig, bytes]:
+    for name in (CONFIG, WEIGHTS):
+        if not has(folder, name):
+            raise FileNotFoundError(
+                f"Expected a folder with {CONFIG} and {WEIGHTS}, but {shown(folder)} has no {name}."
+            )
+    config = read_config(saved(folder, CONFIG))
+    with saved(folder, WEIGHTS).open("rb") as file:
+        content = file.read(MAX_WEIGHTS + 1)
+    if len(content) > MAX_WEIGHTS:
+        raise ValueError(f"{shown(folder / WEIGHTS)}: Expected at most {MAX_WEIGHTS:,} bytes, but got a larger file.")
+    return config, content
+
+
+def _parse(weights: bytes, file: Path) -> dict[str, Tensor]:
+    """Return the tensors in the content of a file of weights.
+
+    Raises:
+        ValueError: If that is no such file, or says so much of its tensors that to read it would take memory and time.
+    """
+    whole = f"{shown(file)}: Expected a whole safetensors file, but got"
+    header = int.from_bytes(weights[:8], "little")
+    if header > _MAX_HEADER:
+        raise ValueError(f"{whole}: a header of {header:,} bytes (at most {_MAX_HEADER:,}); fetch or save it again.")
+    try:
+        return safetensors.torch.load(weights)
+    except Exception as error:  # it says in Rust's words, torch's or none what it cannot take
+        reason = shown(error) or type(error).__name__
+        raise ValueError(f"{whole}: {reason}; fetch or save it again.") from error
 
 
 def _check_tensors(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], file: Path) -> None:
-    """Raise a ValueError unless ``tensors`` have exactly the names, shapes and types of ``expected``."""
+    """Raise a ValueError unless ``tensors`` are finite and have exactly the names, shapes and types of ``expected``."""
     missing = [name for name in expected if name not in tensors]
     unexpected = [name for name in tensors if name not in expected]
     for names, complaint in ((missing, "is missing"), (unexpected, "is not one of the model's")):
         if names:
             others = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
             raise ValueError(
-                f"{file}: Expected exactly the weights of the model, but {names[0]!r} {complaint}{others}."
+                f"{shown(file)}: Expected exactly the weights of the model, but {quoted(names[0])} {complaint}{others}."
             )
     for name, like in expected.items():
         got = tensors[name]
-        if not isinstance(got, Tensor):
-            raise ValueError(f"{file}: Expected {name!r} to be a tensor, but got {type(got).__name__}.")
         if got.shape != like.shape:
-            raise ValueError(f"{file}: Expected {name!r} of shape {list(like.shape)}, but got {list(got.shape)}.")
+            shape = quoted(list(got.shape))
+            raise ValueError(f"{shown(file)}: Expected {name!r} of shape {list(like.shape)}, but got {shape}.")
         if got.dtype != like.dtype:
-            raise ValueError(f"{file}: Expected {name!r} of type {like.dtype}, but got {got.dtype}.")
-
-
-def _load_plain(path: Path) -> Any:
-    """Return what a checkpoint holds, if that is plain data and whole."""
-    damaged = f"{path}: Expected a whole checkpoint, but got a damaged file or one of another kind"
-    try:
-        with zipfile.ZipFile(path) as archive:  # torch itself does not notice changed bytes
-            changed = archive.testzip()
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise ValueError(f"{damaged}: {error}.") from error
-    if changed is not None:
-        raise ValueError(f"{damaged}: the checksum of {changed!r} is wrong.")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        what = f"refers to {found[1]!r}" if found else "holds other objects"
-        raise ValueError(
-            f"{path}: Expected a checkpoint of tensors and plain data, but it {what}: loading it could run "
-            "code of its own, and is refused."
-        ) from error
-    except RuntimeError as error:
-        raise ValueError(f"{damaged}: {str(error).partition('.')[0]}.") from error
+            raise ValueError(f"{shown(file)}: Expected {name!r} of type {like.dtype}, but got {got.dtype}.")
+        if not got.isfinite().all():
+            raise ValueError(
+                f"{shown(file)}: Expected finite numbers in {name!r}, but got nan or inf: its training broke up."
+            )

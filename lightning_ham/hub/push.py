@@ -10,7 +10,8 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, co
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from lightning_ham import __version__
-from lightning_ham.hub.connection import Token, bounded, resolve_endpoint, resolve_token, timeout
+from lightning_ham.foreign import quoted, shown
+from lightning_ham.hub.connection import Token, bounded, resolve_endpoint, resolve_token, shown_address, timeout
 from lightning_ham.hub.files import FILES, PICTURES
 
 _log = logging.getLogger(__name__)
@@ -19,8 +20,13 @@ _log = logging.getLogger(__name__)
 def check_name(repo_id: str) -> None:
     """Raise a ValueError if ``repo_id`` cannot be the name of a model on the Hub."""
     if repo_id.count("/") != 1:
-        raise ValueError(f"Expected organisation/name on the Hub, or your user name and a name, but got {repo_id!r}.")
-    validate_repo_id(repo_id)
+        raise ValueError(
+            f"Expected organisation/name on the Hub, or your user name and a name, but got {quoted(repo_id)}."
+        )
+    try:
+        validate_repo_id(repo_id)
+    except ValueError as error:
+        raise type(error)(shown(error)) from error
 
 
 def check_token(repo_id: str, token: Token = None) -> None:
@@ -74,19 +80,20 @@ def push_folder(
             create_pr=create_pr,
             parent_commit=info.sha,
         )
-    address = f"{endpoint}/{repo_id}"
+    address = f"{shown_address(endpoint)}/{repo_id}"
     if commit.pr_url:
-        _log.info("Proposed in %s", commit.pr_url)
-        return str(commit.pr_url)
-    changed = commit.oid != info.sha
+        address = shown_address(commit.pr_url)
+        _log.info("Proposed in %s", address)
+        return address
+    changed, oid = commit.oid != info.sha, shown(commit.oid)[:7]
     what = f"Pushed {', '.join(here)}" if changed else "Nothing has changed since"
     if create_pr or branch != constants.DEFAULT_REVISION:
         address = f"{address}/tree/{branch}"
-        _log.info("%s commit %s: %s", what if not changed else f"{what} in", commit.oid[:7], address)
+        _log.info("%s commit %s: %s", what if not changed else f"{what} in", oid, address)
         return address
     with bounded(f"tag what was pushed to {repo_id}", endpoint, token):
         tag = _tag(api, repo_id, commit.oid)
-    _log.info("%s commit %s, version %s: %s", what if not changed else f"{what} in", commit.oid[:7], tag, address)
+    _log.info("%s commit %s, version %s: %s", what if not changed else f"{what} in", oid, tag, address)
     return address
 
 
@@ -94,7 +101,7 @@ def _tag(api: HfApi, repo_id: str, commit: str) -> str:
     """Return the version that a commit has, or gets now if an earlier push did not come to that."""
     versions = {}
     for tag in api.list_repo_refs(repo_id).tags:
-        if match := re.fullmatch("v([0-9]+)", tag.name):
+        if match := re.fullmatch("v([0-9]{1,9})", tag.name):
             versions[int(match[1])] = tag.target_commit
     for number, target in versions.items():
         if target == commit:

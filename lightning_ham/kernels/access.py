@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lightning_ham.kernels.arithmetic import compiled, sigmoid
+from lightning_ham.kernels.arithmetic import compared, compiled, sigmoid
 
 Array = np.ndarray[Any, Any]
 
@@ -38,7 +38,7 @@ class WriteWeights(NamedTuple):
     query: Array
     """``[2 d, l]``"""
     join_hidden: Array
-    """``[j, 2 d]``"""
+    """``[j, 2 d + r]``: of both children, and of how their ``r`` reals compare"""
     join_hidden_bias: Array
     join_out: Array
     """``[3 d, j]`` for the gated JOIN, ``[d, j]`` for the paper's"""
@@ -46,7 +46,7 @@ class WriteWeights(NamedTuple):
 
 
 @compiled
-def _multiply(w, x, y):
+def multiply(w, x, y):
     """Add ``w @ x`` to ``y``: a matrix and two vectors."""
     for o in range(w.shape[0]):
         total = y[o]
@@ -74,11 +74,11 @@ def attend(nodes, query, noise, w, leaf_rows, logits, path, siblings):
     of_query, hidden = np.empty_like(w.node_bias), np.empty_like(w.node_bias)
     for a in range(nodes.shape[0]):
         of_query[:] = w.node_bias
-        _multiply(w.query, query[a], of_query)
+        multiply(w.query, query[a], of_query)
         row = 1
         for level in range(depth):
             hidden[:] = of_query
-            _multiply(w.node, nodes[a, row], hidden)
+            multiply(w.node, nodes[a, row], hidden)
             logit = w.out_bias[0]
             for u in range(hidden.shape[0]):
                 logit += w.out[0, u] * max(hidden[u], zero)
@@ -96,37 +96,55 @@ def attend(nodes, query, noise, w, leaf_rows, logits, path, siblings):
 
 
 @compiled
-def write(nodes, leaf_rows, query, w):
-    """Write to the attended leaves and re-join their ancestors, in place; arguments as in :func:`attend`."""
+def rejoin(nodes, leaf_rows, w):
+    """Re-join the ancestors of the leaves at ``leaf_rows`` ``[B]``, in place; ``w`` as in :func:`write`."""
     size, joined = nodes.shape[2], w.join_out.shape[0]
     zero, one = nodes.dtype.type(0), nodes.dtype.type(1)
     two = one + one
-    gates, hidden = np.empty_like(w.leaf_bias), np.empty_like(w.join_hidden_bias)
-    pair, out = np.empty(2 * size, nodes.dtype), np.empty(joined, nodes.dtype)
+    hidden = np.empty_like(w.join_hidden_bias)
+    pair, out = np.empty(w.join_hidden.shape[1], nodes.dtype), np.empty(joined, nodes.dtype)
+    reals = pair.shape[0] - 2 * size
     for a in range(nodes.shape[0]):
         row = leaf_rows[a]
-        gates[:] = w.leaf_bias
-        _multiply(w.leaf, nodes[a, row], gates)
-        _multiply(w.query, query[a], gates)
-        for i in range(size):
-            value = two * sigmoid(two * gates[size + i]) - one
-            nodes[a, row, i] += sigmoid(gates[i]) * (value - nodes[a, row, i])
         while row > 1:
             left = row - (row & 1)
             for i in range(size):
                 pair[i] = nodes[a, left, i]
                 pair[size + i] = nodes[a, left + 1, i]
+            for i in range(reals):
+                pair[2 * size + i] = compared(pair[i], pair[size + i])
             hidden[:] = w.join_hidden_bias
-            _multiply(w.join_hidden, pair, hidden)
+            multiply(w.join_hidden, pair, hidden)
             for u in range(hidden.shape[0]):
                 hidden[u] = max(hidden[u], zero)
             out[:] = w.join_out_bias
-            _multiply(w.join_out, hidden, out)
+            multiply(w.join_out, hidden, out)
             row //= 2
             for i in range(size):
                 candidate = two * sigmoid(two * out[joined - size + i]) - one
                 if joined == size:
                     nodes[a, row, i] = candidate
                 else:
-                    chosen = pair[i] + sigmoid(out[i]) * (pair[size + i] - pair[i])
+                    side = sigmoid(out[i])
+                    if i < reals:
+                        side = one if out[i] > zero else zero
+                    chosen = pair[i] + side * (pair[size + i] - pair[i])
                     nodes[a, row, i] = chosen + sigmoid(out[size + i]) * (candidate - chosen)
+
+
+@compiled
+def write(nodes, leaf_rows, query, w):
+    """Write to the attended leaves and re-join their ancestors, in place; arguments as in :func:`attend`."""
+    size = nodes.shape[2]
+    one = nodes.dtype.type(1)
+    two = one + one
+    gates = np.empty_like(w.leaf_bias)
+    for a in range(nodes.shape[0]):
+        row = leaf_rows[a]
+        gates[:] = w.leaf_bias
+        multiply(w.leaf, nodes[a, row], gates)
+        multiply(w.query, query[a], gates)
+        for i in range(size):
+            value = two * sigmoid(two * gates[size + i]) - one
+            nodes[a, row, i] += sigmoid(gates[i]) * (value - nodes[a, row, i])
+    rejoin(nodes, leaf_rows, w)

@@ -10,11 +10,19 @@ import numba as nb
 import numpy as np
 from numba.extending import overload
 
+from lightning_ham.kernels.cache import CompiledOnDisk
+from lightning_ham.kernels.constants import FINEST_DIFFERENCE
+
 # Sums may be reordered and products fused, as a BLAS does; NaN and infinity keep their meaning.
 _FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 
-compiled: Callable[..., Any] = nb.njit(cache=True, nogil=True, fastmath=_FASTMATH, error_model="numpy")
-"""Decorator of every kernel: compiled at its first use and kept on disk, without Python's lock, for any float type."""
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a kernel: compiled at its first use and kept on disk, without Python's lock, for any float type."""
+    kernel: Any = nb.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy")(function)
+    if kernel is not function:  # as it is where NUMBA_DISABLE_JIT is set
+        kernel._cache = CompiledOnDisk(function)  # noqa: SLF001 - Numba has no other way to have a cache of one's own
+    return kernel
 
 
 @compiled
@@ -74,6 +82,12 @@ def add_column_sums(x, total):
             total[n] += x[m, n]
 
 
+@nb.njit(nogil=True, error_model="numpy", fastmath={"contract"})  # if it were not said, its caller's would be taken
+def _less_two_products(x, power, high, low):
+    """Return ``x - power * high - power * low`` in this order: added up first, ``high`` and ``low`` were one number."""
+    return x - power * high - power * low
+
+
 def exponential(x):
     """Return e to the power of ``x``, a scalar; in float32 as a polynomial, which vectorises (relative error 2e-7)."""
     return math.exp(x)
@@ -96,7 +110,7 @@ def _exponential(x):
         x = low if x < low else x  # not min and max: a NaN must stay one
         x = high if x > high else x
         power = np.floor(x * log2_e + half)
-        r = x - power * ln2_high - power * ln2_low
+        r = _less_two_products(x, power, ln2_high, ln2_low)
         series = ((((p0 * r + p1) * r + p2) * r + p3) * r + p4) * r + half
         scale = np.int32((np.int32(power) + bias) << mantissa_bits).view(np.float32)
         return (series * r * r + r + one) * scale
@@ -109,6 +123,13 @@ def sigmoid(x):
     """Return the logistic function of a scalar."""
     one = type(x)(1)
     return one / (one + exponential(-x))
+
+
+@compiled
+def compared(left, right):
+    """Return how two reals differ on a logarithmic scale: :func:`lightning_ham.memory.transforms.compare`."""
+    half, finest = type(left)(0.5), type(left)(FINEST_DIFFERENCE)
+    return half * math.asinh((left - right) / finest)
 
 
 @compiled

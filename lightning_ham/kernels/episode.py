@@ -7,7 +7,7 @@ depends on the node alone: it is computed when the node is, and a visit then cos
 
 Arrays are C-contiguous, of one float type; weight matrices are ``[in, out]``. Symbols in shapes: ``T`` accesses, ``B``
 batch, ``n`` leaves, ``k`` levels of decisions, ``d`` leaf size, ``l`` controller size, ``s`` and ``j`` hidden units of
-SEARCH and JOIN.
+SEARCH and JOIN, ``r`` reals of a node.
 """
 
 from __future__ import annotations
@@ -17,7 +17,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lightning_ham.kernels.arithmetic import accumulate, activate, add_column_sums, affine, compiled, sigmoid, tanh_of
+from lightning_ham.kernels.arithmetic import (
+    accumulate,
+    activate,
+    add_column_sums,
+    affine,
+    compared,
+    compiled,
+    sigmoid,
+    tanh_of,
+)
+from lightning_ham.kernels.constants import COARSEST_DIFFERENCE
 from lightning_ham.kernels.workspace import Workspace
 
 Array = np.ndarray[Any, Any]
@@ -27,7 +37,7 @@ class Weights(NamedTuple):
     """The parameters as the kernels want them; also their gradients, with one dimension more in front."""
 
     join_hidden: Any
-    """``[2 d, j]``"""
+    """``[2 d + r, j]``: of both children, and of how their ``r`` reals compare"""
     join_hidden_bias: Any
     join_out: Any
     """``[j, 3 d]`` for the gated JOIN (side, new, candidate), ``[j, d]`` for the paper's"""
@@ -67,7 +77,7 @@ class Options(NamedTuple):
     place_share: float
     """Share of the gradient of a write's place that goes on to the nodes which SEARCH saw."""
     query_share: float
-    """Share of SEARCH's gradient that goes on to the queries."""
+    """Share of the gradients of SEARCH and WRITE that goes on to the queries."""
     keep: bool
     """Whether a backward will follow."""
 
@@ -192,8 +202,29 @@ def _beside(left, right, x):
 
 
 @compiled
+def _compare(x, size):
+    """Set what stands in ``x`` behind two children of ``size`` numbers: how their first numbers compare."""
+    for a in range(x.shape[0]):
+        for i in range(2 * size, x.shape[1]):
+            x[a, i] = compared(x[a, i - 2 * size], x[a, i - size])
+
+
+@compiled
+def _compare_backward(x, size, dx):
+    """Add to the gradients of two children, in ``dx``, what comes from their comparison."""
+    half, coarsest = x.dtype.type(0.5), x.dtype.type(COARSEST_DIFFERENCE)
+    for a in range(x.shape[0]):
+        for i in range(2 * size, x.shape[1]):
+            left, right = i - 2 * size, i - size
+            difference = x[a, left] - x[a, right]
+            slope = half * dx[a, i] / math.sqrt(difference * difference + coarsest * coarsest)
+            dx[a, left] += slope
+            dx[a, right] -= slope
+
+
+@compiled
 def _pair(own, nodes, rows, x):
-    """Put ``own`` ``[lanes, d]``, which stands at ``rows``, and its sibling into ``x`` ``[lanes, 2 d]`` as children."""
+    """Put ``own`` ``[lanes, d]``, which stands at ``rows``, and its sibling into ``x`` as a JOIN sees children."""
     size = own.shape[1]
     for a in range(own.shape[0]):
         sibling = rows[a] ^ 1
@@ -201,6 +232,7 @@ def _pair(own, nodes, rows, x):
         for i in range(size):
             x[a, at + i] = own[a, i]
             x[a, beside + i] = nodes[a, sibling, i]
+    _compare(x, size)
 
 
 @compiled
@@ -225,9 +257,10 @@ def _scales(lanes, width, first, last, dtype):
 
 @compiled
 def _join(x, w, gated, scale, hidden, gates, out):
-    """Join ``x`` ``[lanes, 2 d]``, both children side by side, into ``out`` ``[lanes, d]``."""
+    """Join ``x`` ``[lanes, 2 d + r]``, both children and how their ``r`` reals compare, into ``out`` ``[lanes, d]``."""
     lanes, size = out.shape
-    zero = out.dtype.type(0)
+    reals = x.shape[1] - 2 * size
+    zero, half = out.dtype.type(0), out.dtype.type(0.5)
     affine(x, w.join_hidden, w.join_hidden_bias, hidden)
     for a in range(lanes):
         for u in range(hidden.shape[1]):
@@ -239,28 +272,38 @@ def _join(x, w, gated, scale, hidden, gates, out):
         return
     for a in range(lanes):
         for i in range(size):
-            chosen = x[a, i] + gates[a, i] * (x[a, size + i] - x[a, i])
+            side = gates[a, i]
+            if i < reals:
+                side = out.dtype.type(side > half)
+            chosen = x[a, i] + side * (x[a, size + i] - x[a, i])
             out[a, i] = chosen + gates[a, size + i] * (gates[a, 2 * size + i] - chosen)
 
 
 @compiled
 def _join_input_backward(x, hidden, gates, grad, w_t, gated, dx, dgates, dhidden):
-    """Set ``dx`` ``[lanes, 2 d]`` to the gradient of a JOIN's children, given that of its parent.
+    """Set ``dx`` ``[lanes, 2 d + r]`` to the gradient of a JOIN's children, given that of its parent.
 
     ``dgates`` and ``dhidden``, shaped as ``gates`` and ``hidden``, become the gradients before the activations.
     """
     lanes, size = grad.shape
-    zero, one = grad.dtype.type(0), grad.dtype.type(1)
+    reals = x.shape[1] - 2 * size
+    zero, half, one = grad.dtype.type(0), grad.dtype.type(0.5), grad.dtype.type(1)
+    for a in range(lanes):
+        for i in range(2 * size, x.shape[1]):
+            dx[a, i] = zero
     if gated:
         for a in range(lanes):
             for i in range(size):
-                side, new, candidate = gates[a, i], gates[a, size + i], gates[a, 2 * size + i]
+                mixed, new, candidate = gates[a, i], gates[a, size + i], gates[a, 2 * size + i]
+                side = mixed
+                if i < reals:
+                    side = grad.dtype.type(mixed > half)
                 difference = x[a, size + i] - x[a, i]
                 chosen = x[a, i] + side * difference
                 dchosen = grad[a, i] * (one - new)
                 dx[a, i] = dchosen * (one - side)
                 dx[a, size + i] = dchosen * side
-                dgates[a, i] = dchosen * difference * side * (one - side)
+                dgates[a, i] = dchosen * difference * mixed * (one - mixed)
                 dgates[a, size + i] = grad[a, i] * (candidate - chosen) * new * (one - new)
                 dgates[a, 2 * size + i] = grad[a, i] * new * (one - candidate * candidate)
     else:
@@ -274,6 +317,7 @@ def _join_input_backward(x, hidden, gates, grad, w_t, gated, dx, dgates, dhidden
         for u in range(hidden.shape[1]):
             dhidden[a, u] = dhidden[a, u] if hidden[a, u] > zero else zero
     accumulate(dhidden, w_t.join_hidden, dx)
+    _compare_backward(x, size, dx)
 
 
 @compiled
@@ -288,12 +332,13 @@ def _join_backward(x, hidden, gates, grad, w_t, gated, w_grad, block, dx, dgates
 
 @compiled
 def _children(nodes, row, x):
-    """Put both children of ``row`` in every lane's tree side by side into ``x`` ``[lanes, 2 d]``."""
+    """Put both children of ``row`` in every lane's tree into ``x``, as a JOIN sees them."""
     size = nodes.shape[2]
     for a in range(nodes.shape[0]):
         for i in range(size):
             x[a, i] = nodes[a, 2 * row, i]
             x[a, size + i] = nodes[a, 2 * row + 1, i]
+    _compare(x, size)
 
 
 @compiled
@@ -480,7 +525,7 @@ def forward(first, last, w, options, noise, record):
     units, controller = record.keys.shape[2], record.hidden.shape[2]
     nodes, keys = record.nodes[first:last], record.keys[first:last]
     pair, node, key = (
-        np.empty((lanes, 2 * size), dtype),
+        np.empty((lanes, w.join_hidden.shape[0]), dtype),
         np.empty((lanes, size), dtype),
         np.empty((lanes, units), dtype),
     )
@@ -594,7 +639,8 @@ def _worths(
     depth = rows.shape[0] - 1
     units = dkeys.shape[2]
     zero = dtype.type(0)
-    pair, dpair = np.empty((lanes, 2 * size), dtype), np.empty((lanes, 2 * size), dtype)
+    seen = w.join_hidden.shape[0]
+    pair, dpair = np.empty((lanes, seen), dtype), np.empty((lanes, seen), dtype)
     gates, dgates = np.empty((lanes, w.join_out.shape[1]), dtype), np.empty((lanes, w.join_out.shape[1]), dtype)
     hidden, dhidden = np.empty((lanes, w.join_out.shape[0]), dtype), np.empty((lanes, w.join_out.shape[0]), dtype)
     grad, node, dkey = np.empty((lanes, size), dtype), np.empty((lanes, size), dtype), np.empty((lanes, units), dtype)
@@ -619,6 +665,7 @@ def _worths(
                 for i in range(size):
                     pair[a, i] = nodes[a, row, i]
                     pair[a, size + i] = nodes[a, row + 1, i]
+            _compare(pair, size)
             _join(pair, w, options.gated, join_scale, hidden, gates, node)
             _join_input_backward(pair, hidden, gates, grad, w_t, options.gated, dpair, dgates, dhidden)
             for a in range(lanes):
@@ -670,7 +717,8 @@ def backward(
     dstate, dmemory = np.zeros((lanes, controller), dtype), np.zeros((lanes, controller), dtype)
     path, dpath = np.empty((depth + 1, lanes, size), dtype), np.empty((depth + 1, lanes, size), dtype)
     dpath_keys = np.empty((depth, lanes, units), dtype)
-    pair, dpair = np.empty((lanes, 2 * size), dtype), np.empty((lanes, 2 * size), dtype)
+    seen = w.join_hidden.shape[0]
+    pair, dpair = np.empty((lanes, seen), dtype), np.empty((lanes, seen), dtype)
     dgates = np.empty((lanes, record.join_gates.shape[3]), dtype)
     dunits = np.empty((lanes, record.join_hidden.shape[3]), dtype)
     write_input, dwrite_input = np.empty((lanes, size + controller), dtype), np.empty((lanes, size + controller), dtype)
@@ -734,7 +782,7 @@ def backward(
                 for i in range(size):
                     dleaf[a, i] += dwrite_input[a, i]
                 for i in range(controller):
-                    dstate[a, i] += dwrite_input[a, size + i]
+                    dstate[a, i] += query_share * dwrite_input[a, size + i]
         # Step the cell
         if options.given:
             for a in range(lanes):

@@ -11,8 +11,13 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
+from lightning_ham.kernels.constants import COARSEST_DIFFERENCE, FINEST_DIFFERENCE
+
 JoinKind = Literal["gated", "choice", "mlp"]
 """How JOIN combines two children: ``gated`` and ``choice`` are ours, ``mlp`` the paper's."""
+
+NEVER = -1e4
+"""Logit of a gate that is always shut, in every float type."""
 
 LayerWeights = tuple[Tensor, Tensor, Tensor, Tensor]
 """Weight ``[units, inputs]`` and bias ``[units]`` of a hidden layer, then of the output layer."""
@@ -27,25 +32,50 @@ class Embed(nn.Module):
         input_size: Numbers per input cell (b in the paper).
         leaf_size: Numbers per node of the tree (d in the paper).
         hidden_size: Units of the hidden layer.
-        real_inputs: How many of the first numbers of a cell are reals in [0, 1] rather than bits. Their weights start
-            larger, and every hidden unit bends at a value of its own, so that close values are told apart early.
+        real_inputs: How many of the first numbers of a cell are reals in [0, 1] rather than bits. A leaf holds each,
+            less 1/2, twice, as the least and the greatest real below it: all least ones first. They pass by the hidden
+            layer. A blank leaf starts with a range that no leaf's is in: its least is 1, its greatest -1.
     """
 
     def __init__(self, input_size: int, leaf_size: int, hidden_size: int, real_inputs: int = 0) -> None:
         super().__init__()
-        hidden = nn.Linear(input_size, hidden_size)
-        if real_inputs and not hidden.weight.is_meta:  # whose arithmetic takes torch a second to import
-            with torch.no_grad():
-                reals = hidden.weight[:, :real_inputs].mul_(10)
-                hidden.bias.sub_((reals * torch.rand_like(reals)).sum(dim=1))
-        self.mlp = nn.Sequential(hidden, nn.ReLU(), nn.Linear(hidden_size, leaf_size))
+        self.real_inputs = real_inputs
+        self.mlp = nn.Sequential(
+            nn.Linear(input_size - real_inputs, hidden_size),
+            nn.ReLU(),
+            nn.Linear(hidden_size, leaf_size - 2 * real_inputs),
+        )
         self.blank = nn.Parameter(torch.zeros(leaf_size))
+        with torch.no_grad():
+            self.blank[:real_inputs] = 1.0
+            self.blank[real_inputs : 2 * real_inputs] = -1.0
 
     def forward(self, inputs: Tensor, occupied: Tensor) -> Tensor:
         """Embed ``inputs`` ``[batch, cells, input_size]``; where ``occupied`` ``[batch, cells]`` is False, blank."""
         occupied = occupied.unsqueeze(-1)
         inputs = inputs.masked_fill(~occupied, 0.0)  # or a NaN in a blank cell would reach the gradients
-        return torch.where(occupied, self.mlp(inputs).to(self.blank.dtype), self.blank)
+        bits, dtype = inputs[..., self.real_inputs :], self.blank.dtype
+        reals = inputs[..., : self.real_inputs].to(dtype) - 0.5
+        leaves = torch.cat((reals, reals, self.mlp(bits).to(dtype)), dim=-1)
+        return torch.where(occupied, leaves, self.blank)
+
+
+def compare(left: Tensor, right: Tensor, count: int) -> Tensor:
+    """Return how the first ``count`` numbers of two children differ, ``[..., count]``, on a logarithmic scale.
+
+    ``asinh((left - right) / FINEST_DIFFERENCE) / 2`` is between -8 and 8 for reals in [0, 1], and tells differences of
+    1e-6 from 0 as well as those of 0.1. The gradient is that of a scale on which all differences up to
+    ``COARSEST_DIFFERENCE`` are alike: that of the finer one grows to 5e6.
+
+    Args:
+        left: Left children, ``[..., leaf_size]``.
+        right: Right children, shaped as ``left``.
+        count: How many numbers are compared.
+    """
+    difference = left[..., :count] - right[..., :count]
+    fine = torch.asinh(difference.detach() / FINEST_DIFFERENCE) / 2
+    coarse = torch.asinh(difference / COARSEST_DIFFERENCE) / 2
+    return fine + (coarse - coarse.detach())
 
 
 class MLPJoin(nn.Module):
@@ -54,12 +84,17 @@ class MLPJoin(nn.Module):
     Args:
         leaf_size: Numbers per node (d in the paper).
         hidden_size: Units of the hidden layer.
+        num_reals: How many of a node's first numbers are reals, whose comparison (:func:`compare`) it sees too.
     """
 
-    def __init__(self, leaf_size: int, hidden_size: int) -> None:
+    def __init__(self, leaf_size: int, hidden_size: int, num_reals: int = 0) -> None:
         super().__init__()
+        self.num_reals = num_reals
         self.mlp = nn.Sequential(
-            nn.Linear(2 * leaf_size, hidden_size), nn.ReLU(), nn.Linear(hidden_size, leaf_size), nn.Tanh()
+            nn.Linear(2 * leaf_size + num_reals, hidden_size),
+            nn.ReLU(),
+            nn.Linear(hidden_size, leaf_size),
+            nn.Tanh(),
         )
 
     @property
@@ -70,39 +105,59 @@ class MLPJoin(nn.Module):
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
         """Return the parents ``[..., leaf_size]`` of ``left`` and ``right``, both ``[..., leaf_size]``."""
-        return self.mlp(torch.cat((left, right), dim=-1)).to(left.dtype)
+        return self.mlp(_children(left, right, self.num_reals)).to(left.dtype)
 
 
 class GatedJoin(nn.Module):
     """JOIN as a gated choice, so that a value travels up the tree unchanged however deep the tree is.
 
     In every dimension the parent is a mixture of the left child, the right child and a candidate computed from both:
-    ``side`` chooses between the children, ``new`` between that choice and the candidate. (Not in the paper.)
+    ``side`` chooses between the children, ``new`` between that choice and the candidate. A real is never mixed: it is
+    that of the child that ``side`` prefers, to the bit; the gradient is that of the mixture. At first, that is the
+    lesser one in the first half of the reals, and the greater one in the second. (Not in the paper.)
 
     Args:
         leaf_size: Numbers per node (d in the paper).
         hidden_size: Units of the hidden layer.
+        num_reals: How many of a node's first numbers are reals, whose comparison (:func:`compare`) it sees too.
     """
 
-    def __init__(self, leaf_size: int, hidden_size: int) -> None:
+    def __init__(self, leaf_size: int, hidden_size: int, num_reals: int = 0) -> None:
         super().__init__()
-        self.hidden = nn.Linear(2 * leaf_size, hidden_size)
+        self.num_reals = num_reals
+        self.hidden = nn.Linear(2 * leaf_size + num_reals, hidden_size)
         self.out = nn.Linear(hidden_size, 3 * leaf_size)
         with torch.no_grad():
             self.out.bias[leaf_size : 2 * leaf_size] -= 1.0  # at first a parent mostly copies from its children
+            self._start_with_ranges()
+
+    def _start_with_ranges(self) -> None:
+        """Have the first hidden units tell which child has the greater real, and the reals' ``side`` follow them."""
+        size, reals = self.out.out_features // 3, self.num_reals
+        if not reals:
+            return
+        units = torch.arange(2 * reals)  # one for either sign
+        signs = torch.tensor([1.0, -1.0]).repeat(reals)
+        self.hidden.weight[units] = 0.0
+        self.hidden.bias[units] = 0.0
+        self.hidden.weight[units, 2 * size + units // 2] = signs
+        to_lesser = torch.ones(reals).index_fill(0, torch.arange(reals // 2, reals), -1.0)
+        self.out.weight[:reals] = 0.0
+        self.out.bias[:reals] = 0.0
+        self.out.weight[units // 2, units] = 0.5 * signs * to_lesser[units // 2]
 
     @property
     def layer_weights(self) -> LayerWeights:
         """Of the hidden layer, and of the output layer, ``[3 * leaf_size, hidden_size]``: side, new, candidate."""
-        return self.hidden.weight, self.hidden.bias, self.out.weight, self.out.bias
+        out = _without_new_reals(self.out.weight, self.out.bias, self.num_reals)
+        return self.hidden.weight, self.hidden.bias, *out
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
         """Return the parents ``[..., leaf_size]`` of ``left`` and ``right``, both ``[..., leaf_size]``."""
         size = left.shape[-1]
-        hidden = torch.relu(self.hidden(torch.cat((left, right), dim=-1)))
-        gates, candidate = self.out(hidden).to(left.dtype).split((2 * size, size), dim=-1)
-        side, new = gates.chunk(2, dim=-1)
-        return _choose(left, right, side, new, candidate)
+        hidden = torch.relu(self.hidden(_children(left, right, self.num_reals)))
+        side, new, candidate = self.out(hidden).to(left.dtype).split(size, dim=-1)
+        return _choose(left, right, side, new, candidate, self.num_reals)
 
 
 class ChoiceJoin(nn.Module):
@@ -114,11 +169,13 @@ class ChoiceJoin(nn.Module):
     Args:
         leaf_size: Numbers per node (d in the paper).
         hidden_size: Units of the hidden layer.
+        num_reals: As for :class:`GatedJoin`.
     """
 
-    def __init__(self, leaf_size: int, hidden_size: int) -> None:
+    def __init__(self, leaf_size: int, hidden_size: int, num_reals: int = 0) -> None:
         super().__init__()
-        self.hidden = nn.Linear(2 * leaf_size, hidden_size)
+        self.num_reals = num_reals
+        self.hidden = nn.Linear(2 * leaf_size + num_reals, hidden_size)
         self.out = nn.Linear(hidden_size, 1 + 2 * leaf_size)
         self.sharpness = leaf_size**0.5  # so an update moves the shared gate as far as it would as many gates together
         with torch.no_grad():
@@ -133,31 +190,53 @@ class ChoiceJoin(nn.Module):
         sides = (self.sharpness * parameter[:1] for parameter in (self.out.weight, self.out.bias))
         weight, bias = (side.expand(size, *side.shape[1:]) for side in sides)
         out = torch.cat((weight, self.out.weight[1:])), torch.cat((bias, self.out.bias[1:]))
-        return self.hidden.weight, self.hidden.bias, *out
+        return self.hidden.weight, self.hidden.bias, *_without_new_reals(*out, self.num_reals)
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
         """Return the parents ``[..., leaf_size]`` of ``left`` and ``right``, both ``[..., leaf_size]``."""
         size = left.shape[-1]
-        hidden = torch.relu(self.hidden(torch.cat((left, right), dim=-1)))
+        hidden = torch.relu(self.hidden(_children(left, right, self.num_reals)))
         side, new, candidate = self.out(hidden).to(left.dtype).split((1, size, size), dim=-1)
-        return _choose(left, right, self.sharpness * side, new, candidate)
+        return _choose(left, right, self.sharpness * side, new, candidate, self.num_reals)
 
 
-def _choose(left: Tensor, right: Tensor, side: Tensor, new: Tensor, candidate: Tensor) -> Tensor:
+def _children(left: Tensor, right: Tensor, num_reals: int) -> Tensor:
+    """Return what JOIN computes a parent from: both children side by side, and how their reals compare."""
+    parts = (left, right, compare(left, right, num_reals)) if num_reals else (left, right)
+    return torch.cat(parts, dim=-1)
+
+
+def _without_new_reals(weight: Tensor, bias: Tensor, num_reals: int) -> tuple[Tensor, Tensor]:
+    """Return the output layer of a gated JOIN with the gates shut that would give reals a new value."""
+    if not num_reals:
+        return weight, bias
+    size = len(bias) // 3
+    row = torch.arange(len(bias), device=bias.device)
+    shut = (row >= size) & (row < size + num_reals)
+    return weight.masked_fill(shut.unsqueeze(1), 0.0), bias.masked_fill(shut, NEVER)
+
+
+def _choose(left: Tensor, right: Tensor, side: Tensor, new: Tensor, candidate: Tensor, num_reals: int) -> Tensor:
     """Choose between the children by the logits ``side``, and between that and a new value by the logits ``new``."""
-    chosen = torch.lerp(left, right, torch.sigmoid(side))
-    return torch.lerp(chosen, torch.tanh(candidate), torch.sigmoid(new))
+    to_right, to_new = torch.sigmoid(side), torch.sigmoid(new)
+    if num_reals:
+        mixed = to_right.expand_as(left)[..., :num_reals]
+        whole = (mixed > 0.5).to(mixed.dtype) + (mixed - mixed.detach())
+        to_right = torch.cat((whole, to_right.expand_as(left)[..., num_reals:]), dim=-1)
+        to_new = torch.cat((torch.zeros_like(whole), to_new[..., num_reals:]), dim=-1)
+    chosen = torch.lerp(left, right, to_right)
+    return torch.lerp(chosen, torch.tanh(candidate), to_new)
 
 
 Join = GatedJoin | ChoiceJoin | MLPJoin
 
 
-def make_join(kind: JoinKind, leaf_size: int, hidden_size: int) -> Join:
+def make_join(kind: JoinKind, leaf_size: int, hidden_size: int, num_reals: int = 0) -> Join:
     """Return the JOIN called ``kind``: :class:`GatedJoin`, :class:`ChoiceJoin`, or :class:`MLPJoin` for ``mlp``."""
     joins: dict[str, type[Join]] = {"gated": GatedJoin, "choice": ChoiceJoin, "mlp": MLPJoin}
     if kind not in joins:
         raise ValueError(f"Expected argument `join` to be one of {get_args(JoinKind)}, but got {kind!r}.")
-    return joins[kind](leaf_size, hidden_size)
+    return joins[kind](leaf_size, hidden_size, num_reals)
 
 
 class Search(nn.Module):
@@ -194,12 +273,19 @@ class Write(nn.Module):
     Args:
         leaf_size: Numbers per node (d in the paper).
         query_size: Numbers in the controller's state (l in the paper).
+        real_inputs: Of how many reals a leaf's first numbers are the range. At first a write gives it a range like that
+            of a blank leaf, which no other leaf's is in.
     """
 
-    def __init__(self, leaf_size: int, query_size: int) -> None:
+    def __init__(self, leaf_size: int, query_size: int, real_inputs: int = 0) -> None:
         super().__init__()
         self.leaf = nn.Linear(leaf_size, 2 * leaf_size)
         self.query = nn.Linear(query_size, 2 * leaf_size, bias=False)
+        with torch.no_grad():
+            gate, value = self.leaf.bias.chunk(2)
+            gate[: 2 * real_inputs] += 2.0
+            value[:real_inputs] += 2.0
+            value[real_inputs : 2 * real_inputs] -= 2.0
 
     def forward(self, leaves: Tensor, query: Tensor) -> Tensor:
         """Return the new leaves, shaped as ``leaves``.

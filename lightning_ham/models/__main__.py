@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from lightning_ham.command_line import CommandParser, run
+from lightning_ham.foreign import shown
 from lightning_ham.hub import PretrainedModel, list_pretrained
 
 
@@ -20,7 +21,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--cache_dir", metavar="FOLDER", help="the cache of models from the Hub (default: HF_HOME's)")
     parser.add_argument("--json", action="store_true", help="print one JSON array instead of a table")
     arguments = parser.parse(argv)
-    models = list_pretrained(arguments.cache_dir)
+    try:
+        models = list_pretrained(arguments.cache_dir)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     text = json.dumps([model._asdict() for model in models], indent=2) if arguments.json else table(models)
     sys.stdout.write(f"{text}\n")
     return 0
@@ -40,6 +44,7 @@ def table(models: Sequence[PretrainedModel]) -> str:
         ]
         for model in models
     ]
+    rows = [[shown(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:

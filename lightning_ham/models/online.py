@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any, SupportsIndex
+
 import torch
 from torch import Tensor
 
 from lightning_ham.controllers.raw_ham import RawHAM
-from lightning_ham.memory import Access, Tree
-from lightning_ham.tasks import capacity_for
+from lightning_ham.memory import Tree, fused
+from lightning_ham.tasks import InstanceError, capacity_for
+from lightning_ham.tasks.plain import plain
 from lightning_ham.tasks.structures import Operation, Structure
+
+MOST_KEPT = 4096
+"""Operations and answers whose form for the network, and for people, is kept: the bundled tasks have fewer."""
 
 
 class OpenStructure:
     """A stack, a queue or a priority queue whose elements are in the memory alone.
 
-    An operation is one access to the memory, O(log n). What comes out is the network's own answer, right or wrong.
+    An operation is one access to the memory, O(log n). What comes out is the network's own answer, right or wrong. Its
+    weights are to stay as they are meanwhile.
 
     The network was trained on trees in which every push could have a leaf of its own, and nothing makes it use a leaf
     again. So the tree has at least twice as many leaves as there is room for elements, and once there have been as
@@ -28,39 +36,50 @@ class OpenStructure:
         capacity: Most elements at a time.
 
     Raises:
-        ValueError: If the capacity is below 1.
+        TypeError: If the capacity is no whole number.
+        ValueError: If it is below 1.
     """
 
     def __init__(self, task: Structure, controller: RawHAM, capacity: int) -> None:
+        capacity = plain(capacity)
+        if type(capacity) is not int:
+            raise TypeError(f"Expected a capacity that is a whole number, but got {capacity!r}.")
         if capacity < 1:
             raise ValueError(f"Expected a capacity of at least 1, but got {capacity}.")
         self.capacity = capacity
         self._task = task
-        self._controller = controller
+        make = _Compiled if _Compiled.suits(controller) else _Plain
+        self._network = make(controller, self._num_leaves)
+        self._query = functools.lru_cache(maxsize=MOST_KEPT)(self._embed)
+        self._value = functools.lru_cache(maxsize=MOST_KEPT)(self._decode)
         self._size = 0
-        self._begin()
+        self._pushes = 0
+        """Since the tree was blank."""
 
     def __len__(self) -> int:
         """Return the number of elements."""
         return self._size
 
-    def push(self, *operands: int) -> None:
+    def push(self, *operands: SupportsIndex) -> None:
         """Put an element in: ``push(value)``, or ``push(priority, value)`` for a priority queue.
 
         Raises:
             OverflowError: If there are as many elements as the capacity.
             InstanceError: If the operands are not those of the structure.
         """
-        operation: Operation = ("push", *operands)  # type: ignore[assignment]
+        names = self._task.operands
+        if len(operands) != len(names):
+            raise InstanceError(f"Expected push({', '.join(names)}), but got {len(operands)} arguments")
+        operation: Operation = ("push", *plain(operands))
         self._task.check_operation(operation)
         if self._size == self.capacity:
             raise OverflowError(
                 f"Expected fewer than {self.capacity} elements before a push, but the {self._name} is full; open one "
                 "with a larger capacity."
             )
-        if self._pushes == self._tree.num_leaves:
+        if self._pushes == self._num_leaves:
             self._move()
-        self._operate(operation)
+        self._network.access(self._query(operation))
         self._pushes += 1
         self._size += 1
 
@@ -72,44 +91,111 @@ class OpenStructure:
         """
         if not self._size:
             raise IndexError(f"Expected an element to pop, but the {self._name} is empty.")
-        access = self._operate(("pop",))
+        read = self._network.access(self._query(("pop",)))
         self._size -= 1
-        with torch.inference_mode():
-            bits = self._controller.head(access.read) > 0
-        cell = self._task.operation_to_cell(("pop",))
-        return self._task.decode(torch.cat((bits, bits[:, -1:]), dim=1).cpu(), cell.unsqueeze(0))[0]
+        return self._value(self._network.bits(read))
 
     @property
     def _name(self) -> str:
         return self._task.name.replace("_", " ")
 
-    @torch.inference_mode()
-    def _begin(self) -> None:
-        self._tree: Tree = self._controller.memory.init_blank(1, capacity_for(2 * self.capacity))
-        self._pushes = 0
-        """Since the tree was blank."""
+    @property
+    def _num_leaves(self) -> int:
+        return capacity_for(2 * self.capacity)
 
-    @torch.inference_mode()
-    def _operate(self, operation: Operation) -> Access:
-        query = self._query(operation)
-        memory = self._controller.memory
-        access = memory.attend(self._tree, query)
-        self._tree = memory.write(access, query, in_place=True)
-        return access
-
-    def _query(self, operation: Operation) -> Tensor:
-        """Return the embedded operation, ``[1, leaf_size]``."""
-        embed = self._controller.memory.embed
-        cell = self._task.operation_to_cell(operation).to(embed.blank.device)
-        return embed(cell.view(1, 1, -1), torch.ones(1, 1, dtype=torch.bool, device=cell.device))[:, 0]
-
-    @torch.inference_mode()
     def _move(self) -> None:
         """Move all elements to a fresh tree."""
-        leaves = [self._operate(("pop",)).read.clone() for _ in range(self._size)]
-        self._begin()
-        memory = self._controller.memory
-        push = self._query(("push", *(0 for _ in self._task.operands)))  # type: ignore[arg-type]
+        leaves = [self._network.access(self._query(("pop",))) for _ in range(self._size)]
+        self._network.clear()
+        push = self._query(("push", *(0 for _ in self._task.operands)))
         for leaf in reversed(leaves) if self._task.last_in_first_out else leaves:
-            self._tree = memory.put(memory.attend(self._tree, push), leaf, in_place=True)
+            self._network.put(push, leaf)
         self._pushes = self._size
+
+    def _embed(self, operation: Operation) -> Any:
+        """Return the embedded operation, as the network wants it."""
+        return self._network.embed(self._task.operation_to_cell(operation))
+
+    def _decode(self, bits: bytes) -> int:
+        """Return the value that output bits say, a byte each."""
+        output = torch.frombuffer(bytearray(bits), dtype=torch.bool)
+        cell = self._task.operation_to_cell(("pop",))
+        return self._task.decode(torch.cat((output, output[-1:])).unsqueeze(0), cell.unsqueeze(0))[0]
+
+
+class _Compiled:
+    """A raw HAM that carries out one operation after the other, in compiled loops and in the caller's thread alone.
+
+    PyTorch divides even small products among its threads; where other programs keep the cores busy, an access would
+    wait for them a hundred times as long as it computes.
+
+    Args:
+        controller: The network, of which :meth:`suits` is true.
+        num_leaves: Leaves of the tree, which are blank at first.
+    """
+
+    @staticmethod
+    def suits(controller: RawHAM) -> bool:
+        """Whether compiled loops do what the controller's modules do."""
+        memory = controller.memory
+        modules = memory.join, memory.search, memory.write_leaf, memory.embed, controller.head
+        return (
+            memory.engine in ("auto", "fused")
+            and not memory.replaced("attend", "write", "put")
+            and fused.obstacle(memory.embed.blank, *modules) is None
+        )
+
+    @torch.inference_mode()
+    def __init__(self, controller: RawHAM, num_leaves: int) -> None:
+        memory = controller.memory
+        self._dtype = memory.embed.blank.dtype
+        self._embed, self._head = fused.perceptron(memory.embed.mlp), fused.perceptron(controller.head)
+        self._session = fused.open_session(memory, memory.init_blank(1, num_leaves))
+        self.access, self.put, self.clear = self._session.access, self._session.put, self._session.restart
+
+    def embed(self, cell: Tensor) -> Any:
+        """Return a cell ``[input_size]`` embedded, ``[1, leaf_size]``."""
+        return self._embed(cell.to(self._dtype).numpy())[None]
+
+    def bits(self, read: Any) -> bytes:
+        """Return the output bits for what was read, a byte each."""
+        return (self._head(read) > 0).tobytes()
+
+
+class _Plain:
+    """The same in plain PyTorch, for modules of other kinds and devices other than the CPU."""
+
+    @torch.inference_mode()
+    def __init__(self, controller: RawHAM, num_leaves: int) -> None:
+        self._memory, self._head = controller.memory, controller.head
+        self._num_leaves = num_leaves
+        self.clear()
+
+    @torch.inference_mode()
+    def clear(self) -> None:
+        """Begin with blank leaves."""
+        self._tree: Tree = self._memory.init_blank(1, self._num_leaves)
+
+    @torch.inference_mode()
+    def embed(self, cell: Tensor) -> Tensor:
+        """Return a cell ``[input_size]`` embedded, ``[1, leaf_size]``."""
+        cell = cell.to(self._memory.embed.blank)
+        occupied = torch.ones(1, 1, dtype=torch.bool, device=cell.device)
+        return self._memory.embed(cell.view(1, 1, -1), occupied)[:, 0]
+
+    @torch.inference_mode()
+    def access(self, query: Any) -> Any:
+        """Carry out an embedded operation; return what was read."""
+        access = self._memory.attend(self._tree, query)
+        self._tree = self._memory.write(access, query, in_place=True)
+        return access.read.clone()
+
+    @torch.inference_mode()
+    def put(self, query: Any, leaf: Any) -> None:
+        """Put a leaf where the network would carry out an embedded operation."""
+        self._tree = self._memory.put(self._memory.attend(self._tree, query), leaf, in_place=True)
+
+    @torch.inference_mode()
+    def bits(self, read: Any) -> bytes:
+        """Return the output bits for what was read, a byte each."""
+        return (self._head(read)[0] > 0).cpu().numpy().tobytes()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import takewhile
 from typing import Any, TypedDict, cast
 
 import torch
@@ -12,8 +14,15 @@ from lightning_ham.controllers import Controller, Rollout, complete_options, mak
 from lightning_ham.controllers.raw_ham import RawHAM
 from lightning_ham.memory import AttentionMode, HierarchicalAttentiveMemory
 from lightning_ham.models.online import OpenStructure
-from lightning_ham.tasks import Episodes, capacity_for, get_task
+from lightning_ham.tasks import Episodes, Lengths, capacity_for, get_task
 from lightning_ham.tasks.structures import Structure
+
+ACCEPTABLE_ERROR = 0.01
+"""Share of wrong sequences above which lengths are no longer among those that a model is right on."""
+
+
+class AnswerWarning(UserWarning):
+    """Nothing good is known of the errors on what a model is answering."""
 
 
 class TraceStep(TypedDict):
@@ -82,6 +91,11 @@ class TaskModel(nn.Module):
         """Where the parameters are."""
         return next(self.parameters()).device
 
+    @property
+    def measured(self) -> Mapping[Lengths, float]:
+        """Share of wrong sequences, in [0, 1], by range of lengths, as far as it is known; by default it is not."""
+        return {}
+
     def forward(
         self,
         episodes: Episodes,
@@ -104,25 +118,30 @@ class TaskModel(nn.Module):
         rollout: Rollout = self.controller(episodes.inputs, episodes.occupied, timesteps, attention, generator, **guide)
         return rollout
 
-    def solve(self, instances: Sequence[Any], *, batch_size: int = 256) -> list[Any]:
+    def solve(self, instances: Iterable[Any], *, batch_size: int = 256) -> list[Any]:
         """Answer instances of the task, each in the smallest tree that holds it.
 
-        The forms of instances and answers are those of the task, for example ``[(key, value), ...]`` for ``sort``. An
-        answer is the model's own, right or wrong; it ends where the model says so, or with the timesteps of the right
-        answer.
+        The forms of instances and answers are those of the task, for example ``[(key, value), ...]`` for ``sort``;
+        arrays, tensors, ranges, generators and the like are taken like lists. An answer is the model's own, right or
+        wrong; it ends where the model says so, or with the timesteps of the right answer. An :class:`AnswerWarning`
+        tells of instances that are longer than those that the model was evaluated on, or found right on, and of those
+        that are unlike all samples.
 
         Args:
-            instances: At least one instance, of any lengths.
+            instances: A list of instances, of any lengths.
             batch_size: How many are answered at a time.
 
         Raises:
             InstanceError: If an instance is not one of the task's; nothing is answered then.
+            ValueError: If the size of the batches is below 1.
         """
-        for instance in instances:
-            self.task.check(instance)
-        answers: list[Any] = [None] * len(instances)
-        for positions in self._batches(instances, batch_size):
-            inputs, outputs, _, lengths = self._run([instances[i] for i in positions])
+        if batch_size < 1:
+            raise ValueError(f"Expected argument `batch_size` to be at least 1, but got {batch_size}.")
+        accepted = self.task.accept_all(instances)
+        capacities = self._capacities(accepted)
+        answers: list[Any] = [None] * len(accepted)
+        for positions in _batches(capacities, batch_size):
+            inputs, outputs, _, lengths = self._run([accepted[i] for i in positions])
             for position, length, cells, bits in zip(positions, lengths, inputs, outputs, strict=True):
                 # Longer neighbours have given it more timesteps than its own.
                 answers[position] = self.task.decode(bits[: self.task.timesteps_for(length)], cells)
@@ -148,6 +167,9 @@ class TaskModel(nn.Module):
     def trace(self, instance: Any) -> Trace:
         """Answer one instance and tell, for every access, the leaf attended and the branch probabilities.
 
+        Args:
+            instance: In any form that :meth:`solve` takes.
+
         Raises:
             InstanceError: If the instance is not one of the task's.
             ValueError: If the controller has no memory.
@@ -157,8 +179,9 @@ class TaskModel(nn.Module):
                 f"Expected a model with a memory to trace, but got the controller {self.controller_name!r}, "
                 "which has none."
             )
-        self.task.check(instance)
-        inputs, outputs, rollout, (length,) = self._run([instance])
+        accepted = self.task.accept(instance)
+        (num_leaves,) = self._capacities([accepted])
+        inputs, outputs, rollout, _ = self._run([accepted])
         bits = outputs[0].long().tolist()
         per_output = rollout.leaves.shape[1] // len(bits)
         steps: list[TraceStep] = [
@@ -168,19 +191,47 @@ class TaskModel(nn.Module):
             )
         ]
         return {
-            "num_leaves": capacity_for(length),
+            "num_leaves": num_leaves,
             "steps": steps,
             "answer": self.task.decode(outputs[0], inputs[0]),
         }
 
-    def _batches(self, instances: Sequence[Any], batch_size: int) -> Iterator[list[int]]:
-        """Positions of instances that share a capacity, so that no answer depends on what stands beside it."""
-        by_capacity: dict[int, list[int]] = {}
-        for position, instance in enumerate(instances):
-            by_capacity.setdefault(capacity_for(self.task.instance_length(instance)), []).append(position)
-        for positions in by_capacity.values():
-            for start in range(0, len(positions), batch_size):
-                yield positions[start : start + batch_size]
+    def _capacities(self, instances: Sequence[Any]) -> list[int]:
+        """Return the leaves for each instance; warn, once for all, of those that nothing good is known of."""
+        lengths = [self.task.instance_length(instance) for instance in instances]
+        for doubt in (self._doubt_of_length(max(lengths, default=0)), self._doubt_of_kind(instances)):
+            if doubt:
+                warnings.warn(doubt, AnswerWarning, stacklevel=3)
+        return [capacity_for(length) for length in lengths]
+
+    def _doubt_of_length(self, longest: int) -> str | None:
+        """Say what is known of the errors on the longest instance, if that is nothing, or no good."""
+        words = self.task.size_in_words
+        spans = sorted(self.measured, key=lambda span: span.high)
+        right = [span.high for span in takewhile(lambda span: self.measured[span] <= ACCEPTABLE_ERROR, spans)]
+        if spans and longest > spans[-1].high:
+            return (
+                f"Got up to {words(longest)}, but the model was evaluated on up to {words(spans[-1].high)} only: "
+                "nothing is known of its errors beyond."
+            )
+        if right and longest > right[-1]:
+            span = next(span for span in spans if span.high >= longest)
+            return (
+                f"Got up to {words(longest)}, but the model was found right on up to {words(right[-1])} only: "
+                f"{100 * self.measured[span]:.3g} % of the sequences with up to {words(span.high)} were wrong."
+            )
+        return None
+
+    def _doubt_of_kind(self, instances: Sequence[Any]) -> str | None:
+        """Say in which respect an instance is unlike all samples, if one is."""
+        doubts = [doubt for doubt in map(self.task.outside_samples, instances) if doubt]
+        if not doubts:
+            return None
+        others = f" (so are {len(doubts) - 1:,} more)" if len(doubts) > 1 else ""
+        return (
+            f"Got an instance unlike all that the model was trained and evaluated on: {doubts[0]}{others}. "
+            "Its answer may be wrong."
+        )
 
     @torch.inference_mode()
     def _run(self, instances: Sequence[Any]) -> tuple[Tensor, Tensor, Rollout, list[int]]:
@@ -199,3 +250,13 @@ class TaskModel(nn.Module):
         finally:
             self.train(was_training)
         return inputs, (rollout.outputs > 0).cpu(), rollout, lengths.tolist()
+
+
+def _batches(capacities: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """Yield positions of instances that share a capacity, so that no answer depends on what stands beside it."""
+    by_capacity: dict[int, list[int]] = {}
+    for position, capacity in enumerate(capacities):
+        by_capacity.setdefault(capacity, []).append(position)
+    for positions in by_capacity.values():
+        for start in range(0, len(positions), batch_size):
+            yield positions[start : start + batch_size]

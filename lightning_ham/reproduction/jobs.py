@@ -24,7 +24,7 @@ from lightning_ham.reproduction.records import (
     was_cut_off,
     write_json,
 )
-from lightning_ham.run_folder import EVALUATION, TRAINING
+from lightning_ham.runs.folder import EVALUATION, TRAINING, read_json
 
 OURS = "lstm_ham"
 
@@ -55,7 +55,9 @@ class Job(NamedTuple):
         """Whether its evaluation is there, which is written last, and ``budget`` leaves it no more time than it had."""
         if not (self.run_dir / EVALUATION).is_file():
             return False
-        training = json.loads((self.run_dir / TRAINING).read_text(encoding="utf-8"))
+        training = read_json(self.run_dir / TRAINING)
+        if "hyper_parameters" not in training:  # it is damaged, and the training must tell it again
+            return False
         limit = training["hyper_parameters"]["trainer"]["max_time"]
         if not was_cut_off(training["seconds"], limit):
             return True
@@ -148,6 +150,7 @@ def collect(job: Job, results: Path) -> Results | None:
     Seeds that the file has already, of the same recipe, stay in it where this machine has no run of them.
     """
     folders = [path.parent for path in job.run_dir.parent.glob(f"*/{EVALUATION}")]
+    folders = [folder for folder in folders if "hyper_parameters" in read_json(folder / TRAINING)]
     if not folders:
         return None
     path = results / f"{job.task}-{job.model}.json"

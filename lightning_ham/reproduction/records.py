@@ -9,19 +9,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, cast
 
-from lightning_ham.hub.card import Comparison, CurvePoint, TrainingInfo
+from lightning_ham.hub.card import Comparison, CurvePoint, TrainingInfo, span
 from lightning_ham.hub.files import WEIGHTS
 from lightning_ham.learning_curve import first_at
-from lightning_ham.run_folder import EVALUATION, TRAINING
+from lightning_ham.runs.folder import EVALUATION, TRAINING
+from lightning_ham.tasks import Lengths
 from lightning_ham.training.evaluation import Evaluation, LengthResult
 
 CHECKOUT = Path(__file__).parent.parent.parent
+"""Where this package is, if that is a checkout: a wheel's is not."""
 FOLDER = "results"
+CARDS = "model_cards"
 
 BARS: dict[str, dict[str, float]] = {
     "reverse": {"1-32": 0.0, "33-128": 0.0},
     "search": {"1-32": 0.0005, "33-128": 0.003},
-    "merge": {"1-32": 0.0005, "33-128": 0.005},
+    "merge": {"1-32": 0.0, "33-128": 0.002},
     "sort": {"1-32": 0.0, "33-128": 0.001},
     "add": {"1-32": 0.0, "33-128": 0.005},
     "stack": {"1-32": 0.0, "33-128": 0.0},
@@ -30,7 +33,7 @@ BARS: dict[str, dict[str, float]] = {
 }
 """Share of wrong sequences that a trained model is to have at most, by task and lengths."""
 
-RANGES = [(1, 32), (33, 128), (129, 1024)]
+RANGES = [Lengths(1, 32), Lengths(33, 128), Lengths(129, 1024)]
 """Lengths that trained models are evaluated on; no bar is set for the last."""
 EPISODES = [10_000, 10_000, 1_000]
 """Fresh episodes for each of them."""
@@ -96,6 +99,16 @@ class Bundled(NamedTuple):
     name: str
     evaluation: Evaluation
     training: TrainingInfo
+
+
+def check_checkout(folder: Path) -> None:
+    """Raise a FileNotFoundError unless a folder is a checkout, in which the records and pages of one are written."""
+    for part in (FOLDER, CARDS):
+        if not (folder / part).is_dir():
+            raise FileNotFoundError(
+                f"Expected a checkout of lightning_ham with the folder {folder / part}, but it is not there; name one "
+                "with --output."
+            )
 
 
 def make_run(run_dir: Path) -> Run:
@@ -168,11 +181,6 @@ def meets(results: Sequence[LengthResult], bar: Mapping[str, float]) -> bool:
     """Return whether the error at all lengths of a bar was measured, and is at most as it says."""
     errors = {span(result): result["sequence_error"] for result in results}
     return all(lengths in errors and errors[lengths] <= most for lengths, most in bar.items())
-
-
-def span(result: LengthResult) -> str:
-    """Return the lengths of a result as they are written, such as ``1-32``."""
-    return "-".join(map(str, result["lengths"]))
 
 
 def wrong_counts(run_: Run) -> str:

@@ -9,10 +9,11 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from lightning_ham.hub.card import duration, percent
+from lightning_ham.hub.card import duration, percent, span
 from lightning_ham.hub.paper import paper_error
 from lightning_ham.reproduction.records import (
     BARS,
+    CARDS,
     COMPARISONS,
     FOLDER,
     SOON_SECONDS,
@@ -24,11 +25,11 @@ from lightning_ham.reproduction.records import (
     median_run,
     read_bundled,
     read_results,
-    span,
     trained_on,
     was_cut_off,
     wrong_counts,
 )
+from lightning_ham.tasks import get_task, task_names
 
 REPORT = "RESULTS.md"
 FOUND = "found.md"
@@ -49,7 +50,7 @@ def render_report(results: Sequence[Results], bundled: Sequence[Bundled], found:
         parts.append(f"## Overview\n\n{_OVERVIEW}\n\n{_overview(results, tasks)}")
         for task in tasks:
             of_task = [entry for entry in results if entry["task"] == task]
-            parts.append(f"## {task.replace('_', ' ').capitalize()}\n\n{_task_section(of_task)}")
+            parts.append(f"## {task.replace('_', ' ').capitalize()}\n\n{_sizes(task, of_task)}{_task_section(of_task)}")
     else:
         parts.append("## Overview\n\nNothing was reproduced yet.")
     parts.append(f"## The bundled models\n\n{render_models(bundled, results)}")
@@ -123,6 +124,13 @@ def _reached(runs: Sequence[Run]) -> str:
 def _soon(runs: Sequence[Run]) -> str:
     firsts = [run_["first_at_one_percent"] for run_ in runs]
     return f"{sum(first is not None and first['seconds'] <= SOON_SECONDS for first in firsts)} of {len(firsts)}"
+
+
+def _sizes(task: str, of_task: Sequence[Results]) -> str:
+    """Return what the lengths are in the units that people count in, as a paragraph, where that is not the same."""
+    lengths = all_lengths([run_ for entry in of_task for run_ in entry["runs"]])
+    sizes = get_task(task).sizes_in_words(lengths) if task in task_names() else ""
+    return f"{sizes}\n\n" if sizes else ""
 
 
 def _task_section(of_task: Sequence[Results]) -> str:
@@ -271,7 +279,7 @@ def write(folder: Path) -> list[Path]:
     Returns:
         The files that were written.
     """
-    results, bundled = read_results(folder / FOLDER), read_bundled(folder / "model_cards")
+    results, bundled = read_results(folder / FOLDER), read_bundled(folder / CARDS)
     found = folder / FOLDER / FOUND
     words = found.read_text(encoding="utf-8") if found.is_file() else f"Nothing was written in `{FOLDER}/{FOUND}` yet."
     pages = {folder / REPORT: render_report(results, bundled, words)}

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple, NoReturn
 
 from lightning_ham.reproduction.jobs import Job
 from lightning_ham.reproduction.records import RANGES, max_time
-from lightning_ham.run_folder import LAST, RECIPE
+from lightning_ham.runs.folder import LAST, RECIPE
 
 SLOW_LONG_EPISODES = 50
 """Most episodes at lengths 129-1,024 for LSTM+A, which takes a second for each of them."""
@@ -47,7 +47,7 @@ def command(job: Job, settings: Settings) -> list[str]:
     arguments += [
         f"--run_dir={job.run_dir}",
         f"--threads={settings.threads}",
-        f"--evaluation.lengths={[list(lengths) for lengths in RANGES]}",
+        f"--evaluation.lengths=[{', '.join(map(str, RANGES))}]",
         f"--evaluation.episodes={[settings.episodes, settings.episodes, long]}",
     ]
     if settings.budget is not None:

@@ -2,7 +2,8 @@
 
 from lightning_ham.tasks.checks import InstanceError
 from lightning_ham.tasks.episode import Episodes, capacity_for
+from lightning_ham.tasks.lengths import Lengths
 from lightning_ham.tasks.registry import get_task, task_names
 from lightning_ham.tasks.task import Task
 
-__all__ = ["Episodes", "InstanceError", "Task", "capacity_for", "get_task", "task_names"]
+__all__ = ["Episodes", "InstanceError", "Lengths", "Task", "capacity_for", "get_task", "task_names"]

@@ -1,6 +1,9 @@
 """Checks of instances that come from outside, with errors that say which element is wrong."""
 
+import math
 from collections.abc import Sequence
+
+from lightning_ham.foreign import quoted, shown
 
 
 class InstanceError(ValueError):
@@ -22,7 +25,8 @@ def mismatch(expected: str, got: object, place: str = "") -> InstanceError:
     >>> mismatch("values from 0 to 31", 40, "pair 3")
     InstanceError('Expected values from 0 to 31, but got 40 (pair 3)')
     """
-    return InstanceError(f"Expected {expected}, but got {got}" + (f" ({place})" if place else ""), place)
+    what = shown(got) if isinstance(got, str) else quoted(got)
+    return InstanceError(f"Expected {expected}, but got {what}" + (f" ({place})" if place else ""), place)
 
 
 def expect_list(candidate: object, elements: str, place: str = "", *, may_be_empty: bool = False) -> Sequence[object]:
@@ -46,7 +50,8 @@ def expect_two(candidate: object, wanted: str, place: str = "") -> Sequence[obje
 def expect_integer(candidate: object, elements: str, place: str, *, limit: int | None = None) -> int:
     """The candidate, if it is an integer from 0 to below the limit, or from 0 where that is None."""
     if isinstance(candidate, bool) or not isinstance(candidate, int):
-        raise mismatch(f"{elements} that are integers", type(candidate).__name__, place)
+        is_nan = isinstance(candidate, float) and math.isnan(candidate)
+        raise mismatch(f"{elements} that are integers", "nan" if is_nan else type(candidate).__name__, place)
     if candidate < 0 or (limit is not None and candidate >= limit):
         allowed = "of at least 0" if limit is None else f"from 0 to {limit - 1}"
         raise mismatch(f"{elements} {allowed}", candidate, place)

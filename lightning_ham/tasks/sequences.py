@@ -3,7 +3,9 @@
 import heapq
 import math
 from bisect import bisect_left
+from collections.abc import Mapping
 from operator import itemgetter
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -36,6 +38,7 @@ class Reverse(Task[list[int], list[int]]):
     """
 
     name = "reverse"
+    unit = "numbers"
     input_size = PAIR_BITS
     output_size = PAIR_BITS + 1
     num_guided = 1
@@ -88,6 +91,7 @@ class Search(Task[SearchInstance, int]):
     """
 
     name = "search"
+    unit = "pairs"
     input_size = PAIR_BITS
     output_size = VALUE_BITS + KEY_BITS
     min_length = 2
@@ -111,6 +115,9 @@ class Search(Task[SearchInstance, int]):
     def oracle(self, instance: SearchInstance) -> int:
         pairs, query = instance
         return pairs[bisect_left(pairs, query, key=itemgetter(0))][1]
+
+    def size(self, length: int) -> int:
+        return max(length - 1, 0)
 
     def num_symbols(self, length: int) -> int:
         return 1
@@ -161,20 +168,28 @@ class Merge(Task[MergeInstance, list[int]]):
         cells    (0.2, 7, 0)  (0.9, 1, 0)  (0.1, 30, 1)  (0.5, 2, 1)  (0.6, 7, 1)
         outputs  30  7  2  7  1  end
 
-    Sampled priorities are multiples of 1/300, as in the paper, or of 1/length for lengths above 300. The
-    paper leaves open how the pairs are shared out: here the length of the first sequence is uniform from none
-    to all. In a hard case the priorities come from a window of one to three times as many multiples as there
-    are pairs, so that neighbours are a step or two apart.
+    Sampled priorities are 32-bit numbers, uniform among those that are at least 1e-5 apart. The first sequence
+    is a random part of the pairs, of a length that is uniform from none to all: the paper leaves that open. In a
+    hard case the priorities come from a narrow window: in half of the hard cases neighbours are 1e-5 to 3e-5 apart
+    on average, in the others anything from 1e-5 to what they are in all (uniform on a logarithmic scale).
+
+    The variant ``grid`` has the paper's priorities: multiples of 1/300, or of 1/length for lengths above 300; in a
+    hard case from a window of one to three times as many multiples as there are pairs.
     """
 
     name = "merge"
+    unit = "pairs"
     input_size = 1 + VALUE_BITS + 1
     output_size = VALUE_BITS + 1
     num_guided = 1
     has_hard_cases = True
 
-    num_priorities = 300
+    variants: ClassVar[Mapping[str, str]] = {"grid": "priorities are multiples of 1/300, as in the paper"}
+
+    grid_steps = 300
     widest_window = 3
+    least_distance: ClassVar[float] = 1e-5
+    """Between any two sampled priorities, but for rounding; less in instances that do not have the room for it."""
 
     def check(self, instance: object) -> None:
         places: dict[float, str] = {}
@@ -196,6 +211,14 @@ class Merge(Task[MergeInstance, list[int]]):
                 previous = stored
         if not places:
             raise mismatch("at least one pair", "two empty sequences")
+
+    def outside_samples(self, instance: MergeInstance) -> str | None:
+        priorities = torch.tensor([priority for pairs in instance for priority, _ in pairs], dtype=torch.float32)
+        distances = priorities.double().sort().values.diff()
+        least = float(distances.min()) if len(distances) else math.inf
+        if least >= 0.99 * self.least_distance:  # as rounded to 32 bits
+            return None
+        return f"two priorities are {least:.1g} apart, and those of samples at least {self.least_distance:g}"
 
     def oracle(self, instance: MergeInstance) -> list[int]:
         return [value for _, value in heapq.merge(*instance, key=itemgetter(0))]
@@ -220,28 +243,55 @@ class Merge(Task[MergeInstance, list[int]]):
         return _guide_by(episodes.inputs[..., 0], episodes)
 
     def draw(self, lengths: Tensor, hard: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        return self._share_out(self._draw_priorities(lengths, hard, generator), lengths, generator)
+
+    def draw_variant(
+        self, variant: str, lengths: Tensor, hard: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
         longest = int(lengths.max())
-        num_priorities = lengths.clamp(min=self.num_priorities)
+        steps = lengths.clamp(min=self.grid_steps)
         windows = lengths + _draw_below((self.widest_window - 1) * lengths + 1, generator)
-        windows = torch.where(hard, windows.minimum(num_priorities), num_priorities)
-        starts = 1 + _draw_below(num_priorities - windows + 1, generator)
-
-        # The places of the smallest random scores are a random subset of the window, in random order.
-        scores = torch.rand(len(lengths), int(num_priorities.max()), generator=generator)
+        windows = torch.where(hard, windows.minimum(steps), steps)
+        starts = 1 + _draw_below(steps - windows + 1, generator)
+        # The places of the smallest random scores are a random subset of the window.
+        scores = torch.rand(len(lengths), int(steps.max()), generator=generator)
         scores.masked_fill_(torch.arange(scores.shape[1]) >= windows.unsqueeze(1), torch.inf)
-        multiples = starts.unsqueeze(1) + scores.topk(longest, largest=False).indices  # [batch, longest]
+        multiples = starts.unsqueeze(1) + scores.topk(longest, largest=False).indices
+        multiples.masked_fill_(torch.arange(longest) >= lengths.unsqueeze(1), 2 * scores.shape[1])
+        return self._share_out(multiples.sort(1).values / steps.unsqueeze(1), lengths, generator)
 
-        # What is beyond a row's length gets a rank after all of its own, so that sorting leaves it there.
+    def _share_out(
+        self, priorities: Tensor, lengths: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """Draw values for ascending priorities [batch, longest], and share the pairs out between two sequences."""
+        position = torch.arange(priorities.shape[1])
+        beyond = position >= lengths.unsqueeze(1)
+        scores = torch.rand(priorities.shape, generator=generator).masked_fill(beyond, torch.inf)
+        place = scores.argsort(1).argsort(1)  # of each pair in a random order, those beyond the length at its end
+        flags = (place >= _draw_below(lengths + 1, generator).unsqueeze(1)).long()
+        by_cell = (flags + 2 * beyond).argsort(dim=1, stable=True)
+        values = torch.randint(NUM_VALUES, priorities.shape, generator=generator)
+        cells = _merge_cells(priorities.gather(1, by_cell), values.gather(1, by_cell), flags.gather(1, by_cell))
+        return cells, to_bits(values, VALUE_BITS)
+
+    def _draw_priorities(self, lengths: Tensor, hard: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Ascending priorities, float32 of shape [batch, longest]; what lies beyond a row's length is any number."""
+        longest = int(lengths.max())
+        rounding = 1.01  # of 32-bit numbers, which could bring two of them closer together
+        least = torch.full(lengths.shape, rounding * self.least_distance, dtype=torch.float64).minimum(0.5 / lengths)
+        widest = 1 / lengths.double()
+        fine = torch.rand(lengths.shape, generator=generator) < 0.5
+        share = torch.rand(lengths.shape, dtype=torch.float64, generator=generator)
+        mean = torch.where(fine, (1 + 2 * share) * least, least * (widest / least) ** share).minimum(widest)
+        mean = torch.where(hard, mean, widest)  # distance of neighbours, on average
+        start = torch.rand(lengths.shape, dtype=torch.float64, generator=generator) * (1 - mean * lengths)
+
+        # Uniform among all priorities in the window that are no closer than the least distance.
         position = torch.arange(longest)
-        beyond = (position >= lengths.unsqueeze(1)) * (3 * scores.shape[1])
-        flags = (position >= _draw_below(lengths + 1, generator).unsqueeze(1)).long()
-        by_cell = (multiples + flags * scores.shape[1] + beyond).argsort(1)
-        multiples, flags = multiples.gather(1, by_cell), flags.gather(1, by_cell)
-
-        values = torch.randint(NUM_VALUES, multiples.shape, generator=generator)
-        by_priority = (multiples + beyond).argsort(1)
-        cells = _merge_cells(multiples / num_priorities.unsqueeze(1), values, flags)
-        return cells, to_bits(values.gather(1, by_priority), VALUE_BITS)
+        room = torch.rand(len(lengths), longest, dtype=torch.float64, generator=generator)
+        room = room.masked_fill(position >= lengths.unsqueeze(1), 1.0).sort(1).values
+        room = room * ((mean - least) * lengths).unsqueeze(1)
+        return (start.unsqueeze(1) + room + (position + 1) * least.unsqueeze(1)).float()
 
 
 class Sort(Task[list[Pair], list[Pair]]):
@@ -258,6 +308,7 @@ class Sort(Task[list[Pair], list[Pair]]):
     """
 
     name = "sort"
+    unit = "pairs"
     input_size = PAIR_BITS
     output_size = PAIR_BITS + 1
     num_guided = 1
@@ -295,11 +346,14 @@ class Sort(Task[list[Pair], list[Pair]]):
 class Add(Task[tuple[int, int], int]):
     """Add two numbers, given and answered in binary, least significant bit first (the paper's Add).
 
-    An instance is two non-negative integers of any size. Both are written with the m bits that the larger one
-    needs, the sum with m + 1. A cell is a bit, a flag for '+' and a flag for '='; this is 6 + 3 = 9::
+    An instance is two non-negative integers. Both are written with the m bits that the larger one needs, the sum
+    with m + 1. A cell is a bit, a flag for '+' and a flag for '='; this is 6 + 3 = 9::
 
         cells    0  1  1  +  1  1  0  =
         outputs  1  0  0  1  end
+
+    So the length is 2m + 2 cells: lengths of 1-32 are numbers of up to 15 bits, of 33-128 up to 63, of 129-1024 up
+    to 511. Numbers of any size are taken; how often a model is right depends on it.
 
     Sampled numbers are m uniform bits each, so both may have leading zeros. Half of the hard cases have
     a stretch of m/2 to m digits in which the two numbers have one digit in common, the first, and are each
@@ -311,6 +365,7 @@ class Add(Task[tuple[int, int], int]):
     """
 
     name = "add"
+    unit = "bits"
     input_size = 3
     output_size = 4
     min_length = 4
@@ -326,6 +381,9 @@ class Add(Task[tuple[int, int], int]):
     def oracle(self, instance: tuple[int, int]) -> int:
         first, second = instance
         return first + second
+
+    def size(self, length: int) -> int:
+        return max(length // 2 - 1, 0)
 
     def num_symbols(self, length: int) -> int:
         return length // 2

@@ -3,6 +3,7 @@
 import heapq
 from abc import abstractmethod
 from collections import deque
+from itertools import accumulate
 from typing import ClassVar
 
 import torch
@@ -38,6 +39,7 @@ class Structure(Task[Operations, list[int]]):
     """
 
     output_size = VALUE_BITS + 2
+    unit = "operations"
     min_length = 2  # the shortest that is sampled: one operation alone would be a push, and nothing scored
     predicts_end = False
     num_hints = 2
@@ -81,6 +83,13 @@ class Structure(Task[Operations, list[int]]):
             size += -1 if self.check_operation(operation, place) else 1
             if size < 0:
                 raise mismatch("something to pop", f"an empty {self.name.replace('_', ' ')}", place)
+
+    def outside_samples(self, instance: Operations) -> str | None:
+        sizes = accumulate(-1 if operation[0] == "pop" else 1 for operation in instance)
+        most = max(sizes)
+        if len(instance) <= 64 or most <= 0.95 * len(instance):  # where there are most, 9 of 10 operations are pushes
+            return None
+        return f"it holds {most:,} elements at a time in {len(instance):,} operations, and hardly a sample as many"
 
     def instance_to_cells(self, instance: Operations) -> Tensor:
         rows = [(1, 0) if operation[0] == "pop" else (0, self._operand(operation)) for operation in instance]

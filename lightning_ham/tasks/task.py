@@ -1,15 +1,19 @@
 """What a task is: a specification, a vectorised sampler, an oracle, and the code between values and bits."""
 
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar, Generic, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
+from lightning_ham.tasks.checks import InstanceError, mismatch
 from lightning_ham.tasks.episode import Episodes, capacity_for
+from lightning_ham.tasks.lengths import Lengths
+from lightning_ham.tasks.plain import plain
 
 Instance = TypeVar("Instance")
 Answer = TypeVar("Answer")
@@ -47,8 +51,12 @@ class Task(ABC, Generic[Instance, Answer]):
     """Accesses before each output that `guide` names the cells of; 0 in a task without a guide."""
     can_be_shifted: ClassVar[bool] = True
     """Whether an instance may begin at any cell; not where the cells are carried out one after the other."""
+    variants: ClassVar[Mapping[str, str]] = {}
+    """Other distributions of instances that `draw_variant` knows, by name, each with what is particular to it."""
     has_hard_cases: ClassVar[bool] = False
     """Whether `draw` can make instances that are harder than uniform ones."""
+    unit: ClassVar[str] = "cells"
+    """What people count the size of an instance in, a plural (`size`)."""
 
     @abstractmethod
     def check(self, instance: object) -> None:
@@ -131,9 +139,46 @@ class Task(ABC, Generic[Instance, Answer]):
             does not count, is ignored.
         """
 
+    def draw_variant(
+        self, variant: str, lengths: Tensor, hard: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """Do the same for one of the task's `variants`. Only for a task that has any."""
+        raise NotImplementedError(f"Expected task '{self.name}' to draw its variant '{variant}'")
+
+    def check_variant(self, variant: str | None) -> None:
+        """Raise a ValueError unless ``variant`` is None or one of the task's `variants`."""
+        if variant is not None and variant not in self.variants:
+            known = ", ".join(self.variants) or "none"
+            raise ValueError(f"Expected a variant of task '{self.name}' ({known}), but got {variant!r}")
+
     def instance_length(self, instance: Instance) -> int:
         """The number of cells that a valid instance occupies."""
         return len(self.instance_to_cells(instance))
+
+    def size(self, length: int) -> int:
+        """The size of the largest instance of at most this length, in ``unit``; by default one for each cell."""
+        return length
+
+    def size_in_words(self, length: int) -> str:
+        """The same in words, such as ``63 bits``."""
+        size = self.size(length)
+        return f"{size:,} {self.unit.removesuffix('s') if size == 1 else self.unit}"
+
+    def sizes_in_words(self, ranges: Iterable[tuple[int, int] | str]) -> str:
+        """What ranges of lengths are in ``unit``, as a sentence; empty where that is what a length counts."""
+        spans = list(dict.fromkeys(Lengths.of(lengths) for lengths in ranges))
+        if all(self.size(span.high) == span.high for span in spans):
+            return ""
+        sizes = ", ".join(f"{self.size_in_words(span.high)} at {span}" for span in spans)
+        return f"Lengths are numbers of cells: up to {sizes}."
+
+    def outside_samples(self, instance: Instance) -> str | None:
+        """In which respect a valid instance is unlike all that `draw` makes, other than its length; None if in none.
+
+        Nothing that was measured on samples holds for it. The words are a clause, such as ``two priorities are 1e-06
+        apart, and samples 1e-05 at least``.
+        """
+        return None
 
     def timesteps_for(self, length: int) -> int:
         """The number of timesteps in the episode of an instance of this length, its end included."""
@@ -142,28 +187,31 @@ class Task(ABC, Generic[Instance, Answer]):
     def sample(
         self,
         batch_size: int,
-        lengths: tuple[int, int],
+        lengths: tuple[int, int] | str,
         *,
         capacity: int | None = None,
         hard_fraction: float = 0.0,
+        variant: str | None = None,
         generator: torch.Generator | None = None,
     ) -> Episodes:
         """Draw fresh episodes.
 
         Args:
             batch_size: The number of episodes.
-            lengths: The shortest and the longest length, inclusive. Each episode's is uniform over the valid
-                lengths in this range; a range that begins below ``min_length`` is taken to begin there.
+            lengths: The shortest and the longest length, inclusive, as a pair or as ``"1-32"``. Each episode's is
+                uniform over the valid lengths in this range; a range that begins below ``min_length`` is taken to
+                begin there.
             capacity: The number of cells to pad to, a power of two; the smallest that fits the range where
                 None.
             hard_fraction: The probability that an episode is a hard case.
+            variant: One of the task's `variants`; its own distribution where None.
             generator: The source of all randomness, on the CPU; torch's own where None.
         """
-        low, high = lengths
+        low, high = Lengths.of(lengths)
         if batch_size < 1:
             raise ValueError(f"Expected a batch size of at least 1, but got {batch_size}")
         if not 1 <= low <= high:
-            raise ValueError(f"Expected lengths (low, high) with 1 <= low <= high, but got ({low}, {high})")
+            raise ValueError(f"Expected lengths LOW-HIGH with 1 <= LOW <= HIGH, but got {low}-{high}")
         if not 0 <= hard_fraction <= 1:
             raise ValueError(f"Expected a hard fraction from 0 to 1, but got {hard_fraction}")
         if hard_fraction > 0 and not self.has_hard_cases:
@@ -171,23 +219,76 @@ class Task(ABC, Generic[Instance, Answer]):
                 f"Expected a hard fraction of 0 for task '{self.name}', as it has no hard cases, "
                 f"but got {hard_fraction}"
             )
+        self.check_variant(variant)
         capacity = _checked_capacity(capacity, high)
         drawn = self._draw_lengths(batch_size, low, high, generator)
         hard = torch.rand(batch_size, generator=generator) < hard_fraction
-        cells, symbols = self.draw(drawn, hard, generator)
+        draw = self.draw if variant is None else functools.partial(self.draw_variant, variant)
+        cells, symbols = draw(drawn, hard, generator)
         return self._assemble(cells, symbols, drawn, capacity)
 
-    def encode(self, instances: Sequence[Instance], *, capacity: int | None = None) -> Episodes:
+    def accept(self, instance: object) -> Instance:
+        """Check an instance in any form, and return it as Python's own lists, tuples and numbers.
+
+        Arrays, tensors, tables, ranges, iterators and views are taken like the lists of their elements
+        (:func:`lightning_ham.tasks.plain.plain`).
+
+        Raises:
+            InstanceError: If it is none of this task's.
+        """
+        accepted = plain(instance)
+        try:
+            self.check(accepted)
+        except InstanceError as error:
+            if isinstance(accepted, list | tuple) and accepted and all(map(self._is_instance, accepted)):
+                raise mismatch(
+                    f"one instance of {self.name}", f"a list of {len(accepted)}; give one at a time"
+                ) from error
+            raise
+        return cast(Instance, accepted)
+
+    def accept_all(self, instances: object) -> list[Instance]:
+        """Check a list of instances, each in any form and in any form itself; see :meth:`accept`.
+
+        Raises:
+            InstanceError: If it is no list of instances, or one of them is none of this task's.
+        """
+        accepted = plain(instances)
+        if not isinstance(accepted, list | tuple):
+            got = "one alone" if self._is_instance(accepted) else type(accepted).__name__
+            raise mismatch(f"a list of instances of {self.name}", f"{got}; write [instance] for a single one")
+        for instance in accepted:
+            try:
+                self.check(instance)
+            except InstanceError as error:
+                if self._is_instance(accepted):
+                    got = "one alone; write [instance] for a single one"
+                    raise mismatch(f"a list of instances of {self.name}", got) from error
+                if isinstance(instance, int | float | str):  # what an instance is made of
+                    message = f"{error}; a list of instances is wanted, so write [instance] for a single one"
+                    raise InstanceError(message, error.place) from error
+                raise
+        return list(accepted)
+
+    def _is_instance(self, candidate: object) -> bool:
+        try:
+            self.check(candidate)
+        except InstanceError:
+            return False
+        return True
+
+    def encode(self, instances: Iterable[Instance], *, capacity: int | None = None) -> Episodes:
         """Check instances, have the oracle answer them, and make a batch of episodes of them.
 
         Args:
-            instances: At least one instance.
+            instances: At least one instance, in any form that :meth:`accept` takes.
             capacity: The number of cells to pad to, a power of two; the smallest that fits all instances
                 where None.
         """
-        cells, lengths = self._cells(instances)
+        accepted = self.accept_all(instances)
+        cells, lengths = self._cells(accepted)
         symbols = []
-        for instance, row, length in zip(instances, cells, lengths.tolist(), strict=True):
+        for instance, row, length in zip(accepted, cells, lengths.tolist(), strict=True):
             counts = self.symbols_that_count(row, self.num_symbols(length))
             answer = self.answer_to_symbols(self.oracle(instance), length)
             symbols.append(answer.new_zeros(len(counts), answer.shape[1]))
@@ -196,22 +297,20 @@ class Task(ABC, Generic[Instance, Answer]):
         return self._assemble(cells, pad_sequence(symbols, batch_first=True), lengths, capacity)
 
     def encode_inputs(
-        self, instances: Sequence[Instance], *, capacity: int | None = None
+        self, instances: Iterable[Instance], *, capacity: int | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Check instances and encode them without answering them.
+        """Check instances and encode them without answering them; arguments are those of :meth:`encode`.
 
         Returns:
             ``inputs``, ``occupied`` and ``lengths``, as those of `Episodes`.
         """
-        cells, lengths = self._cells(instances)
+        cells, lengths = self._cells(self.accept_all(instances))
         return *_padded(cells, lengths, _checked_capacity(capacity, int(lengths.max()))), lengths
 
     def _cells(self, instances: Sequence[Instance]) -> tuple[Tensor, Tensor]:
-        """Check instances; return their cells, [batch, longest length, input_size], and their lengths, [batch]."""
+        """Return the cells of instances, [batch, longest length, input_size], and their lengths, [batch]."""
         if not instances:
             raise ValueError("Expected at least one instance, but got none")
-        for instance in instances:
-            self.check(instance)
         cells = [self.instance_to_cells(instance) for instance in instances]
         return pad_sequence(cells, batch_first=True), torch.tensor([len(rows) for rows in cells])
 
@@ -277,8 +376,8 @@ class Task(ABC, Generic[Instance, Answer]):
         if not len(valid):
             first, second = self.min_length, self.min_length + self.length_step
             raise ValueError(
-                f"Expected lengths (low, high) with a valid length of task '{self.name}' among them "
-                f"(min_length {first}, then {second} and so on), but got ({low}, {high})"
+                f"Expected lengths LOW-HIGH with a valid length of task '{self.name}' among them "
+                f"(min_length {first}, then {second} and so on), but got {low}-{high}"
             )
         return valid[torch.randint(len(valid), (batch_size,), generator=generator)]
 

@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
 
 from lightning_ham.arguments import expect_integer, expect_number
-from lightning_ham.tasks import Episodes
+from lightning_ham.tasks import Episodes, Lengths
 from lightning_ham.training.datamodule import TaskDataModule
 
 _LOG = logging.getLogger(__name__)
@@ -31,6 +31,14 @@ def validation_error(trainer: Trainer, name: str) -> float | None:
     error = trainer.callback_metrics.get(f"val/{name}/sequence_error")
     # A metric has 32 bits, in which 1 of 1,000 is a little more than a bar of 0.001.
     return None if error is None else round(float(error), 7)
+
+
+def _set_name(name: str) -> str:
+    """Return the name of the validation set of these lengths; what names none is left to be refused."""
+    try:
+        return str(Lengths.of(name))
+    except ValueError:
+        return name
 
 
 class LengthCurriculum(Callback):
@@ -65,6 +73,10 @@ class LengthCurriculum(Callback):
             data.capacity = min(2 * data.capacity, data.final_capacity)
         self._capacity = data.capacity
 
+    def go_back(self, trainer: Trainer, capacity: int) -> None:
+        """Go on at a ``capacity`` that was reached before."""
+        _datamodule(trainer, self).capacity = self._capacity = capacity
+
     def state_dict(self) -> dict[str, Any]:
         """Return the capacity reached."""
         return {"capacity": self._capacity}
@@ -78,8 +90,8 @@ class StopAtErrors(Callback):
     """Ends the training once every validation set that has a bar has met it.
 
     Args:
-        errors: The highest sequence error, in [0, 1], by the name of the validation set, such as ``{"1-32": 0.001}``;
-            None to train for all epochs.
+        errors: The highest sequence error, in [0, 1], by the lengths of the validation set, such as
+            ``{"1-32": 0.001}``; None to train for all epochs.
         patience: Validations in a row that must meet all bars.
     """
 
@@ -87,7 +99,7 @@ class StopAtErrors(Callback):
         for name, error in (errors or {}).items():
             expect_number(f"errors.{name}", error, at_least=0, at_most=1)
         expect_integer("patience", patience, at_least=1)
-        self.errors = errors or {}
+        self.errors = {_set_name(name): error for name, error in (errors or {}).items()}
         self.patience = patience
         self._met = 0
 
@@ -97,7 +109,7 @@ class StopAtErrors(Callback):
 
     def check(self, data: TaskDataModule) -> None:
         """Raise a ValueError unless every bar has a validation set in ``data``."""
-        names = [f"{low}-{high}" for low, high in data.validation_lengths]
+        names = [str(lengths) for lengths in data.validation_lengths]
         for name in self.errors:
             if name not in names:
                 raise ValueError(
@@ -147,6 +159,30 @@ class MovingAverage(WeightAveraging):
         expect_number("decay", decay, at_least=0, below=1)
 
         super().__init__(use_buffers=False, avg_fn=partial(_average, decay=decay))  # the buffers are constants
+
+    def restart(self, pl_module: LightningModule) -> None:
+        """Begin a new average with the weights of ``pl_module``."""
+        assert self._average_model is not None
+        self._average_model.module.load_state_dict(pl_module.state_dict())
+        self._average_model.n_averaged.zero_()
+
+
+class EndIfNotFinite(Callback):
+    """Ends a training as soon as a weight is not finite any more: nothing is learned from there on.
+
+    The weights of the last checkpoint are then the last finite ones, as all processes see it before any is saved.
+    """
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Episodes, batch_idx: int
+    ) -> None:
+        """Raise a FloatingPointError unless all weights are finite."""
+        finite = torch.stack([parameter.detach().isfinite().all() for parameter in pl_module.parameters()])
+        if not finite.all():
+            raise FloatingPointError(
+                f"Expected finite weights, but got nan or inf at update {trainer.global_step} "
+                f"(epoch {trainer.current_epoch + 1})"
+            )
 
 
 class EpisodeCounter(Callback):

@@ -13,8 +13,8 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from lightning_ham.arguments import LARGEST_SIZE, expect_integer, expect_number, shown
-from lightning_ham.tasks import Episodes, Task, capacity_for, get_task
+from lightning_ham.arguments import LARGEST_SIZE, expect_integer, expect_number
+from lightning_ham.tasks import Episodes, Lengths, Task, capacity_for, get_task
 from lightning_ham.tasks.episode import shifted
 
 Split = Literal["train", "validation", "test"]
@@ -56,6 +56,8 @@ class BatchKey(NamedTuple):
     """Whether instances begin at any leaf that leaves them room, not at the first."""
     part: tuple[int, int] = (0, 1)
     """Which of how many parts of these episodes is meant."""
+    variant: str | None = None
+    """Of the task."""
 
 
 class EpisodeDataset(Dataset[Episodes]):
@@ -72,6 +74,7 @@ class EpisodeDataset(Dataset[Episodes]):
             key.lengths,
             capacity=key.capacity,
             hard_fraction=key.hard_fraction,
+            variant=key.variant,
             generator=generator,
         )
         if key.shifted:
@@ -119,6 +122,7 @@ class TrainingSampler(_KeySampler):
                 capacity,
                 data.hard_fraction,
                 data.shifted_fraction > 0 and bool(torch.rand((), generator=draw) < data.shifted_fraction),
+                variant=data.variant,
             )
 
 
@@ -154,7 +158,9 @@ class FixedSampler(_KeySampler):
         ends = (index * data.validation_episodes // len(self) for index in range(len(self) + 1))
         for index, (first, end) in enumerate(pairwise(ends)):
             part = (self.rank, self.num_replicas)
-            yield BatchKey(seed, self.split, 0, 0, index, end - first, lengths, capacity, 0.0, part=part)
+            yield BatchKey(
+                seed, self.split, 0, 0, index, end - first, lengths, capacity, 0.0, part=part, variant=data.variant
+            )
 
 
 class TaskDataModule(LightningDataModule):
@@ -175,8 +181,10 @@ class TaskDataModule(LightningDataModule):
         shifted_fraction: Share of the batches whose instances begin at any leaf instead of the first, so that a model
             does not come to rely on their place in a tree.
         hard_fraction: Share of the episodes drawn as the task's hard cases.
+        variant: One of the task's variants, for training, validation and test; its own distribution if not given.
         validation_episodes: Episodes in every validation set.
-        validation_lengths: Ranges of lengths, each validated in the smallest tree that holds its longest.
+        validation_lengths: Ranges of lengths, as pairs or as ``"1-32"``, each validated in the smallest tree that
+            holds its longest.
         num_workers: Processes that draw episodes; 0 draws them in the training process.
         seed: Seed of every stream.
     """
@@ -192,14 +200,16 @@ class TaskDataModule(LightningDataModule):
         deeper_fraction: float = 0.0,
         shifted_fraction: float = 0.0,
         hard_fraction: float = 0.0,
+        variant: str | None = None,
         validation_episodes: int = 500,
-        validation_lengths: Sequence[tuple[int, int]] = ((1, 32), (33, 128)),
+        validation_lengths: Sequence[Lengths | tuple[int, int] | str] = (Lengths(1, 32), Lengths(33, 128)),
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
         warn_of_other_lightning()
         self.task = get_task(task)
+        self.task.check_variant(variant)
         expect_integer("batch_size", batch_size, at_least=1, at_most=LARGEST_SIZE)
         expect_integer("batches_per_epoch", batches_per_epoch, at_least=1)
         expect_integer("validation_episodes", validation_episodes, at_least=1)
@@ -234,7 +244,8 @@ class TaskDataModule(LightningDataModule):
                 f"Expected argument `shifted_fraction` to be 0, as instances of task '{task}' begin at the first cell, "
                 f"but got {shifted_fraction}."
             )
-        self._check_ranges(validation_lengths)
+        ranges = self._checked_ranges(validation_lengths)
+        validation_lengths = [(low, high) for low, high in ranges]  # plain data, for a checkpoint
         # Not logged: Lightning refuses to log a module and data that have arguments of one name, such as `seed`, with
         # different values.
         self.save_hyperparameters(logger=False)
@@ -249,29 +260,31 @@ class TaskDataModule(LightningDataModule):
         self.deeper_fraction = deeper_fraction
         self.shifted_fraction = shifted_fraction
         self.hard_fraction = hard_fraction
+        self.variant = variant
         self.validation_episodes = validation_episodes
-        self.validation_lengths = [(low, high) for low, high in validation_lengths]
+        self.validation_lengths = ranges
         self.num_workers = num_workers
         self.seed = seed
 
-    def _check_ranges(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Raise a ValueError now rather than at the end of the curriculum, when these lengths are first drawn."""
-        names = [f"{low}-{high}" for low, high in ranges]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(
-                    f"Expected argument `validation_lengths` to hold every range once, but got {name} twice."
-                )
-        for lengths in ranges:
-            if lengths[1] > LARGEST_SIZE:
-                raise ValueError(
-                    f"Expected argument `validation_lengths` to hold lengths of at most {LARGEST_SIZE:,}, "
-                    f"but got {shown(lengths)}."
-                )
-            try:
+    def _checked_ranges(self, typed: Sequence[Lengths | tuple[int, int] | str]) -> list[Lengths]:
+        """Return the ranges; raise a ValueError now rather than when these lengths are first drawn.
+
+        That would be at the end of the curriculum.
+        """
+        try:
+            ranges = [Lengths.of(lengths) for lengths in typed]
+            for lengths in ranges:
+                if lengths.high > LARGEST_SIZE:
+                    raise ValueError(f"Expected lengths of at most {LARGEST_SIZE:,}, but got {lengths}.")
                 self.task.sample(1, lengths, generator=torch.Generator())
-            except ValueError as error:
-                raise ValueError(f"Argument `validation_lengths`: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"Argument `validation_lengths`: {error}") from error
+        for lengths in ranges:
+            if ranges.count(lengths) > 1:
+                raise ValueError(
+                    f"Expected argument `validation_lengths` to hold every range once, but got {lengths} twice."
+                )
+        return ranges
 
     def draw_lengths(self, generator: torch.Generator) -> tuple[tuple[int, int], int]:
         """Draw a batch's range of lengths (inclusive), at or below the current capacity, and the leaves of its tree."""

@@ -13,9 +13,10 @@ from typing import Any, NotRequired, TypedDict
 import torch
 
 from lightning_ham import __version__
-from lightning_ham.controllers import get_num_threads
+from lightning_ham.controllers import compile_seconds, get_num_threads
 from lightning_ham.models import TaskModel
-from lightning_ham.tasks import Episodes, Task, capacity_for
+from lightning_ham.tasks import Episodes, Lengths, Task, capacity_for
+from lightning_ham.tasks.lengths import row_name
 from lightning_ham.training.datamodule import stream_seed
 from lightning_ham.training.metrics import SequenceErrors
 from lightning_ham.training.mistakes import MistakeCounter, Mistakes
@@ -29,6 +30,8 @@ class LengthResult(TypedDict):
 
     lengths: list[int]
     """Shortest and longest length, inclusive; those below the task's shortest instance stand for nothing."""
+    variant: NotRequired[str]
+    """Of the task, whose own distribution of instances is meant where this is missing."""
     capacity: int
     """Leaves of the memory: the smallest power of two that holds the longest length."""
     episodes: int
@@ -40,7 +43,7 @@ class LengthResult(TypedDict):
     wrong_bits: int
     bit_error: float
     episodes_per_second: float
-    """Episodes drawn, answered and scored."""
+    """Episodes drawn, answered and scored; the time that loops took to compile, at their first use, is left out."""
     mistakes: Mistakes
     """What the wrong sequences are like."""
 
@@ -88,7 +91,7 @@ def wilson_interval(wrong: int, total: int) -> tuple[float, float]:
 
 def evaluate(
     model: TaskModel,
-    lengths: Sequence[tuple[int, int]],
+    lengths: Sequence[tuple[int, int] | str],
     episodes: int | Sequence[int],
     seed: int,
     batch_size: int = 512,
@@ -98,14 +101,14 @@ def evaluate(
 
     The paper's protocol: every branch and every bit is decided at probability 1/2, and a sequence is wrong if
     a single scored bit of it is, its end flag included. The memory of a range has the fewest leaves that hold
-    its longest length.
+    its longest length. Every range is measured on the task's own distribution first, then on each of its variants.
 
     The episodes depend on ``seed``, the range of lengths and their number alone, and come from no stream of
     training or validation.
 
     Args:
         model: What to evaluate; it is left in the mode that it was in.
-        lengths: Ranges (low, high) of lengths, inclusive; drawn uniformly within each.
+        lengths: Ranges of lengths, inclusive, as pairs or as ``"1-32"``; drawn uniformly within each.
         episodes: Episodes of every range, or of each.
         seed: Seed of the episodes.
         batch_size: Most episodes that the model answers at a time; it decides speed and memory, not what is
@@ -116,7 +119,7 @@ def evaluate(
         ValueError: If a range holds no length of the task, or a number is not positive; nothing is evaluated
             then.
     """
-    check_lengths(model.task, lengths)
+    ranges = check_lengths(model.task, lengths)
     counts = episodes_per_range(lengths, episodes)
     if batch_size < 1:
         raise ValueError(f"Expected argument `batch_size` to be at least 1, but got {batch_size}.")
@@ -124,8 +127,9 @@ def evaluate(
     model.eval()
     try:
         results = [
-            _evaluate_range(model, span, count, seed, batch_size, on_progress)
-            for span, count in zip(lengths, counts, strict=True)
+            _evaluate_range(model, span, variant, count, seed, batch_size, on_progress)
+            for variant in (None, *model.task.variants)
+            for span, count in zip(ranges, counts, strict=True)
         ]
     finally:
         model.train(was_training)
@@ -141,7 +145,7 @@ def evaluate(
     }
 
 
-def episodes_per_range(lengths: Sequence[tuple[int, int]], episodes: int | Sequence[int]) -> list[int]:
+def episodes_per_range(lengths: Sequence[tuple[int, int] | str], episodes: int | Sequence[int]) -> list[int]:
     """Return how many episodes each range has, if one number was given or as many as there are ranges.
 
     Raises:
@@ -159,28 +163,34 @@ def episodes_per_range(lengths: Sequence[tuple[int, int]], episodes: int | Seque
     return counts
 
 
-def check_lengths(task: Task[Any, Any], lengths: Sequence[tuple[int, int]]) -> None:
-    """Raise a ValueError unless ``lengths`` are ranges that ``task`` can be evaluated on."""
+def check_lengths(task: Task[Any, Any], lengths: Sequence[tuple[int, int] | str]) -> list[Lengths]:
+    """Return the ranges; raise a ValueError unless ``task`` can be evaluated on each."""
+    if isinstance(lengths, str):
+        raise ValueError(f"Expected argument `lengths` to be a list of ranges, but got {lengths!r} alone.")
     if not lengths:
-        raise ValueError("Expected argument `lengths` to hold at least one range (low, high), but got none.")
-    for low, high in lengths:
-        if high > CELLS_PER_DRAW:
-            raise ValueError(f"Expected lengths of at most {CELLS_PER_DRAW:,}, but got ({low}, {high}).")
-        task.sample(1, (low, high), generator=torch.Generator())  # the task itself says what it cannot draw
+        raise ValueError("Expected argument `lengths` to hold at least one range, such as 1-32, but got none.")
+    ranges = [Lengths.of(span) for span in lengths]
+    for span in ranges:
+        if span.high > CELLS_PER_DRAW:
+            raise ValueError(f"Expected lengths of at most {CELLS_PER_DRAW:,}, but got {span}.")
+        task.sample(1, span, generator=torch.Generator())  # the task itself says what it cannot draw
+    return ranges
 
 
 @torch.inference_mode()
 def _evaluate_range(
     model: TaskModel,
     lengths: tuple[int, int],
+    variant: str | None,
     episodes: int,
     seed: int,
     batch_size: int,
     on_progress: Callable[[int], object] | None,
 ) -> LengthResult:
     errors, mistakes = SequenceErrors().to(model.device), MistakeCounter(model.task)
+    compiled = compile_seconds() if model.is_compiled else 0.0
     start = time.perf_counter()
-    for batch in _draw(model, lengths, episodes, seed, batch_size):
+    for batch in _draw(model, lengths, variant, episodes, seed, batch_size):
         on_device = Episodes(*(tensor.to(model.device) for tensor in batch))
         outputs = model(on_device, "argmax").outputs
         errors.update(outputs, on_device)
@@ -191,7 +201,9 @@ def _evaluate_range(
     wrong_sequences, wrong_symbols, wrong_bits = errors.wrong.tolist()
     sequences, symbols, bits = errors.total.tolist()
     seconds = time.perf_counter() - start
-    return {
+    if model.is_compiled:
+        seconds -= compile_seconds() - compiled
+    result: LengthResult = {
         "lengths": list(lengths),
         "capacity": capacity_for(lengths[1]),
         "episodes": sequences,
@@ -204,15 +216,21 @@ def _evaluate_range(
         "episodes_per_second": sequences / seconds,
         "mistakes": mistakes.compute(),
     }
+    if variant:
+        result["variant"] = variant
+    return result
 
 
-def _draw(model: TaskModel, lengths: tuple[int, int], episodes: int, seed: int, batch_size: int) -> Iterator[Episodes]:
+def _draw(
+    model: TaskModel, lengths: tuple[int, int], variant: str | None, episodes: int, seed: int, batch_size: int
+) -> Iterator[Episodes]:
     """Yield the episodes of a range, those of similar lengths together: few timesteps pass after an end."""
     capacity = capacity_for(lengths[1])
     draw_size = CELLS_PER_DRAW // capacity
     for draw, first in enumerate(range(0, episodes, draw_size)):
         generator = torch.Generator().manual_seed(stream_seed(seed, "evaluate", *lengths, draw))
-        drawn = model.task.sample(min(draw_size, episodes - first), lengths, capacity=capacity, generator=generator)
+        count = min(draw_size, episodes - first)
+        drawn = model.task.sample(count, lengths, capacity=capacity, variant=variant, generator=generator)
         for rows in drawn.lengths.argsort().split(batch_size):
             batch = Episodes(*(tensor[rows] for tensor in drawn))
             timesteps = int(batch.scored.any(dim=-1).any(dim=0).nonzero().max()) + 1
@@ -262,14 +280,14 @@ def table(evaluation: Evaluation) -> str:
     """Render an evaluation as lines of text: what was evaluated, then a row for every range of lengths."""
     title = (
         f"{evaluation['task']} with {evaluation['controller']}, {evaluation['num_parameters']:,} parameters, "
-        f"seed {evaluation['seed']}"
+        f"evaluation seed {evaluation['seed']}"
     )
     rows = [list(_COLUMNS)]
     for result in evaluation["results"]:
         low, high = result["interval"]
         rows.append(
             [
-                "-".join(map(str, result["lengths"])),
+                row_name(result["lengths"], result.get("variant")),
                 f"{result['capacity']:,}",
                 f"{result['episodes']:,}",
                 f"{result['wrong_sequences']:,}",

@@ -8,14 +8,15 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lightning_ham.tasks import Episodes
+from lightning_ham.tasks import Episodes, Lengths
 
 
 class SequenceErrors(Metric):
     """The shares of sequences, symbols and bits that a model got wrong.
 
     A bit is wrong if its logit and its target are on different sides; a symbol (all bits of one timestep, the end flag
-    among them) and a sequence are wrong if a single scored bit of theirs is (the paper's protocol).
+    among them) and a sequence are wrong if a single scored bit of theirs is (the paper's protocol). Where nothing is
+    scored, there is nothing to count.
 
     ``compute`` returns ``sequence_error``, ``symbol_error`` and ``bit_error`` as scalars in [0, 1], and for every
     bucket of lengths that was seen ``sequence_error/LOW-HIGH``.
@@ -57,7 +58,7 @@ class SequenceErrors(Metric):
         self.total += torch.stack((scored.any(-1).any(-1).sum(), scored.any(-1).sum(), scored.sum()))
         bucket = torch.bucketize(episodes.lengths, self._edges)
         self.bucket_wrong.index_add_(0, bucket, wrong_sequences.long())
-        self.bucket_total.index_add_(0, bucket, torch.ones_like(bucket))
+        self.bucket_total.index_add_(0, bucket, scored.any(-1).any(-1).long())
 
     def compute(self) -> dict[str, Tensor]:
         """Return the errors of everything counted since the last reset."""
@@ -66,6 +67,6 @@ class SequenceErrors(Metric):
         low = 1
         for index, high in enumerate(self.bucket_edges):
             if self.bucket_total[index]:
-                result[f"sequence_error/{low}-{high}"] = self.bucket_wrong[index] / self.bucket_total[index]
+                result[f"sequence_error/{Lengths(low, high)}"] = self.bucket_wrong[index] / self.bucket_total[index]
             low = high + 1
         return result

@@ -7,13 +7,12 @@ import inspect
 import math
 import random
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
 import torch
 from pytorch_lightning import LightningModule
-from pytorch_lightning.utilities import grad_norm
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
@@ -88,10 +87,11 @@ class HAMModule(LightningModule):
             entropy, no more; with less, leaves on the left are preferred where nothing speaks against it.
         final_noise: Fraction of the noise with which the straight-through attentions sample branches that is left at
             the Trainer's last step; exponential decay.
-        query_share: Share of the gradient of SEARCH that goes on to the controller's state in the straight-through
-            attentions, in [0, 1]. What is read depends on the state, and the state on what was read: with all of it, the
-            gradient goes around this loop once an access, and where it grows on the way, a training breaks up. With 0,
-            the state does not learn to look for anything; where what is read says what to look for next, 0.1 to 0.3 do.
+        query_share: Share of the gradients of SEARCH and WRITE that goes on to the controller's state in the
+            straight-through attentions, in [0, 1]. What is read depends on the state, and the state on what was read:
+            with all of it, the gradient goes around this loop once an access, and where it grows on the way, a training
+            breaks up. With 0, the state does not learn to look for anything; where what is read says what to look for
+            next, 0.1 to 0.3 do.
         hint_weight: Weight of the error in hint bits, in tasks that have any (see :class:`lightning_ham.tasks.Task`).
         until_error: Whether nothing after the first wrong timestep of an episode counts in training. Where outputs
             build on one another, this keeps the later ones from being learned first, by other means.
@@ -241,7 +241,7 @@ class HAMModule(LightningModule):
         rollout: Rollout = self.model(episodes)
         return rollout.outputs
 
-    def solve(self, instances: list[Any]) -> list[Any]:
+    def solve(self, instances: Iterable[Any]) -> list[Any]:
         """Answer instances of the task; see :meth:`lightning_ham.models.TaskModel.solve`."""
         return self.model.solve(instances)
 
@@ -363,7 +363,8 @@ class HAMModule(LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Log the gradient's norm before clipping."""
-        self._log_mean("gradient_norm", grad_norm(self.model, norm_type=2)["grad_2.0_norm_total"])
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        self._log_mean("gradient_norm", torch.nn.utils.get_total_norm(gradients))
 
     def on_validation_epoch_start(self) -> None:
         """Begin to count."""
@@ -439,7 +440,7 @@ class HAMModule(LightningModule):
                 str(index)
                 for index, _ in enumerate(trainer.num_test_batches if trainer.testing else trainer.num_val_batches)
             ]
-        names = [f"{low}-{high}" for low, high in data.validation_lengths]
+        names = [str(lengths) for lengths in data.validation_lengths]
         return names if trainer.testing else ["current", *names]
 
     def _log_all_errors(self, prefix: str) -> list[float]:

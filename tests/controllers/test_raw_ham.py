@@ -82,22 +82,25 @@ def test_every_engine_follows_a_guide_as_the_reference_does(engine: str) -> None
 
 
 @pytest.mark.parametrize("mode", ["straight_through_write", "straight_through", "argmax"])
-def test_every_engine_is_the_reference_in_float32_and_over_many_blocks_and_threads(mode: str) -> None:
+def test_every_engine_is_the_reference_in_float32_and_over_many_blocks_and_threads(mode: str, monkeypatch) -> None:
     sizes = 2 * fused.LANES + 3, 8, 7
-    threads = torch.get_num_threads()
+    monkeypatch.setattr(fused, "_threads", None)
+    before = torch.get_num_threads()
     results = []
     try:
         for engine, count in (("reference", 1), ("sparse", 1), ("fused", 1), ("fused", 3)):
-            torch.set_num_threads(count)
+            fused.set_num_threads(count, compiled=True)
             results.append(run(make(engine, torch.float32), mode, *sizes))
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
     (expected, expected_gradients), *others = results
     for rollout, gradients in others:
         torch.testing.assert_close(rollout.outputs, expected.outputs, rtol=1e-4, atol=1e-5)
         for gradient, like in zip(gradients, expected_gradients, strict=True):
             torch.testing.assert_close(gradient, like, rtol=1e-4, atol=1e-5 * float(like.abs().max() + 1))
-    assert all(map(torch.equal, others[1][1], others[2][1]))
+    (_, (one_thread, gradients_of_one), (three_threads, gradients_of_three)) = others
+    assert all(map(torch.equal, one_thread, three_threads))
+    assert all(map(torch.equal, gradients_of_one, gradients_of_three))
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_ham.controllers import LSTMHAM, Rollout, fused
-from lightning_ham.controllers.unroll import Unrolled, unroll
+from lightning_ham.controllers.unroll import Unrolled, unroll, unroll_queries
 from lightning_ham.kernels import episode
 from lightning_ham.memory import Engine, HierarchicalAttentiveMemory, ham
 from lightning_ham.memory.attention import descend
@@ -316,6 +316,20 @@ def test_leaves_that_fill_no_tree_are_refused(engine, num_leaves):
     model = Case({}, 2, 4, 1, "argmax", frozenset(), 0).controller(torch.float64, engine)
     with pytest.raises(ValueError, match=f"a power of two, but got {num_leaves}"):
         steps_of(model, torch.zeros(2, num_leaves, model.memory.leaf_size).double(), 2)
+
+
+@pytest.mark.parametrize("guided", [False, True])
+@pytest.mark.parametrize("engine", ["auto", *ON_ANY_DEVICE, "fused"])
+def test_a_mode_that_nobody_knows_is_refused_however_many_accesses_there_are(engine, guided):
+    case = Case({}, 4, 8, 3, "argmax", frozenset(), 0)
+    model = case.controller(torch.float64, engine)
+    many = torch.zeros(300, 8, model.memory.leaf_size, dtype=torch.float64)
+    for leaves in (many[:1], many):  # auto takes the compiled loops for the second
+        guide = torch.zeros(len(leaves), 3, dtype=torch.long) if guided else None
+        with pytest.raises(ValueError, match=r"Expected argument `attention` to be one of .* but got 'argmx'\."):
+            unroll(model.memory, model.lstm, leaves, 3, "argmx", guide=guide)
+        with pytest.raises(ValueError, match=r"Expected argument `attention` to be one of .* but got 'argmx'\."):
+            unroll_queries(model.memory, leaves[:, :3].new_zeros(len(leaves), 3, 32), 8, "argmx", guide=guide)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -6,7 +6,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from lightning_ham.hub import HAMModel
-from lightning_ham.hub.card import Comparison, render_card
+from lightning_ham.hub.card import Comparison, missed_bar, render_card
 from lightning_ham.hub.files import FILES, PICTURES
 from lightning_ham.hub.pretrained import BUNDLED, bundled_names
 from lightning_ham.training.evaluation import evaluate
@@ -177,6 +177,25 @@ def test_limits_tell_widths_and_lengths(card, model):
     training = TRAINING | {"hyper_parameters": {"data": {"capacity": 32}}}
     assert "- It was trained on lengths up to 32.\n" in render_card(model, "x", None, training)
     assert "outputs of 5 bits: wider" in render_card(HAMModel("search"), "x")
+
+
+def test_a_missed_bar_is_told_and_no_other(model, evaluation):
+    errors = {"1-4": 0.0, "5-8": 0.471}
+    for result, error in zip(evaluation["results"], errors.values(), strict=True):
+        result["sequence_error"] = error
+    bar = {"1-4": 0.0, "5-8": 0.002, "9-16": 0.01}
+    assert missed_bar(bar, evaluation, TRAINING["curve"]) == {"5-8": 0.471, "9-16": None}
+    curve = [*TRAINING["curve"], {**TRAINING["curve"][-1], "errors": {"5-8": 0.0, "9-16": 0.02}}]
+    assert missed_bar(bar, evaluation, curve) == {"5-8": 0.471, "9-16": 0.02}
+    text = render_card(model, "x", evaluation, TRAINING | {"bar": bar, "curve": curve})
+    assert (
+        "- It missed the bar of its recipe at lengths 5-8: at most 0.2 % of the sequences were to be wrong, and\n"
+        "  47.1 % are.\n"
+    ) in text
+    assert "bar of its recipe at lengths 9-16: at most 1 % of the sequences were to be wrong, and\n  2 % are." in text
+    assert "bar of its recipe at lengths 1-4" not in text
+    for training in (TRAINING, TRAINING | {"bar": {}}, TRAINING | {"bar": {"1-4": 0.0}}):
+        assert "bar of its recipe" not in render_card(model, "x", evaluation, training)
 
 
 def test_training_names_its_commit_versions_and_run(card, model):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lightning_ham import list_pretrained
+from lightning_ham import from_pretrained, list_pretrained
 from lightning_ham.hub import PretrainedModel
 from lightning_ham.hub.pretrained import BUNDLED, bundled_names
 from lightning_ham.models.__main__ import main, table
@@ -43,6 +43,13 @@ def test_every_bundled_model_is_listed_with_what_its_card_says(cache):
         assert model.where == "package"
         assert {"1-32", "33-128"} <= model.errors.keys()
         assert all(0 <= model.errors[lengths] < 0.01 for lengths in ("1-32", "33-128"))  # longer ones are hard
+
+
+def test_without_a_home_there_are_those_of_the_package(no_network, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", "~nobody-of-this-name/hub")  # as ~ without a home
+    assert [model.name for model in list_pretrained()] == bundled_names()
+    with pytest.raises(FileNotFoundError, match="there is no home for it: set HF_HOME or give `cache_dir`"):
+        from_pretrained("ada/mine", local_files_only=True)
 
 
 def test_models_in_the_cache_are_listed_and_others_are_not(cache, model, tmp_path):

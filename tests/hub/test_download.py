@@ -51,12 +51,13 @@ def test_only_files_of_the_set_are_downloaded(hub, machine, published, weights):
     }
 
 
-def test_a_newer_commit_is_found_and_an_older_one_stays(hub, machine, published, weights, model):
+def test_a_newer_commit_is_found_and_an_older_one_stays(hub, machine, published, weights, model, folder):
     first = hub.commits(published)[0]["oid"]
     machine.load(published)
     with torch.no_grad():
         model.controller.head.bias += 1
-    hub.write(published, hub.files(published) | {"model.safetensors": model._weights()})
+    model.save(folder)
+    hub.write(published, {path.name: path.read_bytes() for path in folder.iterdir()})
     assert machine.load(published)["weights"] == model.weights_sha256()
     hub.requests.clear()
     assert machine.load(published, revision=first)["weights"] == weights

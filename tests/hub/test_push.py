@@ -1,15 +1,20 @@
 """Models to the Hub: by the real client, to a hub on loopback, which is also told to fail."""
 
+import contextlib
 import json
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
+import lightning_ham.push
 from lightning_ham.hub import HAMModel
 from lightning_ham.hub.files import PICTURES
+from lightning_ham.recipe import EvaluationOptions
+from lightning_ham.runs.folder import Claim
 from lightning_ham.training.evaluation import evaluate
 
 SECONDS = 12.0
@@ -215,6 +220,40 @@ def test_a_run_without_an_evaluation_of_these_weights_is_evaluated_first(hub, ma
     assert (measured["seed"], measured["results"][0]["episodes"]) == (2, 10)
     assert "lengths 1-3" in hub.files(name)["README.md"].decode()
     assert "Nothing has changed" in machine.command("push", run_folder, name).stderr
+
+
+@pytest.mark.parametrize("why", ["it has not ended", "it is going on", "the write breaks off"])
+def test_a_push_does_not_say_of_a_run_that_it_has_ended(model, run_folder, monkeypatch, why):
+    """That is what the evaluation in its folder says, which a push measures anew where there is none."""
+    file = run_folder / "evaluation.json"
+    measured = json.loads(file.read_text())
+    file.unlink()
+    monkeypatch.setattr(lightning_ham.push, "evaluate", lambda *_: dict(measured))
+    with contextlib.ExitStack() as stack:
+        if why == "it has not ended":
+            (run_folder / "training.json").write_text(json.dumps({"recipe": "tiny", "command": "fit tiny"}))
+        elif why == "it is going on":
+            stack.enter_context(Claim(run_folder))
+        else:
+            monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            stack.enter_context(pytest.raises(KeyboardInterrupt))
+        assert lightning_ham.push._evaluation(model, run_folder)["results"] == measured["results"]
+    assert not [path.name for path in run_folder.iterdir() if path.name.startswith("evaluation")]
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[1]"])
+@pytest.mark.parametrize("damaged", ["evaluation.json", "training.json", "recipe.yaml"])
+def test_damaged_files_of_a_run_cost_what_they_tell(hub, machine, run_folder, name, damaged, content):
+    (run_folder / damaged).write_bytes(content)
+    if damaged == "recipe.yaml":  # it is read only where there is no evaluation; the paper's protocol is a long one
+        assert lightning_ham.push._options(run_folder) == EvaluationOptions()
+        return
+    pushed = machine.command("push", run_folder, name)
+    assert pushed.returncode == 0
+    assert f"{run_folder / damaged} is damaged" in pushed.stderr
+    card = hub.files(name)["README.md"].decode()
+    assert ("lengths 1-3" if damaged == "evaluation.json" else "lengths 1-4") in card
+    assert ("How this model was trained was not recorded" in card) == (damaged == "training.json")
 
 
 def test_the_cards_pictures_go_with_it_and_go_when_they_are_gone(hub, machine, run_folder, name):

@@ -3,11 +3,15 @@
 import random
 from collections import deque
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from lightning_ham.models import TaskModel
+from lightning_ham import from_pretrained
+from lightning_ham.memory import fused
+from lightning_ham.models import TaskModel, online
 from lightning_ham.tasks import InstanceError
 
 SMALL = {"leaf_size": 8}
@@ -36,6 +40,41 @@ def test_what_is_pushed_is_checked_first() -> None:
     assert len(structure) == 0
     structure.push(31, 31)
     assert len(structure) == 1
+
+
+@pytest.mark.parametrize("value", [np.int64(5), np.uint8(5), torch.tensor(5), np.array(5), np.float32(5)])
+def test_numbers_of_other_kinds_are_pushed_like_pythons_own(value) -> None:
+    torch.manual_seed(0)
+    model = TaskModel("queue", "raw_ham", SMALL)
+    pushed, expected = model.open(np.int64(2)), model.open(2)
+    pushed.push(value)
+    expected.push(5)
+    assert torch.equal(pushed._tree.nodes, expected._tree.nodes)
+
+
+@pytest.mark.parametrize(
+    ("operands", "message"),
+    [
+        ((), r"Expected push\(value\), but got 0 arguments"),
+        ((9, 4), r"Expected push\(value\), but got 2 arguments"),
+        (([5],), "Expected values that are integers, but got list"),
+        ((torch.tensor([5, 6]),), "Expected values that are integers, but got list"),
+        ((np.bool_(True),), "Expected values that are integers, but got bool"),
+        ((float("nan"),), "Expected values that are integers, but got nan"),
+        ((5.0,), "Expected values that are integers, but got float"),
+        ((np.int64(32),), "Expected values from 0 to 31, but got 32"),
+    ],
+)
+def test_what_cannot_be_pushed_is_told_in_a_sentence(operands, message) -> None:
+    structure = TaskModel("stack", "raw_ham", SMALL).open(4)
+    with pytest.raises(InstanceError, match=f"^{message}$"):
+        structure.push(*operands)
+
+
+@pytest.mark.parametrize("capacity", [2.5, "8", True, None, [4]])
+def test_a_capacity_is_a_whole_number(capacity) -> None:
+    with pytest.raises(TypeError, match="Expected a capacity that is a whole number, but got "):
+        TaskModel("stack", "raw_ham", SMALL).open(capacity)
 
 
 def test_what_cannot_be_opened() -> None:
@@ -122,3 +161,136 @@ def test_it_goes_on_for_ever_with_a_network_that_never_uses_a_leaf_again(task: s
             inside.append(draw.randrange(32))
             structure.push(inside[-1])
         assert len(structure) == len(inside)
+
+
+# In compiled loops.
+
+
+class OperationsOfTorch(TorchDispatchMode):
+    """Takes down what PyTorch is asked to do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(func._schema.name)
+        return func(*args, **(kwargs or {}))
+
+
+PRODUCTS = {"aten::addmm", "aten::mm", "aten::bmm", "aten::baddbmm", "aten::mv", "aten::addmv", "aten::linear"}
+"""What PyTorch divides among its threads, however small it is."""
+
+
+def play(model: TaskModel, capacity: int, steps: int) -> list[int]:
+    """What comes out in a game of pushes and pops; large capacities are nearly filled first."""
+    structure, draw, popped = model.open(capacity), random.Random(0), []
+    for step in range(steps):
+        if len(structure) and (len(structure) == capacity or draw.random() < (0.2 if step < capacity else 0.5)):
+            popped.append(structure.pop())
+        else:
+            structure.push(*(draw.randrange(32) for _ in model.task.operands))
+    return popped
+
+
+@pytest.mark.parametrize("capacity", [1, 5, 64])
+@pytest.mark.parametrize("name", ["ham-stack", "ham-queue", "ham-priority-queue"])
+def test_compiled_loops_answer_as_plain_pytorch_does(name: str, capacity: int) -> None:
+    model = from_pretrained(name)
+    model.controller.memory.engine = "reference"
+    expected = play(model, capacity, 300)
+    model.controller.memory.engine = "auto"
+    assert play(model, capacity, 300) == expected
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("join", ["gated", "choice", "mlp"])
+def test_compiled_loops_are_plain_pytorch_with_any_weights(dtype: torch.dtype, tolerance: float, join: str) -> None:
+    torch.manual_seed(1)
+    model = TaskModel("priority_queue", "raw_ham", {"leaf_size": 7, "hidden_size": 9, "join": join}).to(dtype)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter *= 3
+    model.controller.memory.engine = "sparse"
+    compiled, plain = (kind(model.controller, 8) for kind in (online._Compiled, online._Plain))
+    draw, reads = random.Random(0), []
+    for step in range(40):
+        cell = model.task.operation_to_cell(("push", draw.randrange(32), draw.randrange(32)))
+        queries = compiled.embed(cell), plain.embed(cell)
+        if step % 10 == 9:
+            compiled.put(queries[0], reads[step // 2].numpy())
+            plain.put(queries[1], reads[step // 2].unsqueeze(0))
+        if step == 25:
+            compiled.clear()
+            plain.clear()
+        got, expected = torch.from_numpy(compiled.access(queries[0])), plain.access(queries[1])[0]
+        torch.testing.assert_close(got, expected, rtol=tolerance, atol=tolerance)
+        assert compiled.bits(got.numpy()) == plain.bits(expected.unsqueeze(0))
+        reads.append(got)
+    assert len(set(map(str, reads))) > 20
+
+
+@pytest.mark.parametrize("name", ["ham-queue", "ham-priority-queue"])
+def test_no_operation_is_divided_among_pytorchs_threads(name: str) -> None:
+    model = from_pretrained(name)
+    structure = model.open(128)
+    threads = torch.get_num_threads()
+    element = [3] * len(model.task.operands)
+    with OperationsOfTorch() as first:
+        for _ in range(300):  # so that there are moves to a fresh tree among them
+            structure.push(*element)
+            structure.pop()
+    assert not first.names & PRODUCTS
+    with OperationsOfTorch() as later:
+        for _ in range(300):
+            structure.push(*element)
+            structure.pop()
+    assert not later.names
+    assert torch.get_num_threads() == threads
+
+
+def test_the_count_of_operations_sees_what_plain_pytorch_does() -> None:
+    model = from_pretrained("ham-queue")
+    model.controller.memory.engine = "sparse"
+    structure = model.open(4)
+    with OperationsOfTorch() as operations:
+        structure.push(3)
+    assert operations.names & PRODUCTS
+
+
+@pytest.mark.parametrize("part", ["join", "search", "write_leaf", "embed", "head"])
+def test_modules_that_compiled_loops_do_not_know_are_called(part: str) -> None:
+    model = TaskModel("queue", "raw_ham", SMALL)
+    module = model.controller.head if part == "head" else getattr(model.controller.memory, part)
+    calls = []
+    module.register_forward_hook(lambda *_: calls.append(None))
+    structure = model.open(4)
+    before = len(calls)  # trees of blanks are joined
+    structure.push(3)
+    structure.pop()
+    assert len(calls) > before
+
+
+def test_a_memory_that_puts_otherwise_is_asked(monkeypatch) -> None:
+    model = TaskModel("queue", "raw_ham", SMALL)
+    memory = model.controller.memory
+    put, calls = memory.put, []
+    memory.put = lambda *arguments, **options: calls.append(None) or put(*arguments, **options)
+    structure = model.open(1)
+    for _ in range(3):
+        structure.push(3)
+        structure.pop()
+    structure.push(3)
+    assert calls
+
+
+def test_layers_and_inputs_that_do_not_fit_are_refused() -> None:
+    linear, relu = torch.nn.Linear, torch.nn.ReLU()
+    with pytest.raises(ValueError, match="Expected an output layer of 4 inputs, but got 5"):
+        fused.perceptron(torch.nn.Sequential(linear(3, 4), relu, linear(5, 2)))
+    layers = torch.nn.Sequential(linear(3, 4, bias=False), relu, linear(4, 2))
+    x = torch.randn(3)
+    got = fused.perceptron(layers)(x.numpy())
+    torch.testing.assert_close(torch.from_numpy(got), layers(x).detach())
+    with pytest.raises(ValueError, match=r"Expected an input of 3 numbers, but got one of \[4\]"):
+        fused.perceptron(layers)(torch.randn(4).numpy())

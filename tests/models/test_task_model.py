@@ -3,13 +3,15 @@
 import json
 import re
 import sys
+import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from lightning_ham.models import TaskModel
-from lightning_ham.tasks import InstanceError, capacity_for, get_task, task_names
+from lightning_ham.models import AnswerWarning, TaskModel
+from lightning_ham.tasks import InstanceError, Lengths, capacity_for, get_task, task_names
 
 SMALL = {"controller_size": 8, "leaf_size": 6}
 BUILT_IN = ["add", "merge", "priority_queue", "queue", "reverse", "search", "sort", "stack"]
@@ -85,6 +87,27 @@ def test_no_instances_no_answers():
     assert make_model("sort").solve([]) == []
 
 
+def test_arrays_tensors_and_generators_are_instances_and_lists_of_them():
+    model = make_model("reverse", ends=False)
+    (answer,), trace = model.solve([[7, 1000, 42]]), model.trace([7, 1000, 42])
+    for form in (np.array([7, 1000, 42]), torch.tensor([7, 1000, 42]), range(7, 10), (n for n in (7, 1000, 42))):
+        expected = model.solve([[7, 8, 9]])[0] if isinstance(form, range) else answer
+        assert model.solve([form]) == [expected]
+    for instances in (np.array([[7, 1000, 42]] * 2), torch.tensor([[7, 1000, 42]] * 2), ([7, 1000, 42] for _ in "ab")):
+        assert model.solve(instances) == [answer] * 2
+    assert model.trace(torch.tensor([7, 1000, 42])) == model.trace(map(int, [7, 1000, 42])) == trace
+
+
+def test_an_instance_alone_a_list_for_a_trace_and_empty_batches_are_refused():
+    model = make_model("reverse")
+    with pytest.raises(InstanceError, match="Expected a list of instances of reverse, but got one alone"):
+        model.solve([7, 1000, 42])
+    with pytest.raises(InstanceError, match="Expected one instance of reverse, but got a list of 1"):
+        model.trace([[7, 1000, 42]])
+    with pytest.raises(ValueError, match="Expected argument `batch_size` to be at least 1, but got 0"):
+        model.solve([[7]], batch_size=0)
+
+
 def test_answers_are_those_of_a_rollout_in_the_smallest_tree():
     model, instances = make_model("sort"), mixed("sort")
     for instance, answer in zip(instances, model.solve(instances), strict=True):
@@ -156,6 +179,68 @@ def test_a_bad_instance_is_told_before_anything_is_computed(task, good, bad, mes
     assert calls == []
     model.solve([good])
     assert calls == [1]
+
+
+class Measured(TaskModel):
+    """A model of which something was measured."""
+
+    measured = None
+
+
+def make_measured(task: str, measured: dict, controller: str = "lstm_ham") -> TaskModel:
+    options = SMALL if controller == "lstm_ham" else {"leaf_size": 6}
+    model = Measured(task, controller, options).eval()
+    model.measured = {Lengths.of(lengths): error for lengths, error in measured.items()}
+    return model
+
+
+def warnings_of(function) -> list[str]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        function()
+    assert all(warning.category is AnswerWarning for warning in caught)
+    return [str(warning.message) for warning in caught]
+
+
+BEYOND = "Got up to {}, but the model was evaluated on up to {} only: nothing is known of its errors beyond."
+WRONG = "Got up to {}, but the model was found right on up to {} only: {} of the sequences with up to {} were wrong."
+
+
+@pytest.mark.parametrize(
+    ("task", "measured", "instances", "message"),
+    [
+        ("reverse", {"1-2": 0.0, "3-4": 0.001}, [[7] * 4], None),
+        ("reverse", {"1-2": 0.0, "3-4": 0.001}, [[7], [7] * 9, [7] * 5], BEYOND.format("9 numbers", "4 numbers")),
+        ("reverse", {"3-4": 0.5, "1-2": 0.25}, [[7] * 4], None),  # right on no length: nothing new
+        ("reverse", {"3-4": 0.5, "1-2": 0.25}, [[7] * 5], BEYOND.format("5 numbers", "4 numbers")),
+        ("reverse", {"3-8": 0.5, "1-2": 0.0}, [[7] * 3], WRONG.format("3 numbers", "2 numbers", "50 %", "8 numbers")),
+        ("reverse", {}, [[7] * 99], None),
+        ("add", {"1-32": 0.0, "33-128": 1e-4}, [(2**63 - 1, 5)], None),
+        ("add", {"1-32": 0.0, "33-128": 1e-4}, [(2**63, 5)], BEYOND.format("64 bits", "63 bits")),
+        ("add", {"1-32": 0.0, "33-128": 0.75}, [(2**16, 5)], WRONG.format("17 bits", "15 bits", "75 %", "63 bits")),
+        ("search", {"1-3": 0.0}, [([(2, 7)] * 2, 2)], None),
+        ("search", {"1-3": 0.0}, [([(2, 7)] * 3, 2)], BEYOND.format("3 pairs", "2 pairs")),
+    ],
+)
+def test_it_warns_once_of_what_is_longer_than_was_measured_in_the_users_units(task, measured, instances, message):
+    model = make_measured(task, measured)
+    expected = [message] if message else []
+    assert warnings_of(lambda: model.solve(instances)) == expected
+    assert warnings_of(lambda: model.trace(max(instances, key=lambda i: model.task.instance_length(i)))) == expected
+
+
+def test_it_warns_of_what_is_unlike_all_samples():
+    close, wide = ([(0.5, 1)], [(0.5 + 1e-6, 2)]), ([(0.5, 1)], [(0.6, 2)])
+    model = make_measured("merge", {"1-32": 0.0})
+    assert warnings_of(lambda: model.solve([wide])) == []
+    (message,) = warnings_of(lambda: model.solve([wide, close, close]))
+    assert message == (
+        "Got an instance unlike all that the model was trained and evaluated on: two priorities are 1e-06 apart, and "
+        f"those of samples at least {model.task.least_distance:g} (so are 1 more). Its answer may be wrong."
+    )
+    full = [("push", 7)] * 127 + [("pop",)]
+    (message,) = warnings_of(lambda: make_measured("stack", {"1-128": 0.0}, "raw_ham").solve([full]))
+    assert "it holds 127 elements at a time in 128 operations, and hardly a sample as many. Its answer" in message
 
 
 # Building.

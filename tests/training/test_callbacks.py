@@ -201,6 +201,9 @@ class TestStopAtErrors:
         ended = [validate(stop, *errors) for errors in (good, good, bad, good, good, good)]
         assert ended == [False, False, False, False, False, True]
 
+    def test_a_bar_may_be_typed_with_a_colon(self):
+        assert StopAtErrors({"1:16": 0.1, "17-32": 0.2}).errors == {"1-16": 0.1, "17-32": 0.2}
+
     def test_a_set_without_a_bar_does_not_matter(self):
         assert validate(StopAtErrors({"1-16": 0.1}), 0.0, 1.0)
 

@@ -350,15 +350,15 @@ def test_workers_draw_and_change_nothing():
         ),
         (
             {"validation_lengths": [(4, 1)]},
-            "Argument `validation_lengths`: Expected lengths (low, high) with 1 <= low <= high, but got (4, 1)",
+            "Argument `validation_lengths`: Expected lengths LOW-HIGH with 1 <= LOW <= HIGH, but got 4-1",
         ),
         (
             {"validation_lengths": [(1, 4), (0, 2)]},
-            "Argument `validation_lengths`: Expected lengths (low, high) with 1 <= low <= high, but got (0, 2)",
+            "Argument `validation_lengths`: Expected lengths LOW-HIGH with 1 <= LOW <= HIGH, but got 0-2",
         ),
         (
             {"task": "add", "validation_lengths": [(1, 3)]},
-            "Argument `validation_lengths`: Expected lengths (low, high) with a valid length of task 'add' among them",
+            "Argument `validation_lengths`: Expected lengths LOW-HIGH with a valid length of task 'add' among them",
         ),
         (
             {"validation_lengths": [(1, 4), (1, 4)]},

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lightning_ham.controllers import Rollout
+from lightning_ham.memory import HierarchicalAttentiveMemory
 from lightning_ham.models import TaskModel
 from lightning_ham.training.evaluation import CELLS_PER_DRAW, evaluate, table, wilson_interval
 
@@ -100,6 +101,26 @@ def test_first_timestep_of_search_does_not_count():
     assert result["bit_error"] == 1 / 500
 
 
+def test_the_speed_is_that_of_compiled_loops(monkeypatch):
+    """The clock goes on by a second a batch, of which the first compiles for 40 more."""
+    clock = {"seconds": 0.0, "compiled": 7.0}
+    monkeypatch.setattr("time.perf_counter", lambda: clock["seconds"])
+    monkeypatch.setattr("lightning_ham.training.evaluation.compile_seconds", lambda: clock["compiled"])
+
+    def plant(number, bits, scored):
+        clock["seconds"] += 1 / 64
+        if number == 0:
+            clock["seconds"] += 40
+            clock["compiled"] += 40
+
+    model = Planted("reverse", plant)
+    assert result_of(model, episodes=256, batch_size=64)["episodes_per_second"] == pytest.approx(64)
+    model.asked.clear()
+    for memory in (part for part in model.modules() if isinstance(part, HierarchicalAttentiveMemory)):
+        memory.engine = "reference"  # which compiles nothing; what others compile meanwhile is not left out
+    assert result_of(model, episodes=256, batch_size=64)["episodes_per_second"] == pytest.approx(256 / 44)
+
+
 def test_episodes_are_fresh_uniform_over_the_range_and_in_the_smallest_tree_that_holds_it():
     model = Planted("sort")
     evaluation = evaluate(model, [(1, 5), (33, 40)], 300, seed=0, batch_size=64)
@@ -191,9 +212,12 @@ def test_evaluation_is_plain_data_that_tells_what_was_measured():
     ("lengths", "options", "message"),
     [
         ([], {}, "Expected argument `lengths` to hold at least one range"),
-        ([(1, 3)], {}, r"a valid length of task 'add' among them \(min_length 4, .* but got \(1, 3\)"),
-        ([(4, 8), (5, 5)], {}, r"but got \(5, 5\)"),
-        ([(8, 4)], {}, r"1 <= low <= high, but got \(8, 4\)"),
+        ([(1, 3)], {}, r"a valid length of task 'add' among them \(min_length 4, .* but got 1-3"),
+        ([(4, 8), (5, 5)], {}, r"but got 5-5"),
+        ([(8, 4)], {}, r"1 <= LOW <= HIGH, but got 8-4"),
+        (["8:4"], {}, r"1 <= LOW <= HIGH, but got 8-4"),
+        (["8"], {}, r"Expected lengths LOW-HIGH, such as 1-32, but got '8'"),
+        ("1-8", {}, r"Expected argument `lengths` to be a list of ranges, but got '1-8' alone"),
         ([(1, CELLS_PER_DRAW + 1)], {}, "Expected lengths of at most"),
         ([(4, 8)], {"episodes": 0}, "Expected argument `episodes` to be at least 1, but got 0"),
         ([(4, 8)], {"batch_size": 0}, "Expected argument `batch_size` to be at least 1, but got 0"),
@@ -237,7 +261,7 @@ def test_table_shows_every_number():
     evaluation["results"][1] |= {"wrong_sequences": 3, "sequence_error": 0.0012, "interval": [0.0004, 0.0035]}
     evaluation["results"][1] |= {"symbol_error": 0.000123, "bit_error": 0.0000012, "episodes_per_second": 1234.5}
     title, header, first, second = table(evaluation).splitlines()
-    assert title == f"sort with lstm_ham, {TaskModel('sort').num_parameters:,} parameters, seed 3"
+    assert title == f"sort with lstm_ham, {TaskModel('sort').num_parameters:,} parameters, evaluation seed 3"
     assert len(header) == len(first) == len(second)
     assert first.split()[:4] == ["1-4", "4", "2,500", "0"]
     assert "0 % to 0.153 %" in first

@@ -118,6 +118,23 @@ def test_default_buckets_are_powers_of_two():
     assert buckets == {"1-2", "3-4", "33-64", "2049-4096"}
 
 
+def test_an_episode_with_nothing_scored_counts_neither_in_the_totals_nor_in_its_bucket():
+    stack = get_task("stack")
+    instances = [[("push", 7), ("pop",)], [("push", 7)] * 2, [("push", 7)] * 8, [("push", 7)] * 5 + [("pop",)]]
+    episodes = stack.encode(instances)
+    wrong = 0.5 - episodes.targets
+    assert counted(wrong, episodes, bucket_edges=(2, 4, 8)) == {
+        "sequence_error": 1.0,
+        "symbol_error": 1.0,
+        "bit_error": 1.0,
+        "sequence_error/1-2": 1.0,  # of one, not of two
+        "sequence_error/5-8": 1.0,
+    }
+    nothing = stack.encode([[("push", 7)] * 2])
+    errors = counted(torch.zeros_like(nothing.targets), nothing)
+    assert errors == {"sequence_error": 0.0, "symbol_error": 0.0, "bit_error": 0.0}, "no bucket was seen"
+
+
 @pytest.mark.parametrize("edges", [(), (4, 2), (2, 2), (0, 2), [-1, 1]])
 def test_edges_must_ascend_and_be_positive(edges):
     message = f"Expected argument `bucket_edges` to be ascending and positive, but got {edges}."
@@ -148,6 +165,8 @@ def plain_count(batches: list[tuple[Tensor, Episodes]]) -> dict[str, float]:
                 for symbol in zip(logits, targets, scored, strict=True)
             ]
             symbols = [symbol for symbol in symbols if symbol]
+            if not symbols:
+                continue
             of_sequence = any(map(any, symbols))
             wrong = [
                 wrong[0] + of_sequence,

@@ -1,0 +1,158 @@
+"""Where compiled loops are kept from one process to the next.
+
+Numba's own cache would do, were it not that it looks at the file of a function alone, and so goes on with code that was
+compiled from other files as they once were; that it believes files which are damaged; and that it raises where no
+folder can be written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+import os
+import pickle
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, ClassVar
+
+import llvmlite
+import numba as nb
+from numba.core.compiler import CompileResult
+from numba.core.serialize import dumps
+from numba.misc.appdirs import AppDirs
+
+_LOG = logging.getLogger(__name__)
+_CONFIG: Any = nb.config  # whose settings are made when it is imported, unseen by type checkers
+
+
+def _digest_of_sources() -> bytes:
+    """Return a hash of every file of this package, as any of them may be a part of what is compiled."""
+    digest = hashlib.sha256()
+    with suppress(OSError):  # the package may be replaced by another version right now
+        for file in sorted(files(__package__).iterdir(), key=lambda file: file.name):
+            if file.name.endswith((".py", ".pyc")):
+                digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    return digest.digest()
+
+
+_SOURCES = _digest_of_sources()  # before the other modules of the package are imported, which import this one first
+
+
+class CompiledOnDisk:
+    """What Numba asks for a function's compiled versions, and gives them to: a file each, in the first folder that can.
+
+    A file's name is a hash of all that its code depends on: the sources, the types of the arguments, the processor, and
+    the versions of Python and the compiler. The file begins with a hash of what follows. Folders: NUMBA_CACHE_DIR, the
+    ``__pycache__`` beside the function's file, and the user's own for caches. Where none can be written, one warning
+    says so, and the loops are compiled in every process.
+
+    Args:
+        function: The function, as it is in Python.
+    """
+
+    _has_warned: ClassVar[bool] = False
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._file = Path(function.__code__.co_filename)
+        self._own = hashlib.sha256(self._file.read_bytes()).digest() if self._file.is_file() else b""
+        name = f"{self._file.stem}.{function.__qualname__}".replace("<", "").replace(">", "")
+        self._prefix = f"{name}.{sys.implementation.cache_tag}."
+
+    @property
+    def cache_path(self) -> str:
+        """The folder that comes first, for Numba's statistics."""
+        return str(next(self._folders()))
+
+    def load_overload(self, signature: Any, target: Any) -> CompileResult | None:
+        """Return what was compiled for ``signature``, if it is there and whole."""
+        target.refresh()
+        name = self._name(signature, target.codegen())
+        if name is None:
+            return None
+        for folder in self._folders():
+            try:
+                content = (folder / name).read_bytes()
+            except OSError:
+                continue
+            digest, data = content[:32], content[32:]
+            if hashlib.sha256(data).digest() == digest:
+                return CompileResult._rebuild(target, *pickle.loads(data))  # noqa: SLF001 - as Numba's own cache does
+        return None
+
+    def save_overload(self, signature: Any, result: Any) -> None:
+        """Keep what was compiled for ``signature``, in the place of what was compiled from other sources."""
+        name = self._name(signature, result.codegen)
+        if name is None or result.library.has_dynamic_globals:
+            return
+        data = dumps(result._reduce())  # noqa: SLF001
+        problem = None
+        for folder in self._folders():
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                _write(folder / name, hashlib.sha256(data).digest() + data)
+            except OSError as error:
+                problem = problem or error
+                continue
+            self._remove(folder, besides=name)
+            return
+        if not CompiledOnDisk._has_warned:
+            CompiledOnDisk._has_warned = True
+            _LOG.warning(
+                "Compiled loops cannot be kept (%s), so every process compiles them anew, which takes up to a minute. "
+                "Set NUMBA_CACHE_DIR to a folder that can be written.",
+                problem,
+            )
+
+    def flush(self) -> None:
+        """Remove everything that was kept."""
+        for folder in self._folders():
+            self._remove(folder)
+
+    def _name(self, signature: Any, codegen: Any) -> str | None:
+        """Return the name of the file for ``signature``; None if the sources may be others than were imported."""
+        if _digest_of_sources() != _SOURCES or not self._own:
+            return None
+        depends_on = (
+            str(signature),
+            codegen.magic_tuple(),  # the processor
+            (nb.__version__, llvmlite.__version__),
+            (_CONFIG.OPT, _CONFIG.BOUNDSCHECK, _CONFIG.LOOP_VECTORIZE, _CONFIG.SLP_VECTORIZE),
+        )
+        return f"{self._prefix}{self._stamp}.{hashlib.sha256(repr(depends_on).encode()).hexdigest()[:32]}.nbc"
+
+    @property
+    def _stamp(self) -> str:
+        return hashlib.sha256(_SOURCES + self._own).hexdigest()[:16]
+
+    def _folders(self) -> Iterator[Path]:
+        for_this_package = f"lightning_ham-{hashlib.sha256(os.fsencode(self._file.parent)).hexdigest()[:16]}"
+        if _CONFIG.CACHE_DIR:
+            yield Path(_CONFIG.CACHE_DIR, for_this_package)
+        yield Path(importlib.util.cache_from_source(str(self._file))).parent
+        of_user = Path(AppDirs(appname="numba", appauthor=False).user_cache_dir)
+        if of_user.is_absolute():  # or there is no home, and this would be a folder ~ right here
+            yield of_user / for_this_package
+
+    def _remove(self, folder: Path, besides: str | None = None) -> None:
+        """Remove the versions of this function in ``folder``, but for those with the stamp of ``besides``."""
+        kept = f"{self._prefix}{self._stamp}." if besides else None
+        with suppress(OSError):
+            for path in folder.iterdir():
+                if path.name.startswith(self._prefix) and not (kept and path.name.startswith(kept)):
+                    path.unlink(missing_ok=True)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file as a whole or not at all."""
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,87 @@
+"""One thing at a time, over and over: nothing is done twice but the arithmetic, in the thread of the caller alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lightning_ham.kernels import access
+
+Array = np.ndarray[Any, Any]
+
+
+class Session:
+    """Accesses to one tree, on arrays that are made once.
+
+    Args:
+        nodes: The tree, ``[1, 2 n, d]``, which is changed in place.
+        search: SEARCH's weights.
+        write: Those of WRITE and JOIN.
+    """
+
+    def __init__(self, nodes: Array, search: access.SearchWeights, write: access.WriteWeights) -> None:
+        _, rows, size = nodes.shape
+        depth = rows.bit_length() - 2
+        self._nodes, self._at_first = nodes, nodes.copy()
+        self._search, self._write = search, write
+        self._leaf_row = np.empty(1, np.int64)
+        self._noise = np.empty((1, 0), nodes.dtype)
+        self._logits = np.empty((1, depth), nodes.dtype)
+        self._path, self._siblings = (np.empty((1, count, size), nodes.dtype) for count in (depth + 1, depth))
+        query = np.zeros((1, search.query.shape[1]), nodes.dtype)
+        self.put(query, self.access(query))  # compiles the loops, or loads them
+        self.restart()
+
+    def restart(self) -> None:
+        """Put the tree back to what it was at first."""
+        self._nodes[:] = self._at_first
+
+    def access(self, query: Array) -> Array:
+        """Attend, read and write; return what was read, ``[d]``.
+
+        Args:
+            query: ``[1, l]``, of the type of the tree.
+        """
+        self._attend(query)
+        access.write(self._nodes, self._leaf_row, query, self._write)
+        return self._path[0, -1].copy()
+
+    def put(self, query: Array, leaf: Array) -> None:
+        """Attend, and put ``leaf`` ``[d]`` there without WRITE."""
+        self._attend(query)
+        self._nodes[0, self._leaf_row[0]] = leaf
+        access.rejoin(self._nodes, self._leaf_row, self._write)
+
+    def _attend(self, query: Array) -> None:
+        access.attend(
+            self._nodes, query, self._noise, self._search, self._leaf_row, self._logits, self._path, self._siblings
+        )
+
+
+class Perceptron:
+    """A hidden layer of rectified units and an output layer.
+
+    Args:
+        hidden: Weights, ``[units, inputs]``.
+        hidden_bias: ``[units]``.
+        out: ``[outputs, units]``.
+        out_bias: ``[outputs]``.
+
+    Raises:
+        ValueError: If the layers, or an input, do not fit: compiled loops check no bounds.
+    """
+
+    def __init__(self, hidden: Array, hidden_bias: Array, out: Array, out_bias: Array) -> None:
+        if out.shape[1] != hidden.shape[0]:
+            raise ValueError(f"Expected an output layer of {hidden.shape[0]} inputs, but got {out.shape[1]}.")
+        self._hidden, self._hidden_bias, self._out, self._out_bias = hidden, hidden_bias, out, out_bias
+
+    def __call__(self, x: Array) -> Array:
+        """Return the outputs ``[outputs]`` for ``x`` ``[inputs]``."""
+        if x.shape != self._hidden.shape[1:]:
+            raise ValueError(f"Expected an input of {self._hidden.shape[1]} numbers, but got one of {list(x.shape)}.")
+        hidden, out = self._hidden_bias.copy(), self._out_bias.copy()
+        access.multiply(self._hidden, x, hidden)
+        access.multiply(self._out, np.maximum(hidden, 0, out=hidden), out)
+        return out

@@ -1,0 +1,76 @@
+"""Where commands write: files, which are there whole or not at all, and standard output, devices and pipes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+_STREAMS = {
+    "-": "stdout",
+    "/dev/stdout": "stdout",
+    "/dev/fd/1": "stdout",
+    "/dev/stderr": "stderr",
+    "/dev/fd/2": "stderr",
+}
+
+
+def is_stream(name: str) -> bool:
+    """Return whether something else than a file is meant: standard output (also ``-``) or error, a device, a pipe."""
+    path = Path(name)
+    is_other = path.exists() and not path.is_file() and not path.is_dir()
+    return name in _STREAMS or path.absolute().is_relative_to("/dev") or is_other
+
+
+def check_place(name: str) -> None:
+    """Raise a ValueError unless something can be written there."""
+    if name not in _STREAMS and (not Path(name).parent.is_dir() or Path(name).is_dir()):
+        raise ValueError(f"Expected a file in a folder that is there, but got {name}")
+
+
+def are_one(first: str, second: str) -> bool:
+    """Return whether what is written to both places would meet there, or replace each other: by any name or link.
+
+    Nothing does in ``/dev/null``, and standard output and error are two, wherever they lead.
+    """
+    streams = _STREAMS.get(first), _STREAMS.get(second)
+    if all(streams):
+        return streams[0] == streams[1]
+    one, other = (
+        Path(f"/dev/{stream}" if stream else name) for stream, name in zip(streams, (first, second), strict=True)
+    )
+    try:
+        return one.samefile(other) and not one.samefile(os.devnull)
+    except OSError:  # there is at most one of them
+        return one.resolve() == other.resolve()
+
+
+def is_read(name: str, sources: Iterable[str]) -> bool:
+    """Return whether a file is one of those that are read; ``-`` is standard input, which may come from one."""
+    paths = (Path("/dev/stdin" if source == "-" else source) for source in sources)
+    return Path(name).is_file() and any(path.samefile(name) for path in paths if path.exists())
+
+
+def write(name: str, content: str | bytes) -> None:
+    """Write a file that appears, or changes, only when it is complete; to anything else write at once.
+
+    Args:
+        name: Where to.
+        content: Bytes, or text to be written in UTF-8.
+    """
+    if name in _STREAMS and isinstance(content, str):  # to open a redirected stream anew would write over what it holds
+        getattr(sys, _STREAMS[name]).write(content)
+        return
+    data = content.encode() if isinstance(content, str) else content
+    if is_stream(name):
+        with Path(name).open("ab") as device:
+            device.write(data)
+        return
+    path = Path(name).resolve()
+    staging = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        staging.write_bytes(data)
+        staging.replace(path)
+    finally:
+        staging.unlink(missing_ok=True)

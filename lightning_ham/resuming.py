@@ -1,0 +1,81 @@
+"""Checkpoints that a training goes on from: looked at before the run is touched, and failures told in one sentence."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from lightning_ham.foreign import quoted, shown
+from lightning_ham.hub.checkpoint import read_checkpoint
+from lightning_ham.hub.pretrained import HAMModel
+from lightning_ham.training import HAMModule
+
+_LOG = logging.getLogger(__name__)
+_VERSION = re.compile(r"[0-9]{1,4}(\.[0-9]{1,4}){1,2}((a|b|rc|\.dev|\.post)[0-9]{1,8})?")
+"""Of Lightning, which shows it where it is newer than its own."""
+
+
+class ResumeError(ValueError):
+    """A checkpoint that its training could not go on from."""
+
+
+def check_resumable(path: Path, module: HAMModule) -> None:
+    """Raise a ValueError unless a checkpoint is whole, plain data and of a module's model.
+
+    Lightning's own loading is not asked: it builds what the checkpoint names.
+    """
+    HAMModel.from_checkpoint(path)
+    checkpoint = read_checkpoint(path)
+    version = checkpoint.content.get("pytorch-lightning_version")
+    if not isinstance(version, str) or not _VERSION.fullmatch(version):
+        raise ValueError(f"{shown(path)}: Expected a checkpoint with Lightning's version, but got {quoted(version)}.")
+    shapes, expected = (
+        {name: tensor.shape for name, tensor in state.items()} for state in (checkpoint.state, module.state_dict())
+    )
+    if checkpoint.hyper_parameters["task"] != module.hparams["task"] or shapes != expected:
+        raise ValueError(
+            f"Expected a checkpoint of the recipe's model, but {shown(path)} holds another one; "
+            f"resume it with the recipe.yaml of its run."
+        )
+
+
+class _UnderWay(Callback):
+    """Knows whether a training has come through its first batch."""
+
+    def __init__(self) -> None:
+        self.is_so = False
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.is_so = True
+
+
+@contextmanager
+def resuming(trainer: Trainer, checkpoint: Path | None) -> Iterator[None]:
+    """Say in one sentence if the training within does not come to go on from ``checkpoint``, if one is given.
+
+    What a checkpoint holds of loops, callbacks and optimizers is Lightning's to know, and fails there in many ways.
+
+    Raises:
+        ResumeError: Instead of whatever goes wrong before the first batch is trained on.
+    """
+    under_way = _UnderWay()
+    if checkpoint is not None:
+        trainer.callbacks.insert(0, under_way)  # type: ignore[attr-defined]
+    try:
+        yield
+    except Exception as error:
+        if checkpoint is None or under_way.is_so:
+            raise
+        _LOG.debug("The training does not go on", exc_info=error)
+        reason = shown(f"{type(error).__name__}: {error}")
+        raise ResumeError(
+            f"Expected to go on from {shown(checkpoint)}, but got {reason}. Resume another checkpoint, or train anew."
+        ) from error

@@ -1,0 +1,113 @@
+"""The two checkpoints of a run, ``best.ckpt`` and ``last.ckpt``, and how they are written."""
+
+from __future__ import annotations
+
+import io
+import logging
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from lightning_ham.runs.folder import BEST, LAST, write_whole
+
+_SCORE = "best_model_score"
+_LOG = logging.getLogger("lightning_ham")
+
+
+class BestCheckpoint(Checkpoint):
+    """Keeps the validated weights with the lowest ``val/score``; of several such, the ones that were trained longest.
+
+    Weights are saved only as they were when they were validated. The best so far tells its score itself, so that a run
+    goes on alike wherever its folder is, and from whichever checkpoint.
+
+    Args:
+        run_dir: The run folder.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self.path = run_dir / BEST
+        self.score: float | None = None
+        """Of the best so far; None before the first validation."""
+        self._validated_at: int | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the score from the best checkpoint, if there is one."""
+        self.score = trainer.strategy.broadcast(_score_of(self.path) if trainer.is_global_zero else None)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Wait for the end of the epoch, when its counts are complete; but do not where weights change until then."""
+        if trainer.sanity_checking:
+            return
+        self._validated_at = trainer.global_step
+        if not trainer.is_last_batch:
+            self._save_if_best(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the weights if they have been validated as they are, and are the best."""
+        if self._validated_at == trainer.global_step:
+            self._save_if_best(trainer)
+
+    def _save_if_best(self, trainer: Trainer) -> None:
+        score = float(trainer.callback_metrics["val/score"])
+        if self.score is None or score <= self.score:  # alike in all processes, whose errors are summed up
+            self.score = score
+            trainer.save_checkpoint(self.path)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best score, which :meth:`on_train_start` looks up."""
+        return {_SCORE: self.score}
+
+
+def _score_of(path: Path) -> float | None:
+    """Return the score that a best checkpoint says that it has, None where there is none to be had."""
+    if not path.exists():
+        return None
+    try:
+        callbacks = torch.load(path, map_location="cpu", weights_only=True)["callbacks"]
+        return float(callbacks[BestCheckpoint.__qualname__][_SCORE])
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, LookupError, TypeError, ValueError):
+        _LOG.warning("%s does not tell how good it is; the next weights that are validated take its place.", path)
+        return None
+
+
+class LastCheckpoint(Checkpoint):
+    """Makes a run resumable from its very first step, and from every epoch.
+
+    Not ModelCheckpoint's ``save_last``, which saves only where the best checkpoint is saved as well.
+
+    Args:
+        run_dir: The run folder.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self.path = run_dir / LAST
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.strategy.broadcast(self.path.exists()):
+            trainer.save_checkpoint(self.path)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.save_checkpoint(self.path)
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint whole or not at all, beside the one that it replaces, and only one of finite weights.
+
+    Lightning itself writes to the system's folder for temporary files, which may be on another disk.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        for part in ("state_dict", "current_model_state"):  # the averaged weights, and those that are trained
+            for name, value in checkpoint.get(part, {}).items():
+                if value.is_floating_point() and not value.isfinite().all():
+                    raise FloatingPointError(f"Expected finite weights to save, but {name!r} holds nan or inf")
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(target, content.getvalue())

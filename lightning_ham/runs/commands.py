@@ -1,0 +1,53 @@
+"""What a run tells its user to do next."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from lightning_ham.hub.card import percent
+from lightning_ham.runs.folder import RECIPE
+
+
+def command(name: str, *arguments: str | Path) -> str:
+    """Return a command of this package as a shell takes it.
+
+    It is called by this Python where that is not the one on the path, as in an environment that was not activated.
+    """
+    python = "python" if shutil.which("python") == sys.executable else sys.executable
+    return shlex.join([python, "-m", f"lightning_ham.{name}", *map(str, arguments)])
+
+
+def resume(run_dir: Path, *options: str) -> str:
+    """Return the command that goes on with the run in a folder."""
+    return command("fit", run_dir / RECIPE, "--ckpt_path", "last", *options)
+
+
+def use(run_dir: Path) -> str:
+    """Return a line with the commands that use the model of a run."""
+    drawn = command("draw", run_dir, "-o", "attention.svg")
+    return f"Next: {command('solve', run_dir, 'FILE')}, {drawn}, or {command('evaluate', run_dir)}"
+
+
+def retry(run_dir: Path, missed: Mapping[str, float | None], bar: Mapping[str, float], seed: int, longer: str) -> str:
+    """Return a line that says which bar was missed, by how much, and what to try.
+
+    Args:
+        run_dir: The run folder.
+        missed: The shares of wrong sequences that are above the bar, by lengths; None where there was no measuring.
+        bar: The shares that there may be at most.
+        seed: With which it was trained.
+        longer: The option with which it is trained for longer, such as ``--trainer.max_epochs=400``.
+    """
+    figures = ", ".join(
+        f"{'an unknown share' if error is None else percent(error)} wrong at lengths {lengths} "
+        f"(at most {percent(bar[lengths])})"
+        for lengths, error in missed.items()
+    )
+    return (
+        f"The bar is missed: {figures}. Try another seed (--seed_everything {seed + 1}), or train for longer: "
+        f"{resume(run_dir, longer)}"
+    )

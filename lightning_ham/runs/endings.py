@@ -1,0 +1,183 @@
+"""How a training ends that does not come to its end: by a signal, on a full disk, or with weights that are not finite.
+
+A reader of its output that leaves is no reason to end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, NamedTuple, Self, TextIO, cast
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from lightning_ham.runs import commands
+from lightning_ham.runs.folder import LAST
+
+_SIGNALS = [
+    getattr(signal, name)
+    for name in (
+        *("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGXCPU"),
+        *("SIGALRM", "SIGVTALRM", "SIGPROF", "SIGPOLL", "SIGPWR", "SIGSTKFLT"),
+    )
+    if hasattr(signal, name)
+]
+"""Those that a process may be sent, and that end it without a word if it does not care for them."""
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_LOG = logging.getLogger("lightning_ham")
+
+
+class EndOnSignal(Callback):
+    """Lets every signal that would end the process without a word raise KeyboardInterrupt, as Ctrl-C does.
+
+    It does so inside its block; in a training that it is a callback of, at the end of the batch, unless it is Ctrl-C or
+    the second signal. Signals that are ignored, or that have another handler, stay as they are.
+    """
+
+    received: signal.Signals | None = None
+    """The first one that came."""
+
+    def __init__(self) -> None:
+        self._before: dict[signal.Signals, Any] = {}
+        self._can_wait = False
+
+    @property
+    def status(self) -> int:
+        """The exit status that tells of the signal, as shells have it."""
+        return 128 + (self.received or signal.SIGINT)
+
+    def __enter__(self) -> Self:
+        """Take over the signals."""
+        if threading.current_thread() is threading.main_thread():  # no other may
+            for number in _SIGNALS:
+                if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+                    self._before[number] = signal.signal(number, self._end)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Give them back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take SIGTERM back from Lightning, which would wait for other processes, while they wait for this one."""
+        self._can_wait = True
+        if signal.SIGTERM in self._before:
+            signal.signal(signal.SIGTERM, self._end)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        """End the training if a signal came, also where Python drops what is raised, as in a callback of a compiler."""
+        self._end_now()
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """End the training if a signal came."""
+        self._end_now()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End the training if a signal came; no batch follows that one could wait for."""
+        self._can_wait = False
+        self._end_now()
+
+    def _end_now(self) -> None:
+        if self.received:
+            self._can_wait = False
+            raise KeyboardInterrupt
+
+    def ignore(self) -> None:
+        """Let no further signal break off what is said of the first."""
+        for number in self._before:
+            signal.signal(number, signal.SIG_IGN)
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        waits = self._can_wait and self.received is None and number != signal.SIGINT
+        self.received = self.received or signal.Signals(number)
+        if not waits:
+            raise KeyboardInterrupt
+
+
+class Ending(NamedTuple):
+    """An early end that is known of."""
+
+    line: str
+    """What has ended the run, and how to go on."""
+    status: int
+    """The exit status."""
+
+
+def explain(error: BaseException, signals: EndOnSignal, run_dir: Path) -> Ending | None:
+    """Return what to say where ``error`` has ended a run, None if it is no end that is known of."""
+    signals.ignore()
+    last = run_dir / LAST
+    resume = f" Resume with: {commands.resume(run_dir)}" if last.exists() else ""
+    if signals.received or isinstance(error, KeyboardInterrupt | SystemExit):  # the latter is how Lightning ends then
+        by = signals.received or signal.SIGINT
+        what = "Interrupted." if by == signal.SIGINT else f"Ended by {by.name}."
+        return Ending(what + (resume or " The training had not begun."), signals.status)
+    if isinstance(error, FloatingPointError):
+        return Ending(
+            f"error: {error}: the training ends, {last} has the last finite weights, and a smaller "
+            "--model.learning_rate may keep them so.",
+            1,
+        )
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return Ending(f"error: There is no room left ({error}).{resume or ' Nothing was trained yet.'}", 1)
+    return None
+
+
+class _Output:
+    """Standard output, into nothing from where it cannot be written to any more."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write, or let it be."""
+        with self._goes_on():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, or let it be."""
+        with self._goes_on():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _goes_on(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+            _LOG.warning("Standard output cannot be written to any more (%s); the training goes on.", error.strerror)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def output_goes_on() -> contextlib.AbstractContextManager[object]:
+    """Return a block in which it is no error that standard output cannot be written to any more.
+
+    So a training outlives the ``head`` or the terminal that has shown its first lines.
+    """
+    if sys.stdout is None:  # it was closed from the beginning
+        return contextlib.nullcontext()
+    return contextlib.redirect_stdout(cast(TextIO, _Output(sys.stdout)))

@@ -1,0 +1,339 @@
+"""A run folder: its files, which process owns it, and what may be written into it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import glob
+import itertools
+import json
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import yaml
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+
+RECIPE = "recipe.yaml"
+"""The resolved recipe."""
+TRAINING = "training.json"
+"""How the model was trained."""
+EVALUATION = "evaluation.json"
+"""Its errors; written last, so that where it is the run has ended."""
+LAST = Path("checkpoints", "last.ckpt")
+"""The checkpoint from which a training goes on."""
+BEST = LAST.with_name("best.ckpt")
+"""The checkpoint with the lowest validation error."""
+METRICS = "metrics"
+"""The folder of all that was logged."""
+MODEL = "model"
+"""The folder of the trained model."""
+WANDB = "wandb"
+"""The folder of what W&B writes."""
+WANDB_ID = "wandb_run_id"
+"""The id of the run in W&B."""
+OWNER = ".owner"
+"""Locked by the process that trains in the folder, whose number and machine it holds; gone once that has ended."""
+MARKER = ".owner.marker"
+"""What stands for the lock where files cannot be locked."""
+
+_FILES = (RECIPE, TRAINING, EVALUATION, WANDB_ID)
+_FOLDERS = (str(LAST.parent), METRICS, MODEL)
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
+"""What file systems say that cannot lock a file; some that are shared over a network cannot."""
+_OWNER_APPEARS = 1.0
+"""Seconds in which a process that has just locked a folder will have said which one it is."""
+_LOG = logging.getLogger("lightning_ham")
+
+
+class Choice(NamedTuple):
+    """Which folder a run is to have."""
+
+    folders: Iterable[Path]
+    """The first of these that can be claimed: one, or endlessly many for a run without a name."""
+    has_name: bool
+    """Whether the user said which folder; one that was not named must be made anew."""
+    is_new: bool
+    """Whether a run begins in it, so that it must not hold one."""
+    checkpoint: Path | None
+    """From which to go on, if it does."""
+
+
+def choose(stem: Path, recipe: Path, run_dir: str | None, ckpt_path: str | None, *, is_override: bool) -> Choice:
+    """Return the run folder that a recipe and its options ask for; nothing is written, and nothing claimed.
+
+    Args:
+        stem: The folder that a run of this recipe has without a name of its own; others follow as ``stem-2``, ...
+        recipe: The file of the recipe.
+        run_dir: The folder asked for, if any; ``~`` is expanded.
+        ckpt_path: The checkpoint to go on from, or ``last``; ``~`` is expanded.
+        is_override: Whether ``run_dir`` was asked for beside the recipe. If not, a recipe that lies in a run folder
+            resumes the run that it lies with, wherever the folder has been moved or copied to.
+
+    Raises:
+        FileNotFoundError: If there is nothing to resume.
+        FileExistsError: If something stands where a folder was asked for.
+        ValueError: If ``~`` leads nowhere.
+    """
+    asked_for = _expanded("--run_dir", run_dir) if run_dir else None
+    checkpoint = None
+    is_new = False
+    if ckpt_path is None:
+        folder, is_new = asked_for, True
+    elif ckpt_path == "last":
+        if not is_override and recipe.name == RECIPE and (recipe.parent / LAST).exists():
+            asked_for = recipe.parent
+        others = stem.parent.glob(f"{glob.escape(stem.name)}-*")
+        candidates = [asked_for] if asked_for else [stem, *others]
+        runs = [candidate for candidate in candidates if (candidate / LAST).exists()]
+        if not runs:
+            raise FileNotFoundError(f"Expected a run to resume, but {candidates[0] / LAST} does not exist.")
+        folder = max(runs, key=lambda run: (run / LAST).stat().st_mtime)
+        checkpoint = folder / LAST
+    else:
+        checkpoint = _expanded("--ckpt_path", ckpt_path)
+        if not checkpoint.is_file():
+            raise FileNotFoundError(f"Expected a checkpoint or 'last' for --ckpt_path, but got {checkpoint}.")
+        home = checkpoint.parent.parent
+        is_of_a_run = checkpoint.parent.name == LAST.parent.name and any(
+            (home / name).exists() for name in (RECIPE, TRAINING, METRICS)
+        )
+        folder = asked_for or (home if is_of_a_run else None)
+        is_new = folder is None or not (is_of_a_run and folder.resolve() == home.resolve())
+    if folder is not None and (folder.exists() or folder.is_symlink()) and not folder.is_dir():
+        raise FileExistsError(f"Expected a folder for --run_dir, but {folder} is a file.")
+    _check_name(folder or stem)
+    return Choice([folder] if folder else _names(stem), folder is not None, is_new, checkpoint)
+
+
+def _check_name(folder: Path) -> None:
+    """Raise a ValueError if the folder's name is no text here: neither weights nor W&B's files can be written there."""
+    name = str(folder.absolute())
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"Expected a --run_dir whose name is text in {sys.getfilesystemencoding()}, as this locale has it, but got "
+            f"{name.encode(errors='backslashreplace').decode()}; set PYTHONUTF8=1 if it is UTF-8, or choose another."
+        ) from error
+
+
+def _names(stem: Path) -> Iterator[Path]:
+    """Yield the names that are free, each when it is asked for."""
+    names = itertools.chain([stem], (stem.with_name(f"{stem.name}-{number}") for number in itertools.count(2)))
+    return (name for name in names if not os.path.lexists(name))
+
+
+def _expanded(option: str, path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:  # there is no such user, or no home
+        raise ValueError(f"Expected a path for {option}, but got {path!r}: {error}") from error
+
+
+class Owned(FileExistsError):
+    """Another process trains in the folder."""
+
+
+class Claim:
+    """A run folder that this process owns until :meth:`release`: no other process can claim it meanwhile.
+
+    The claim is a lock of the operating system, which ends with the process, however that ends. Where a file system
+    has none, it is a file that names its owner, and that of a dead owner of this machine is taken over.
+
+    Args:
+        folder: The folder; it is made if it is not there.
+        must_be_made: Whether one that is there is refused.
+
+    Raises:
+        FileExistsError: If the folder is there and must be made, or what stands in it is not a run's to be written to.
+        Owned: If another process owns it; the message has its number.
+    """
+
+    def __init__(self, folder: Path, *, must_be_made: bool = False) -> None:
+        self.folder = folder
+        self._made = [part for part in (folder, *folder.parents) if not part.exists()]
+        folder.mkdir(parents=True, exist_ok=not must_be_made)
+        try:
+            _check_kinds(folder)
+            self._lock = _lock(folder)
+        except BaseException:
+            self._remove_made()
+            raise
+
+    def check_new(self, recipe: Path) -> None:
+        """Raise a FileExistsError if the folder holds a run, or anything that a run of ``recipe`` would overwrite.
+
+        What a run has left that was killed before its first step is no such thing.
+        """
+        if (self.folder / LAST).exists() or (self.folder / BEST).exists():
+            raise FileExistsError(
+                f"Expected a new run folder, but {self.folder} holds a run; resume it with --ckpt_path last, "
+                "or choose another --run_dir."
+            )
+        ours = self.folder / RECIPE
+        is_left = ours.is_file() and not ours.samefile(recipe) and _is_resolved(ours) is True
+        for name in () if is_left else (*_FILES, *_FOLDERS):
+            if (self.folder / name).exists():
+                raise FileExistsError(
+                    f"Expected a new run folder, but {self.folder} has {name} already, which the run would overwrite; "
+                    "choose another --run_dir."
+                )
+
+    def check_resumed(self) -> None:
+        """Raise a FileExistsError if the recipe that the resolved one would replace is not a run's but a user's own."""
+        ours = self.folder / RECIPE
+        if ours.is_file() and _is_resolved(ours) is False:
+            raise FileExistsError(
+                f"Expected the resolved recipe of a run, but {ours} is one of your own, which the run would overwrite; "
+                "choose another --run_dir, or give it another name."
+            )
+
+    def release(self) -> None:
+        """Give the folder free. It is removed if nothing was written into it and it was made for the claim."""
+        if not self._lock.is_locked:
+            return
+        with contextlib.suppress(OSError):  # it may be gone, or have become read-only
+            (self.folder / OWNER).unlink(missing_ok=True)
+        self._lock.release()
+        self._remove_made()
+
+    def _remove_made(self) -> None:
+        """Remove the folders that were made, the innermost first, as far as they are empty."""
+        with contextlib.suppress(OSError):
+            for folder in self._made:
+                folder.rmdir()
+
+    def __enter__(self) -> Self:
+        """Return the claim, to be released at the end of the block."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Release it."""
+        self.release()
+
+
+def _check_kinds(folder: Path) -> None:
+    """Raise a FileExistsError unless what a run writes is a file or folder where it is there, and no link elsewhere."""
+    for name in (OWNER, MARKER, *_FILES, WANDB, *_FOLDERS):
+        path = folder / name
+        below = path.rglob("*") if name in _FOLDERS and not path.is_symlink() else ()
+        for part in (path, *below):
+            if part.is_symlink():
+                raise FileExistsError(
+                    f"Expected {part} to be the run's own, but it is a symbolic link to {part.readlink()}, which a run "
+                    "would write to; put what it leads to in its place, or choose another --run_dir."
+                )
+        is_folder = name in (WANDB, *_FOLDERS)
+        if path.exists() and path.is_dir() != is_folder:
+            expected, got = ("a folder", "a file") if is_folder else ("a file", "a folder")
+            raise FileExistsError(f"Expected {expected} at {path}, but it is {got}; choose another --run_dir.")
+
+
+def _is_resolved(recipe: Path) -> bool | None:
+    """Whether a recipe is one that a run wrote into its folder; None if it is damaged."""
+    try:
+        found = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, yaml.YAMLError):
+        return None
+    if not isinstance(found, dict):
+        return None
+    return bool(found.get("run_dir")) and "ckpt_path" in found
+
+
+def _lock(folder: Path) -> BaseFileLock:
+    """Return the lock of a folder, locked."""
+    path = folder / OWNER
+    lock: BaseFileLock = FileLock(path, thread_local=False, on_acquired=_sign)
+    deadline = time.monotonic() + _OWNER_APPEARS
+    while True:
+        try:
+            lock.acquire(blocking=False)
+            return lock
+        except Timeout as error:
+            number, machine = _owner(Path(lock.lock_file))
+            if _is_alive(number, machine) or time.monotonic() > deadline:
+                who = f"process {number}" if number else "another process"
+                where = f" on {machine}" if machine not in ("", socket.gethostname()) else ""
+                raise Owned(
+                    f"Expected a run folder that nobody uses, but {who}{where} trains in {folder}; wait until it has "
+                    "ended, or choose another --run_dir."
+                ) from error
+            time.sleep(0.02)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS or isinstance(lock, SoftFileLock):
+                raise
+            lock = SoftFileLock(folder / MARKER, thread_local=False)
+
+
+def _sign(descriptor: int) -> None:
+    """Write down, in the locked file, which process has locked it."""
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n{socket.gethostname()}\n".encode(), 0)
+
+
+def _owner(path: Path) -> tuple[int, str]:
+    """Return the number and the machine of the process that a lock names; 0 and nothing where it names none (yet)."""
+    with contextlib.suppress(OSError, ValueError):
+        number, machine, *_ = path.read_text(encoding="utf-8").splitlines()
+        return int(number), machine
+    return 0, ""
+
+
+def _is_alive(number: int, machine: str) -> bool:
+    if machine != socket.gethostname():
+        return number > 0
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user
+        return True
+    return True
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file beside the one that it replaces: whoever reads it, or is killed meanwhile, sees one or the other.
+
+    Raises:
+        OSError: If it cannot be written; the file is then as it was.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    partial.unlink(missing_ok=True)  # of a run that was killed
+    try:
+        with partial.open("xb") as file:
+            file.write(content)
+        partial.replace(path)
+    except BaseException as error:
+        if isinstance(error, OSError):  # that it has no room, a disk says without the file's name
+            error.filename = error.filename or str(path)
+        with contextlib.suppress(OSError):  # on a full disk, its room is wanted
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write plain data, whole or not at all."""
+    write_whole(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object that a file beside a checkpoint holds; an empty one, with a warning, where it is damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        found = None
+    if isinstance(found, dict):
+        return found
+    _LOG.warning("%s is damaged: Expected a JSON object, but got something else; it goes unread.", path)
+    return {}
