@@ -59,6 +59,7 @@ from lightning_ham.runs.folder import (
 )
 from lightning_ham.training import EndIfNotFinite, EpisodeCounter
 from lightning_ham.training.evaluation import describe_machine, describe_versions, evaluate, table
+from lightning_ham.training.unused import UnusedOptionsWarning, told
 
 _LOG = logging.getLogger("lightning_ham")
 _RUN_DIR_VARIABLE = "LIGHTNING_HAM_RUN_DIR"  # tells the processes that DDP starts which folder the first one chose
@@ -122,6 +123,7 @@ def _quieten() -> None:
         ".*when logging on epoch level in distributed setting.*",  # our errors are those of all processes already
     ):
         warnings.filterwarnings("ignore", message)
+    warnings.filterwarnings("ignore", category=UnusedOptionsWarning)  # said below, by the names of keys
     for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning, ResourceWarning):  # not for users
         warnings.filterwarnings("ignore", category=category, module="(?!lightning_ham)")
 
@@ -138,7 +140,9 @@ def _parse(arguments: Sequence[str]) -> tuple[Path, RecipeCLI]:
     if arguments[0].startswith("-"):
         raise ValueError(f"Expected a recipe first and options after it, but got {arguments[0]!r}.")
     recipe = find_recipe(arguments[0])
-    return recipe, RecipeCLI(recipe, arguments[1:])
+    cli = RecipeCLI(recipe, arguments[1:])
+    tracking.check_settings(cli.config.wandb.mode, cli.config.wandb.project, cli.config.wandb.entity)
+    return recipe, cli
 
 
 def _choose(cli: RecipeCLI, recipe: Path, arguments: Sequence[str]) -> Choice:
@@ -211,6 +215,9 @@ def _start(
             _LOG.warning("%s There is time until the training ends.", error)
     verb = "Resuming" if checkpoint else "Training"
     _LOG.info("%s %s, %d parameters, in %s", verb, cli.config.task, cli.model.model.num_parameters, run_dir)
+    unused = cli.unused_keys()
+    if unused:
+        _LOG.warning("%s", told(unused))
     wandb = cli.config.wandb
     logger = tracking.make_logger(
         run_dir, yaml.safe_load(resolved), wandb.mode, wandb.project, wandb.entity, run_dir.absolute().name

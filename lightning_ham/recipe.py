@@ -14,7 +14,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -110,14 +110,15 @@ def find_recipe(name_or_path: str) -> Path:
         FileNotFoundError: If there is neither; the message names the closest match.
     """
     path = Path(name_or_path)
-    if path.is_file():
-        return path
-    shipped = RECIPES / f"{name_or_path}.yaml"
-    if path.suffix not in {".yaml", ".yml"} and shipped.is_file():
-        return shipped
+    with suppress(OSError):  # of a name that is too long for a file
+        if path.is_file():
+            return path
+        shipped = RECIPES / f"{name_or_path}.yaml"
+        if path.suffix not in {".yaml", ".yml"} and shipped.is_file():
+            return shipped
     names = recipe_names()
     raise FileNotFoundError(
-        f"Expected a recipe, but got {name_or_path!r}, which is neither a file nor a shipped recipe;"
+        f"Expected a recipe, but got {quoted(name_or_path)}, which is neither a file nor a shipped recipe;"
         f"{_did_you_mean(path.stem, names)} shipped: {', '.join(names)}."
     )
 
@@ -196,23 +197,25 @@ class RecipeParser(LightningArgumentParser):
         """Return the help without the markup of docstrings."""
         return without_markup(super().format_help(formatter))
 
-    def checked(self, recipe: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    def checked(self, recipe: Mapping[Any, Any]) -> dict[str, Any]:
         """Return a recipe without its empty sections, which are their defaults.
 
         Raises:
             ValueError: If it has a key that there is not: the parser itself ignores some, and names others without
                 their group.
         """
-        known = self._known_keys()
+        return self._checked(recipe, "", self._known_keys())
+
+    def _checked(self, section: Mapping[Any, Any], prefix: str, known: set[str]) -> dict[str, Any]:
         result = {}
-        for name, value in recipe.items():
+        for name, value in section.items():
             key = f"{prefix}{name}"
-            if not any(other.startswith(f"{key}.") for other in known):
-                if key not in known:
-                    raise ValueError(self._unknown(key))
+            if key in known:
                 result[name] = value
+            elif not any(other.startswith(f"{key}.") for other in known):
+                raise ValueError(self._unknown(key))
             elif isinstance(value, Mapping):
-                result[name] = self.checked(value, f"{key}.")
+                result[name] = self._checked(value, f"{key}.", known)
             elif value is not None:
                 raise ValueError(f"Expected key {key!r} to hold keys of its own, but got {quoted(value)}.")
         return result
@@ -236,7 +239,8 @@ class RecipeParser(LightningArgumentParser):
         hidden = {"help", "config", "print_config", *_LINKED}
         known = {action.dest for action in self._actions if not action.dest.endswith(".help")} - hidden
         known |= {f"model.reinforce.{field.name}" for field in dataclasses.fields(ReinforceOptions)}
-        return {key for key in known if not any(other.startswith(f"{key}.") for other in known)}
+        groups = {key[:end] for key in known for end, sign in enumerate(key) if sign == "."}
+        return known - groups
 
     def _one_line(self, message: str) -> str:
         """Say in one line what jsonargparse says in many."""
@@ -252,8 +256,10 @@ class RecipeParser(LightningArgumentParser):
             missing = re.search(r"Problem with given class_path '.*':\s*(.*)", message)
             why = missing[1] if missing else _of_one_type(message)
             expected = f"name a class that there is ({why})" if why else f"be {_expected(message)}"
-            got = "null" if value[1] == "None" else shown(value[1].strip(repr("")))
-            by_name = {known.rpartition(".")[2]: known for known in self._known_keys()}
+            expected = expected.replace("true or false or an integer", "an integer")  # of the seed, which is no truth
+            got = "null" if value[1] == "None" else quoted(value[1].strip(repr("")))
+            # A class within a section has a parser of its own, which knows its keys without the section's.
+            by_name = {known.rpartition(".")[2]: known for known in sorted(self._known_keys(), key=len)}
             return f"Expected key {by_name.get(key[1], key[1])!r} to {expected}, but got {got}."
         return "; ".join(line.strip(" -") for line in message.splitlines() if line.strip(" -"))
 
@@ -325,7 +331,9 @@ class RecipeCLI(LightningCLI):
         set_parsing_settings(docstring_parse_attribute_docstrings=wants_help)
         for override in overrides:
             if override.partition("=")[0] in ("-c", "--config"):
-                raise ValueError(f"Expected one recipe and options after it, but got {override!r}.")
+                raise ValueError(f"Expected one recipe and options after it, but got {quoted(override)}.")
+            if not override.isascii() and override.encode(errors="ignore").decode() != override:
+                raise ValueError(f"Expected options in UTF-8, but got {quoted(override)}.")
         super().__init__(
             HAMModule,
             TaskDataModule,
@@ -403,7 +411,13 @@ class RecipeCLI(LightningCLI):
         except ValueError as error:
             raise ValueError(f"Key 'evaluation.lengths': {error}") from error
         with named_as_keys("evaluation", ["episodes"]):
-            episodes_per_range(config.evaluation.lengths, config.evaluation.episodes)
+            for count in episodes_per_range(config.evaluation.lengths, config.evaluation.episodes):
+                expect_integer("episodes", count)
+        try:
+            self.resolved()
+        except (TypeError, ValueError) as error:  # a class of another package whose defaults are no plain values
+            got = _of_one_type(str(error)) or str(error)
+            raise ValueError(f"Expected values that recipe.yaml can hold, but got: {got}") from error
 
     def instantiate_classes(self) -> None:
         """Make all but the Trainer; what a class of Lightning refuses is an error like any other."""
@@ -431,19 +445,19 @@ class RecipeCLI(LightningCLI):
         arguments["enable_progress_bar"] = isinstance(progress, ProgressBar)
         built = [self.config_init["guard"], self.config_init["curriculum"], self.config_init["stop"]]
         average = MovingAverage(self.config_init["weight_average"])
-        try:
-            trainer = Trainer(
-                **arguments,
-                default_root_dir=root_dir,
-                logger=logger,
-                callbacks=[*own, *built, average, *callbacks, progress],
-                plugins=[*own_plugins, *plugins],
-            )
-        except (MisconfigurationException, RuntimeError) as error:  # the latter of what a cluster has set
-            raise ValueError(str(error)) from error
-        except (TypeError, KeyError, OverflowError) as error:
-            raise ValueError(f"Expected options of 'trainer' that Lightning takes, but got: {error}") from error
         with named_as_keys("trainer", arguments):
+            try:
+                trainer = Trainer(
+                    **arguments,
+                    default_root_dir=root_dir,
+                    logger=logger,
+                    callbacks=[*own, *built, average, *callbacks, progress],
+                    plugins=[*own_plugins, *plugins],
+                )
+            except (MisconfigurationException, RuntimeError) as error:  # the latter of what a cluster has set
+                raise ValueError(str(error)) from error
+            except (TypeError, KeyError, OverflowError) as error:
+                raise ValueError(f"Expected options of 'trainer' that Lightning takes, but got: {error}") from error
             check_trainer(trainer, arguments, self.datamodule)
         with named_as_keys("data", vars(self.config.data)):
             self.datamodule.check_processes(trainer.world_size)
@@ -461,6 +475,27 @@ class RecipeCLI(LightningCLI):
         episodes = task.sample(1, (task.min_length, task.min_length), generator=generator)
         with trainer.precision_plugin.forward_context() if on_cpu else nullcontext():
             module.model(episodes, module.attention, generator, guided=module.guided_fraction > 0)
+
+    def unused_keys(self) -> dict[str, str]:
+        """Return the keys that have no effect here although they are not at their defaults, each with the reason."""
+        config, data, trainer = self.config, self.datamodule, self.config.trainer
+        unused = {f"model.{name}": reason for name, reason in self.model.unused_options.items()}
+        last, every = trainer.max_epochs, trainer.check_val_every_n_epoch
+        unvalidated = trainer.limit_val_batches == 0 or (every and last and 0 < last < every)
+        whole = data.capacity == data.final_capacity
+        reasons = {
+            "stop.errors": unvalidated and "nothing is validated",
+            "stop.patience": not config.stop.errors and "there is no bar to meet in 'stop.errors'",
+            "curriculum.threshold": whole and "training begins at the whole capacity",
+            "data.smaller_fraction": data.final_capacity == data.min_capacity and "there is no smaller capacity",
+            "hub.private": config.hub.repo_id is None and "nothing is published",
+            "trainer.gradient_clip_algorithm": not trainer.gradient_clip_val and "no gradient is clipped",
+        }
+        is_set = {key: config[key] != self.parser.get_default(key) for key in reasons}
+        unused |= {key: reason for key, reason in reasons.items() if reason and is_set[key]}
+        if unvalidated and not whole:
+            unused["data.capacity"] = "nothing is validated, so that training stays at the capacity at which it begins"
+        return unused
 
     def resolved(self) -> str:
         """Return the recipe with every key and override, as YAML that can be trained again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import netrc
 import os
@@ -16,6 +17,7 @@ import wandb
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import WandbLogger
 
+from lightning_ham.foreign import quoted
 from lightning_ham.runs.folder import WANDB_ID, write_whole
 from lightning_ham.tasks import Episodes
 from lightning_ham.training import HAMModule
@@ -39,7 +41,43 @@ def resolve_mode(mode: Mode) -> Literal["online", "offline", "disabled"]:
     from_environment = os.environ.get("WANDB_MODE", "")
     if from_environment in _MODES:
         return _MODES[from_environment]
+    if from_environment:
+        close = difflib.get_close_matches(from_environment.lower(), _MODES, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else "."
+        raise ValueError(
+            "Expected the variable WANDB_MODE to be online, offline or disabled, "
+            f"but got {quoted(from_environment)}{hint}"
+        )
     return "online" if _has_key() else "offline"
+
+
+def check_settings(mode: Mode, project: str, entity: str | None) -> None:
+    """Raise a ValueError for what W&B would refuse once a training is about to begin.
+
+    Args:
+        mode: See :func:`resolve_mode`.
+        project: Project that the run belongs to.
+        entity: Team or user that owns it.
+    """
+    for key, name in (("project", project), ("entity", entity)):
+        if name is not None and not (name.strip() and name.isprintable()):
+            raise ValueError(f"Expected key 'wandb.{key}' to be a name, but got {quoted(name)}.")
+    if entity is not None and re.search(r"[/\s]", entity):
+        raise ValueError(f"Expected key 'wandb.entity' to be the name of a team or user, but got {quoted(entity)}.")
+    try:
+        wandb.Settings(project=project)
+    except wandb.errors.UsageError as error:
+        raise ValueError(f"Key 'wandb.project': {error}") from error
+    if resolve_mode(mode) == "disabled":
+        return
+    for variable in sorted(name for name in os.environ if name.startswith("WANDB_")):
+        try:
+            wandb.Settings().update_from_env_vars({variable: os.environ[variable]})
+        except (ValueError, wandb.errors.UsageError) as error:
+            # Of several lines, the third says what is wrong, and then quotes the value, which could be a secret.
+            lines = str(error).splitlines()
+            reason = lines[2 if len(lines) > 2 else 0].partition(" [type=")[0].strip()
+            raise ValueError(f"Expected the variable {variable} to be one that W&B takes, but got: {reason}") from None
 
 
 def _has_key() -> bool:

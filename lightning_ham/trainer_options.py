@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import importlib.util
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -38,6 +39,7 @@ LEFT_OUT = {
 }
 """Options of the Trainer that no recipe may set, each with the reason and with what there is instead."""
 
+_MOST_PROCESSES = 1024
 _PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 _AT_LEAST = {
     "accumulate_grad_batches": 1,
@@ -67,6 +69,10 @@ def check_options(options: Mapping[str, Any]) -> None:
                     f"Expected argument `{name}` to be at least 1, or -1 for no limit, but got {options[name]}."
                 )
             expect_integer(name, options[name])
+    if options["profiler"] == "xla" and importlib.util.find_spec("torch_xla") is None:
+        raise ValueError("Expected argument `profiler` to be another than 'xla', as torch_xla is not installed.")
+    if type(options["devices"]) is int:
+        expect_integer("devices", options["devices"], at_most=_MOST_PROCESSES)
     if options["gradient_clip_val"] is not None:
         expect_number("gradient_clip_val", options["gradient_clip_val"], at_least=0)
     _check_batches("limit_train_batches", options["limit_train_batches"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from typing import Any
 
 import torch
@@ -139,6 +140,11 @@ class StopAtErrors(Callback):
         self._met = state_dict["met"]
 
 
+def _average(averaged: Tensor, current: Tensor, updates: Tensor, decay: float) -> Tensor:
+    weight = ((1 + updates) / (10 + updates)).clamp(max=decay)
+    return torch.lerp(current, averaged, weight.to(averaged.dtype))
+
+
 class MovingAverage(WeightAveraging):
     """Keeps an exponential moving average of the weights: validated, put into checkpoints, and left in the end.
 
@@ -152,10 +158,7 @@ class MovingAverage(WeightAveraging):
     def __init__(self, decay: float = 0.99) -> None:
         expect_number("decay", decay, at_least=0, below=1)
 
-        def average(averaged: Tensor, current: Tensor, updates: Tensor) -> Tensor:
-            return torch.lerp(current, averaged, ((1 + updates) / (10 + updates)).clamp(max=decay).to(averaged.dtype))
-
-        super().__init__(use_buffers=False, avg_fn=average)  # the buffers are constants
+        super().__init__(use_buffers=False, avg_fn=partial(_average, decay=decay))  # the buffers are constants
 
     def restart(self, pl_module: LightningModule) -> None:
         """Begin a new average with the weights of ``pl_module``."""
