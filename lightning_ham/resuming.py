@@ -12,13 +12,14 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from lightning_ham.foreign import quoted, shown
-from lightning_ham.hub.checkpoint import read_checkpoint
+from lightning_ham.hub.checkpoint import leaves, read_checkpoint
 from lightning_ham.hub.pretrained import HAMModel
 from lightning_ham.training import HAMModule
 
 _LOG = logging.getLogger(__name__)
 _VERSION = re.compile(r"[0-9]{1,4}(\.[0-9]{1,4}){1,2}((a|b|rc|\.dev|\.post)[0-9]{1,8})?")
 """Of Lightning, which shows it where it is newer than its own."""
+_MOST_COUNTED = 1 << 53
 
 
 class ResumeError(ValueError):
@@ -35,6 +36,12 @@ def check_resumable(path: Path, module: HAMModule) -> None:
     version = checkpoint.content.get("pytorch-lightning_version")
     if not isinstance(version, str) or not _VERSION.fullmatch(version):
         raise ValueError(f"{shown(path)}: Expected a checkpoint with Lightning's version, but got {quoted(version)}.")
+    for count in leaves(checkpoint.content.get("loops"), path):
+        if not isinstance(count, int) or not 0 <= count < _MOST_COUNTED:  # else it might train without an end
+            raise ValueError(
+                f"{shown(path)}: Expected counts of epochs and batches to be whole numbers of at least 0, but got "
+                f"{quoted(count)}."
+            )
     shapes, expected = (
         {name: tensor.shape for name, tensor in state.items()} for state in (checkpoint.state, module.state_dict())
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import pickletools
 import re
 import warnings
 import zipfile
@@ -22,6 +23,22 @@ MODEL_PREFIX = "model."
 _MOST_LEVELS = 30
 _MOST_VALUES = 1_000_000
 """More than any checkpoint of ours has of dicts and lists within one another, and of what is in them."""
+_LONGEST_NAME = 200
+"""Of a function or class in a pickle."""
+_MOST_IN_TUPLES = 10_000
+_KEYS = {
+    "BINUNICODE",
+    "SHORT_BINSTRING",
+    "BININT",
+    "BININT1",
+    "BININT2",
+    "BINFLOAT",
+    "LONG1",
+    "NONE",
+    "NEWTRUE",
+    "NEWFALSE",
+}
+"""Instructions that make what a dict may have for keys."""
 
 
 class Checkpoint(NamedTuple):
@@ -60,7 +77,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         if not isinstance(tensor, Tensor):
             name = quoted(name.removeprefix(MODEL_PREFIX))
             raise ValueError(f"{shown(path)}: Expected {name} to be a tensor, but got {type(tensor).__name__}.")
-    for number, tensor in enumerate(_tensors(parts, path)):
+    tensors = (value for value in leaves(parts, path) if isinstance(value, Tensor))
+    for number, tensor in enumerate(tensors):
         wrong = _what_is_wrong(tensor)
         if wrong:
             names = [quoted(name.removeprefix(MODEL_PREFIX)) for name, value in state.items() if value is tensor]
@@ -69,8 +87,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(hyper_parameters, state, parts)
 
 
-def _tensors(content: object, path: Path) -> Iterator[Tensor]:
-    """Yield all tensors within dicts, lists and tuples.
+def leaves(content: object, path: Path) -> Iterator[object]:
+    """Yield all that is within dicts, lists and tuples, but for these.
 
     Raises:
         ValueError: If there is so much that to go through it would not end: what is within itself, or is referred to
@@ -83,11 +101,11 @@ def _tensors(content: object, path: Path) -> Iterator[Tensor]:
             levels.pop()
             if not levels:
                 return
-        elif isinstance(value, Tensor):
+        elif not isinstance(value, dict | list | tuple):
             yield value
-        elif isinstance(value, dict | list | tuple) and len(levels) <= _MOST_LEVELS:
+        elif len(levels) <= _MOST_LEVELS:
             levels.append(iter(value.values() if isinstance(value, dict) else value))
-        elif isinstance(value, dict | list | tuple):
+        else:
             break
     raise ValueError(
         f"{shown(path)}: Expected a checkpoint of a training, but got one of over {_MOST_LEVELS} levels or "
@@ -137,8 +155,46 @@ def _what_is_wrong_with_archive(path: Path) -> str:
             if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
                 return "it has parts that lie in one another"
             changed = archive.testzip()
+            if changed is not None:
+                return f"the checksum of {quoted(changed)} is wrong"
+            pickles = (entry for entry in archive.infolist() if entry.filename.endswith("data.pkl"))
+            return next(filter(None, (_what_is_wrong_with_pickle(archive.read(entry)) for entry in pickles)), "")
     except OSError:
         raise
     except Exception as error:  # a forged archive makes it fail in every way
         return shown(error) or type(error).__name__
-    return "" if changed is None else f"the checksum of {quoted(changed)} is wrong"
+
+
+def _what_is_wrong_with_pickle(content: bytes) -> str:
+    """Say what in a pickle would keep its reader busy without an end, going by its instructions; none is followed.
+
+    A few hundred bytes can refer to one another so that written out they fill a disk. The reader writes out what is
+    called and is no function, searches names in quadratic time, and hashes keys and tuples.
+    """
+    stack: list[tuple[object, int]] = []
+    """By which instruction everything came about, and for tuples, how many there are in it if each is counted anew."""
+    memo: dict[object, tuple[object, int]] = {}
+    for instruction, argument, _ in pickletools.genops(content):
+        name, before = instruction.name, instruction.stack_before
+        marked: list[tuple[object, int]] = []
+        if pickletools.markobject in before:
+            while (top := stack.pop())[0] != "MARK":
+                marked.append(top)
+            marked.reverse()
+            before = before[: before.index(pickletools.markobject)]
+        taken = [stack.pop() for _ in before]
+        size = 1 + sum(size for _, size in [*taken, *marked]) if name.startswith("TUPLE") else 1
+        keys = {"SETITEM": taken[1:2], "SETITEMS": marked[::2]}.get(name, [])
+        if name == "GLOBAL" and len(str(argument)) > _LONGEST_NAME:
+            return f"it refers to {quoted(argument)}"
+        if name in ("REDUCE", "NEWOBJ") and taken[1][0] != "GLOBAL":
+            return "it calls what is no function"
+        if size > _MOST_IN_TUPLES or any(kind not in _KEYS for kind, _ in keys):
+            return "it has keys or tuples that no training writes"
+        if name in ("BINPUT", "LONG_BINPUT"):
+            memo[argument] = stack[-1]
+        elif name in ("BINGET", "LONG_BINGET"):
+            stack.append(memo[argument])
+        else:
+            stack.extend((name, size) for _ in instruction.stack_after)
+    return ""
