@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lightning_ham import draw
+from lightning_ham.controllers import fused
 from lightning_ham.hub import HAMModel
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -19,6 +20,14 @@ INSTANCES = {
     "add": (6, 3),
 }
 SMALL = {"controller_size": 4, "leaf_size": 4}
+
+
+@pytest.fixture(autouse=True)
+def restore_threads(monkeypatch):
+    monkeypatch.setattr(fused, "_threads", None)
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 def make_model(task, **options):
@@ -244,6 +253,12 @@ def test_command_writes_a_file_or_to_standard_output(saved, tmp_path, capsys):
     assert draw.main(arguments) == 0
     assert capsys.readouterr().out == target.read_text(encoding="utf-8")
     assert [group.get("data-step") for group in steps_of(parse(target.read_text(encoding="utf-8")))] == ["0", "2"]
+
+
+def test_no_access_is_divided_among_threads(saved, tmp_path):
+    torch.set_num_threads(3)
+    assert draw.main([saved, "-o", str(tmp_path / "picture.svg")]) == 0
+    assert torch.get_num_threads() == 1
 
 
 def test_command_draws_an_instance_by_its_seed_and_length(saved, capsys):
