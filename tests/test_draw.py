@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from lightning_ham import draw
+from lightning_ham.controllers import fused
 from lightning_ham.hub import HAMModel
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -22,6 +23,14 @@ INSTANCES = {
     "add": (6, 3),
 }
 SMALL = {"controller_size": 4, "leaf_size": 4}
+
+
+@pytest.fixture(autouse=True)
+def restore_threads(monkeypatch):
+    monkeypatch.setattr(fused, "_threads", None)
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 def make_model(task, **options):
@@ -328,6 +337,12 @@ def test_arrays_are_instances_and_steps():
     assert draw.attention_svg(model, torch.tensor([[9.0, 4.0], [2.0, 7.0]]), range(0, 3, 2)) == expected
     with pytest.raises(ValueError, match=r"Expected steps from 0 to 2, but got 1\.5"):
         draw.attention_svg(model, [(9, 4), (2, 7)], [1.5])
+
+
+def test_no_access_is_divided_among_threads(saved, tmp_path):
+    torch.set_num_threads(3)
+    assert draw.main([saved, "-o", str(tmp_path / "picture.svg")]) == 0
+    assert torch.get_num_threads() == 1
 
 
 def test_command_draws_an_instance_by_its_seed_and_length(saved, capsys):

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from lightning_ham import solve
-from lightning_ham.controllers import Rollout
+from lightning_ham.controllers import Rollout, fused
 from lightning_ham.hub import HAMModel
 from lightning_ham.tasks import Lengths
 
@@ -38,6 +38,14 @@ def restore_limit_of_digits():
     limit = sys.get_int_max_str_digits()
     yield
     sys.set_int_max_str_digits(limit)
+
+
+@pytest.fixture(autouse=True)
+def restore_threads(monkeypatch):
+    monkeypatch.setattr(fused, "_threads", None)
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -66,6 +74,12 @@ def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "ham-add"
     HAMModel("add", controller_options=TINY).save(folder)
     return folder
+
+
+def test_threads_go_to_the_compiled_loops(run):
+    torch.set_num_threads(3)
+    assert run("reverse", "", stdin=b"7\n1000\n")[0] == 0
+    assert (fused.get_num_threads(), torch.get_num_threads()) == (3, 1)
 
 
 # Answers.

@@ -131,7 +131,7 @@ def open_session(memory: HierarchicalAttentiveMemory, tree: Tree) -> Session:
     (nodes,) = _arrays(tree.nodes)
     search = access.SearchWeights(*_copies(*_search_parameters(memory.search)))
     write = access.WriteWeights(*_copies(*_write_parameters(memory)))
-    with _first_attend(), _first_write():
+    with _first_session():
         return session.Session(nodes, search, write)
 
 
@@ -143,9 +143,9 @@ def perceptron(layers: nn.Sequential) -> Perceptron:
     return session.Perceptron(*_copies(hidden.weight, _bias(hidden), out.weight, _bias(out)))
 
 
-_first_attend, _first_write = (
+_first_attend, _first_write, _first_session = (
     FirstUse(f"Compiling the loops that {what} for this machine; this takes some seconds, once.")
-    for what in ("attend", "write")
+    for what in ("attend", "write", "carry out operations")
 )
 
 
