@@ -309,8 +309,6 @@ def _evaluate_and_export(
     partial.write_text(json.dumps(evaluation, indent=2) + "\n")
     partial.replace(run_dir / EVALUATION)
     print(table(evaluation))
-    if sizes := model.task.sizes_in_words(options.lengths):
-        print(sizes)
     _LOG.info("Trained in %.0f s. The model is in %s", training["seconds"], run_dir / "model")
 
 
