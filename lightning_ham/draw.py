@@ -108,9 +108,9 @@ def attention_svg(model: TaskModel, instance: Any, steps: Sequence[int] | None =
     instance = task.accept(instance)
     length = task.instance_length(instance)
     if length > MAX_LEAVES:
-        most, got = (task.size_in_words(cells) for cells in (MAX_LEAVES, length))
+        limit, got = (task.size_in_words(cells) for cells in (MAX_LEAVES, length))
         raise ValueError(
-            f"Expected an instance of at most {MAX_LEAVES} cells to draw, but got {length} ({got}, and {most} at most)."
+            f"Expected an instance of at most {MAX_LEAVES} cells to draw, but got {length} ({got}, and {limit} at most)."
         )
     trace = model.trace(instance)
     last = len(trace["steps"]) - 1

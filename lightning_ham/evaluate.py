@@ -86,9 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
     except (ImportError, OSError, ValueError) as error:
         parser.error(str(error))
-    sizes = model.task.sizes_in_words(arguments.lengths)
-    lines = [json.dumps(evaluation, indent=2)] if arguments.json else [table(evaluation), *([sizes] if sizes else [])]
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.write((json.dumps(evaluation, indent=2) if arguments.json else table(evaluation)) + "\n")
     return 0
 
 

@@ -274,8 +274,6 @@ def _evaluate_and_export(
     model.save(run_dir / MODEL, evaluation=evaluation, training=training, pictures=pictures)
     write_json(run_dir / EVALUATION, evaluation)  # last: it says that all is done
     print(table(evaluation))
-    if sizes := model.task.sizes_in_words(options.lengths):
-        print(sizes)
     missed = missed_bar(training["bar"], evaluation, training["curve"])
     if missed:
         epochs = trainer.max_epochs

@@ -15,7 +15,7 @@ import torch
 from lightning_ham import __version__
 from lightning_ham.controllers import compile_seconds, get_num_threads
 from lightning_ham.models import TaskModel
-from lightning_ham.tasks import Episodes, Lengths, Task, capacity_for
+from lightning_ham.tasks import Episodes, Lengths, Task, capacity_for, get_task, task_names
 from lightning_ham.tasks.lengths import row_name
 from lightning_ham.training.datamodule import stream_seed
 from lightning_ham.training.metrics import SequenceErrors
@@ -277,11 +277,19 @@ _COLUMNS = (
 
 
 def table(evaluation: Evaluation) -> str:
-    """Render an evaluation as lines of text: what was evaluated, then a row for every range of lengths."""
+    """Render an evaluation as lines of text: what was evaluated, then a row for every range of lengths.
+
+    The first line also says what the lengths are in the units that people count in, where those are not cells.
+    """
     title = (
         f"{evaluation['task']} with {evaluation['controller']}, {evaluation['num_parameters']:,} parameters, "
         f"evaluation seed {evaluation['seed']}"
     )
+    if evaluation["task"] in task_names():
+        sizes = get_task(evaluation["task"]).sizes_in_words(
+            Lengths.of(result["lengths"]) for result in evaluation["results"]
+        )
+        title += f". {sizes}" if sizes else ""
     rows = [list(_COLUMNS)]
     for result in evaluation["results"]:
         low, high = result["interval"]
