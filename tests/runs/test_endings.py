@@ -113,6 +113,19 @@ def test_a_second_signal_does_not_wait_for_the_batch(fit, tmp_path, tiny_recipe)
     assert done.stderr.splitlines()[1:] == [f"Ended by SIGUSR1. {RESUME}"]
 
 
+def test_sigterm_does_not_wait_for_other_processes_that_wait_for_this_one(fit, tmp_path, tiny_recipe):
+    """As Lightning's own handler does, which sends and expects messages wherever the signal comes."""
+    (tmp_path / "asking.py").write_text(
+        "import signal\n"
+        "from pytorch_lightning import Callback\n"
+        "class Asking(Callback):\n"
+        "    def on_train_end(self, trainer, pl_module):\n"
+        "        print('handled by', type(signal.getsignal(signal.SIGTERM).__self__).__name__)\n"
+    )
+    done = fit(tmp_path, tiny_recipe, "--trainer.callbacks+=asking.Asking", PYTHONPATH=str(tmp_path))
+    assert "handled by EndOnSignal\n" in done.stdout
+
+
 def test_a_signal_that_is_ignored_stays_so(fit, tmp_path, tiny_recipe):
     (tmp_path / "ignoring.py").write_text(
         "import os, signal\n"
