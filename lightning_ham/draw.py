@@ -110,7 +110,7 @@ def attention_svg(model: TaskModel, instance: Any, steps: Sequence[int] | None =
     if length > MAX_LEAVES:
         limit, got = (task.size_in_words(cells) for cells in (MAX_LEAVES, length))
         raise ValueError(
-            f"Expected an instance of at most {MAX_LEAVES} cells to draw, but got {length} ({got}, and {limit} at most)."
+            f"Expected an instance of at most {MAX_LEAVES} cells to draw, but got {length} ({got}; {limit} at most)."
         )
     trace = model.trace(instance)
     last = len(trace["steps"]) - 1
