@@ -136,7 +136,7 @@ def bundled_model(wrong=3):
         "controller": "lstm_ham",
         "num_parameters": model.num_parameters,
         "seed": 0,
-        "results": [result((1, 32), wrong, 2500), result((1, 2), 10, 10)],
+        "results": [{**result((1, 32), wrong, 2500), "variant": "grid"}, result((1, 2), 10, 10)],
     }
     hyper_parameters = {"data": {"capacity": 64}, "model": {"guided_fraction": 0.5}}
     training = {"seconds": 754.0, "seed": 5, "machine": "a laptop", "hyper_parameters": hyper_parameters}
@@ -147,11 +147,13 @@ def test_table_of_the_models():
     header, _, first, second = render_models([bundled_model()], []).splitlines()
     assert header.startswith("| model | lengths | wrong sequences | share (95 % interval) | the paper's model |")
     assert first == (
-        "| `ham-merge` | 1-32 | 3 of 2,500 | 0.12 % (0.0408 % to 0.352 %) | 0 % | up to 64, guided "
+        "| `ham-merge` | 1-32 (grid) | 3 of 2,500 | 0.12 % (0.0408 % to 0.352 %) | 0 % | up to 64, guided "
         "| 12 min 34 s, seed 5, a laptop |"
     )
     assert second == "|  | 1-2 | 10 of 10 | 100 % (72.2 % to 100 %) |  |  |  |", "the paper has no such lengths"
     beside = entry("lstm", [training_run(1, 8_800, 9_900, task="merge")], "merge")
+    for measured in beside["runs"][0]["results"]:
+        measured["variant"] = "grid"
     header, _, first, _ = render_models([bundled_model()], [beside]).splitlines()
     assert "| share (95 % interval) | LSTM | the paper's model |" in header
     assert "(0.0408 % to 0.352 %) | 88 % | 0 % |" in first

@@ -665,7 +665,7 @@ def root_and_shapes(**options) -> tuple[Tensor, list[torch.Size]]:
 def test_every_option_changes_the_memory_and_the_second_value_is_the_default(option, values):
     other, default = (root_and_shapes(**{option: value}) for value in values)
     assert other[0].shape != default[0].shape or not torch.allclose(other[0], default[0])
-    assert (other[1] == default[1]) == (option == "real_inputs")
+    assert other[1] != default[1]
     root, shapes = root_and_shapes()
     assert torch.equal(root, default[0])
     assert shapes == default[1]
@@ -691,11 +691,13 @@ def test_hidden_size_is_leaf_size_if_not_given_and_reaches_every_hidden_layer(tr
         ({"hidden_size": 0}, "Expected argument `hidden_size` to be at least 1, but got 0."),
         (
             {"real_inputs": 3},
-            "Expected argument `real_inputs` to be between 0 and `input_size` (2), but got 3.",
+            "Expected argument `real_inputs` to be between 0 and `input_size` (2), and below half of `leaf_size` (32), "
+            "but got 3.",
         ),
         (
             {"real_inputs": -1},
-            "Expected argument `real_inputs` to be between 0 and `input_size` (2), but got -1.",
+            "Expected argument `real_inputs` to be between 0 and `input_size` (2), and below half of `leaf_size` (32), "
+            "but got -1.",
         ),
         ({"join": "sum"}, "Expected argument `join` to be one of ('gated', 'choice', 'mlp'), but got 'sum'."),
         ({"temperature": 0.0}, "Expected argument `temperature` to be positive, but got 0.0."),

@@ -54,29 +54,6 @@ def test_embed():
                 close(leaves[episode, cell], embed.blank.tolist())
 
 
-@pytest.mark.parametrize("real_inputs", [1, 2])
-def test_real_inputs_start_with_larger_weights_and_bends_all_over_their_range(real_inputs):
-    hidden_size = 4000
-    layers = []
-    for count in (0, real_inputs):
-        torch.manual_seed(1)
-        layers.append(Embed(3, LEAF_SIZE, hidden_size, count).mlp[0])
-    of_bits, of_reals = layers
-    torch.testing.assert_close(of_reals.weight[:, :real_inputs], 10 * of_bits.weight[:, :real_inputs])
-    assert torch.equal(of_reals.weight[:, real_inputs:], of_bits.weight[:, real_inputs:])
-    # A unit is as it would be for bits at a point of its own, uniform in [0, 1] for each of the real inputs.
-    shift = of_bits.bias - of_reals.bias
-    if real_inputs == 1:
-        point = shift / of_reals.weight[:, 0]
-        assert 0 <= point.min() < 0.01
-        assert 0.99 < point.max() <= 1
-        assert point.mean().item() == pytest.approx(0.5, abs=4.5 / math.sqrt(12 * hidden_size))
-    else:
-        weights = of_reals.weight[:, :real_inputs]
-        fitted = torch.linalg.lstsq(weights, shift.unsqueeze(1)).solution.flatten()
-        assert fitted.tolist() == pytest.approx([0.5, 0.5], abs=0.03)
-
-
 def test_inputs_of_blank_cells_are_not_seen():
     embed = Embed(INPUT_SIZE, LEAF_SIZE, HIDDEN_SIZE)
     occupied = torch.tensor([[True, False, True, False]])

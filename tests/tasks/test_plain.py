@@ -232,7 +232,11 @@ def test_a_list_of_wrong_numbers_is_told_both():
         ("merge", ([(np.bool_(True), 1)], []), "Expected priorities that are numbers, but got bool (pair 1 of"),
         ("merge", ([(0.5, np.nan)], []), "Expected values that are integers, but got nan (pair 1 of"),
         ("add", (-(10**5000), 1), "Expected numbers of at least 0, but got a number of 16,610 bits (first number)"),
-        ("stack", [("push", 10**5000, 1)], "Expected ('pop',) or ('push', value), but got a tuple (operation 1)"),
+        (
+            "stack",
+            [("push", 10**5000, 1)],
+            "Expected ('pop',) or ('push', value), but got ('push', a number of 16,610 bits, 1) (operation 1)",
+        ),
         ("stack", [("pop" * 99,)], "Expected ('pop',) or ('push', value), but got ('poppop"),
     ],
 )
