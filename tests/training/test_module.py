@@ -301,6 +301,7 @@ def test_every_argument_has_a_case():
         "guided_fraction",  # see the tests below
         "guide_weight",
         "final_noise",  # see the tests below
+        "query_share",
         "hint_weight",
     }
     assert set(module.hparams["controller_options"]) == {name for change in OPTION_CHANGES for name in change}
@@ -313,13 +314,17 @@ def test_the_noise_of_branches_decays_to_a_share_of_it_for_straight_through_only
     assert differs(fingerprint(**base), fingerprint(**base, final_noise=0.5))
     assert not differs(fingerprint(**BASE), fingerprint(**BASE, final_noise=0.5)), "a policy gradient needs all of it"
     module, scales = make_module(final_noise=0.125), []
-
-    class Watch(Callback):
-        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-            scales.append(pl_module.model.controller.memory.noise)
-
-    train(module, None, Watch(), limit_val_batches=0)
+    memory = module.model.controller.memory
+    module.model.register_forward_pre_hook(lambda *_: scales.append(memory.noise))
+    train(module, None, limit_val_batches=0)
     assert scales == pytest.approx([1.0, 0.5, 0.25])
+    assert memory.noise == 1.0, "it is that of a memory for everybody else"
+
+
+def test_the_share_of_the_gradient_to_the_state_matters_for_straight_through_only():
+    base = BASE | {"attention": "straight_through"}
+    assert differs(fingerprint(**base), fingerprint(**base, query_share=0.0))
+    assert not differs(fingerprint(**BASE), fingerprint(**BASE, query_share=0.0))
 
 
 def test_hints_are_learned_from_by_their_weight_and_only_where_there_are_any():
