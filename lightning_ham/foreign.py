@@ -9,7 +9,7 @@ from typing import Any
 
 LONGEST = 200
 """Most characters that are shown of one foreign text."""
-LONGEST_MESSAGE = 800
+LONGEST_MESSAGE = 600
 """Most characters of a whole message, which may quote several."""
 _MOST_BITS = 14_000
 """Of a number that is written out: Python's own limit is 4,300 digits, and where it is lifted, more would take long."""

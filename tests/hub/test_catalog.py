@@ -1,6 +1,7 @@
 """Which models there are: bundled ones, and those in the cache, without a network."""
 
 import json
+import time
 
 import pytest
 
@@ -78,6 +79,118 @@ def test_a_card_that_cannot_be_read_has_no_errors(cache, folder, card):
     else:
         (snapshot / "README.md").write_bytes(card.encode("latin-1"))
     assert list_pretrained(cache)[-1].errors == {}
+
+
+CARD = """---
+model-index:
+- name: x
+  results:
+  - dataset: {{config: {lengths}}}
+    metrics:
+    - {{type: sequence_error, value: 0.125}}
+    - {{type: sequence_error, value: {value}}}
+  - dataset: {{config: 33-128}}
+    metrics:
+    - {{type: sequence_error, value: 0.25}}
+---
+"""
+ALIASES = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60))
+HOSTILE_CARDS = {
+    "10^400": (CARD.format(lengths="1-32", value="1" + "0" * 400), {"1-32": 0.125, "33-128": 0.25}),
+    "1e400": (CARD.format(lengths="1-32", value="1e400"), {"1-32": 0.125, "33-128": 0.25}),
+    "nan": (CARD.format(lengths="1-32", value=".nan"), {"1-32": 0.125, "33-128": 0.25}),
+    "below 0": (CARD.format(lengths="1-32", value="-0.5"), {"1-32": 0.125, "33-128": 0.25}),
+    "a list": (CARD.format(lengths="1-32", value="[1, 2]"), {"1-32": 0.125, "33-128": 0.25}),
+    "digits": (CARD.format(lengths="9" * 60_000, value="1"), {"33-128": 0.25}),
+    "forged row": (CARD.format(lengths='"1-32\\nham-best  sort  0 %"', value="0"), {"33-128": 0.25}),
+    "escape": (CARD.format(lengths='"\\e[31m1-32"', value="0"), {"33-128": 0.25}),
+    "escape as it is": (CARD.format(lengths="\x1b[31m1-32", value="0"), {}),
+    "object": (CARD.format(lengths="!!python/object/apply:os.system [id]", value="0"), {"33-128": 0.25}),
+    "date": (CARD.format(lengths="!!timestamp x", value="0"), {"33-128": 0.25}),
+    "integer": (CARD.format(lengths="!!int ''", value="!!int ''"), {"33-128": 0.25}),
+    "no character": (CARD.format(lengths='"\\U99999999"', value="0"), {}),
+    "lists within lists": (f"---\na: {'[' * 3000}\n---\n", {}),
+    "mappings within mappings": (f"---\na: {'{a: ' * 3000}\n---\n", {}),
+    "items within items": (f"---\n{'- ' * 3000}\n---\n", {}),
+    "keys within keys": (f"---\n{'? ' * 3000}\n---\n", {}),
+    "aliases": (f"---\n{ALIASES}{CARD.format(lengths='*a59', value='0')[4:]}", {}),
+    "alias of itself": (CARD.format(lengths="&a [*a]", value="0"), {}),
+    "blank lines": ("---\n" + "\n" * 60_000, {}),
+    "separators": ("---\n" * 15_000, {}),
+    "many items": ("---\n" + "- a\n" * 15_000 + "---\n", {}),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE_CARDS)
+def test_a_bad_card_costs_its_own_figures_only(cache, folder, case, capsys):
+    card, errors = HOSTILE_CARDS[case]
+    put(cache, "ada/another", folder)
+    (put(cache, "ada/bad", folder) / "README.md").write_text(card)
+    start = time.perf_counter()
+    assert main(["--cache_dir", str(cache)]) == 0
+    assert time.perf_counter() - start < 5
+    listed = {model.name: model for model in list_pretrained(cache)}
+    assert listed["ada/bad"].errors == errors
+    assert {"ada/another", *bundled_names()} < listed.keys()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["name", *listed]
+    assert all(line.isprintable() and len(line) < 200 for line in lines)
+
+
+def test_names_that_cannot_be_loaded_are_not_listed(cache, folder):
+    for name in ("\x1b[31mada/x", "ada/two\nlines", "ada/b/c", "right\u202eleft/x"):
+        put(cache, name, folder)
+    put(cache, "ada/good", folder)
+    assert [model.name for model in list_pretrained(cache)][len(bundled_names()) :] == ["ada/good"]
+
+
+def test_a_damaged_copy_hides_no_other_model(cache, folder, tmp_path):
+    (put(cache, "a/no-weights", folder) / "model.safetensors").unlink()
+    (put(cache, "b/broken-link", folder) / "model.safetensors").unlink()
+    (cache / "models--b--broken-link" / "snapshots" / ("a" * 40) / "model.safetensors").symlink_to(tmp_path / "nowhere")
+    put(cache, "c/reference", folder)
+    (cache / "models--c--reference" / "refs" / "main").write_bytes(b"\xff" * 99)
+    (put(cache, "d/config", folder) / "config.json").write_text("9" * 1_000_000)
+    card = put(cache, "e/card", folder) / "README.md"
+    card.unlink()
+    card.mkdir()
+    (cache / "models--f--file").write_text("")
+    put(cache, "z/good", folder)
+    names = [model.name for model in list_pretrained(cache)]
+    assert names[len(bundled_names()) :] == ["e/card", "z/good"]
+
+
+def test_a_cache_that_is_a_file_is_told_in_one_line(tmp_path, no_network, capsys):
+    (tmp_path / "\x1b[31mfile").write_text("")
+    with pytest.raises(NotADirectoryError, match="Expected the folder of a cache as `cache_dir` or HF_HOME's"):
+        list_pretrained(tmp_path / "\x1b[31mfile")
+    with pytest.raises(SystemExit) as ended:
+        main(["--cache_dir", str(tmp_path / "\x1b[31mfile")])
+    out, err = capsys.readouterr()
+    assert (ended.value.code, out) == (2, "")
+    assert err.startswith("error: Expected the folder of a cache")
+    assert err.endswith("\\x1b[31mfile is a file.\n")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["~nosuchuser", "x" * 100_000], ids=["no user", "long"])
+def test_a_name_that_is_no_cache_is_no_traceback(tmp_path, no_network, monkeypatch, capsys, name):
+    monkeypatch.chdir(tmp_path)
+    try:
+        status = main(["--cache_dir", name])
+    except SystemExit as ended:
+        status = ended.code
+    err = capsys.readouterr().err
+    assert status == (0 if name == "~nosuchuser" else 2)  # a folder of that name is not there, and may be
+    assert len(err) < 700
+    assert err.count("\n") == (status == 2)
+
+
+def test_what_a_table_shows_is_on_the_line_of_its_model():
+    forged = PretrainedModel("ada/x\nham-best", "\x1b[31msort", {"1-32\x07": 0.5}, 1000, "cache")
+    lines = table([forged]).splitlines()
+    assert len(lines) == 2
+    assert all(line.isprintable() for line in lines)
 
 
 def test_there_may_be_no_cache(tmp_path, no_network):

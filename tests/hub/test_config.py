@@ -2,6 +2,8 @@
 
 import json
 import re
+import sys
+import time
 
 import pytest
 
@@ -67,6 +69,15 @@ def test_a_whole_number_will_do_where_a_number_is_wanted(config, read):
         ({"task": "srot"}, "key 'task': Unknown task 'srot'; did you mean 'sort'?"),
         ({"controller": "lstm_hma"}, "key 'controller': Unknown controller 'lstm_hma'; did you mean 'lstm_ham'? Known"),
         ({"controller_options": []}, "Expected key 'controller_options' to be an object, but got []."),
+        ({"weights_sha256": 1}, "Expected key 'weights_sha256' to be a string, but got 1."),
+        (
+            {"weights_sha256": "0" * 63},
+            "Expected key 'weights_sha256' to be a SHA-256 in 64 hexadecimal digits, but got",
+        ),
+        (
+            {"weights_sha256": "A" * 64},
+            "Expected key 'weights_sha256' to be a SHA-256 in 64 hexadecimal digits, but got",
+        ),
     ],
 )
 def test_wrong_keys_and_values(config, read, change, message):
@@ -133,6 +144,78 @@ def test_what_is_no_json_object(read, content, message):
     with pytest.raises(ValueError, match=re.escape(message)) as raised:
         read(content)
     assert "config.json: " in str(raised.value)
+
+
+def test_the_hash_of_the_weights_may_be_there(config, read):
+    assert read(config | {"weights_sha256": "0" * 64})["weights_sha256"] == "0" * 64
+    assert dict(make_config(*list(config.values())[2:], weights_sha256="a" * 64)) == config | {
+        "weights_sha256": "a" * 64
+    }
+
+
+@pytest.fixture
+def no_limit_of_digits():
+    limit = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(0)
+    yield
+    sys.set_int_max_str_digits(limit)
+
+
+@pytest.mark.parametrize("digits", [5_000, 1_000_000])
+@pytest.mark.parametrize("key", ["format_version", "lightning_ham_version", "task", "controller_options", "other"])
+def test_numbers_of_many_digits_are_refused_at_once_whatever_python_is_told(
+    config, read, no_limit_of_digits, key, digits
+):
+    text = json.dumps(config | {key: "NUMBER"}).replace('"NUMBER"', "9" * digits)
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match=f"Expected JSON in UTF-8, but got: a number of {digits:,} digits"):
+        read(text.encode())
+    assert time.perf_counter() - start < 1
+
+
+MODEL_KEYS = ["format_version", "lightning_ham_version", "task", "controller", "controller_options", "weights_sha256"]
+ESCAPE = "\x1b[31m\u202e\n\x07"
+NESTED = [[[["x" * 60] * 9] * 9] * 9] * 9
+
+
+HOSTILE = {
+    "escape": ESCAPE,
+    "long": ESCAPE * 100_000,
+    "nested": NESTED,
+    "names": {ESCAPE * 9: NESTED},
+    "number": 10**4000,
+    "list": [ESCAPE] * 99,
+}
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+@pytest.mark.parametrize("key", [*MODEL_KEYS, "another"])
+@pytest.mark.parametrize("version", [1, 10**4000], ids=["this version", "a newer version"])
+def test_what_a_message_quotes_is_escaped_and_short(config, read, key, value, version):
+    config |= {"format_version": version, ESCAPE * 99 if key == "another" else key: HOSTILE[value]}
+    with pytest.raises(ValueError, match=r"^\S*config.json: ") as raised:
+        read(config | {"also": ESCAPE})
+    assert str(raised.value).isprintable()
+    assert len(str(raised.value)) < 700
+
+
+@pytest.mark.parametrize("name", ["leaf_size", "temperature", "read_root", "another"])
+@pytest.mark.parametrize("value", HOSTILE)
+def test_what_a_message_quotes_of_options_is_escaped_and_short(config, read, name, value):
+    config["controller_options"][ESCAPE * 99 if name == "another" else name] = HOSTILE[value]
+    with pytest.raises(ValueError, match=r"^\S*config.json: ") as raised:
+        read(config)
+    assert str(raised.value).isprintable()
+    assert len(str(raised.value)) < 700
+
+
+def test_an_option_of_many_levels_is_refused(config, read):
+    value = 1
+    for _ in range(900):
+        value = [value]
+    config["controller_options"]["hidden_size"] = value
+    with pytest.raises(ValueError, match="to be a plain value or a list of such"):
+        read(config)
 
 
 def test_infinite_numbers_are_refused(config, read):

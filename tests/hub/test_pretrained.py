@@ -1,12 +1,20 @@
 """Models as folders of three files and as checkpoints: what is saved comes back, and what is not sound is refused."""
 
+import copy
+import hashlib
+import io
+import itertools
 import json
 import logging
 import os
+import random
 import re
+import shutil
 import struct
 import subprocess
 import sys
+import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lightning_ham.hub import HAMModel, from_pretrained, pretrained
+from lightning_ham.hub.files import PICTURES, saved
 from lightning_ham.hub.pretrained import bundled_names
 
 FILES = {"config.json", "model.safetensors", "README.md"}
@@ -145,6 +154,129 @@ def test_a_file_is_no_folder_to_save_to(model, tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
+OPERATIONS = ("mkdir", "open", "rename", "replace", "rmdir", "unlink")
+"""What a save is made of, for the system."""
+
+
+def killed_at(operation, act):
+    """Do something in a process that dies at its nth operation on files; return whether it was done before."""
+    process = os.fork()
+    if process == 0:
+        counts = itertools.count(1)
+
+        def dying(call):
+            def wrapped(*arguments, **options):
+                if next(counts) == operation:
+                    os._exit(9)
+                return call(*arguments, **options)
+
+            return wrapped
+
+        for name in OPERATIONS:
+            setattr(os, name, dying(getattr(os, name)))
+        io.open = dying(io.open)
+        try:
+            act()
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+
+
+def test_killed_at_any_point_a_save_leaves_the_old_model_or_the_new_one(model, tmp_path):
+    old, new = model, HAMModel("add", controller_options=model.controller_options)
+    folder, found = tmp_path / "saved", []
+    old.save(tmp_path / "old", pictures={"attention.png": b"old"})
+    (tmp_path / "old" / "notes.txt").write_text("mine")
+    for operation in itertools.count(1):
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(tmp_path / "old", folder)
+        done = killed_at(operation, lambda: new.save(folder, pictures={"learning_curve.png": b"new"}))
+        loaded = from_pretrained(folder)
+        found.append(loaded.task_name)
+        assert same_weights(loaded, old if loaded.task_name == "sort" else new)
+        pictures = {name for name in PICTURES if saved(folder, name).is_file()}
+        assert pictures == {"attention.png" if loaded.task_name == "sort" else "learning_curve.png"}
+        if done:
+            break
+        new.save(folder)  # makes up for what was left
+        assert names_in(folder) == FILES | {"notes.txt"}
+        assert same_weights(from_pretrained(folder), new)
+    assert found == sorted(found, reverse=True), "the new model was there, and then the old one again"
+    assert found.count("add") > 3
+    assert found.count("sort") > 3
+    assert names_in(folder) == FILES | {"notes.txt", "learning_curve.png"}
+
+
+def test_whoever_loads_while_others_save_gets_a_whole_model(model, tmp_path):
+    folder, models = tmp_path / "saved", [model, HAMModel("add", controller_options=model.controller_options)]
+    model.save(folder)
+    process = os.fork()
+    if process == 0:
+        try:
+            for turn in range(30):
+                models[turn % 2].save(folder)
+        finally:
+            os._exit(0)
+    found = set()
+    while os.waitpid(process, os.WNOHANG) == (0, 0):
+        found.add(from_pretrained(folder).task_name)
+    assert found == {"add", "sort"}
+
+
+# Damaged weights.
+
+
+def test_every_flipped_bit_of_the_weights_is_found(folder):
+    file = folder / "model.safetensors"
+    content, random_numbers = file.read_bytes(), random.Random(0)
+    for _ in range(200):
+        damaged = bytearray(content)
+        damaged[random_numbers.randrange(len(content))] ^= 1 << random_numbers.randrange(8)
+        file.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"^\S*model.safetensors: Expected ") as raised:
+            from_pretrained(folder)
+        assert str(raised.value).isprintable()
+        assert len(str(raised.value)) < 600
+    file.write_bytes(content)
+    from_pretrained(folder)
+
+
+def test_weights_of_another_model_of_the_same_kind_are_found(model, folder, tmp_path):
+    with torch.no_grad():
+        model.controller.head.bias += 1
+    model.save(tmp_path / "other")
+    file = folder / "model.safetensors"
+    file.write_bytes((tmp_path / "other" / "model.safetensors").read_bytes())
+    with pytest.raises(
+        ValueError, match=r"one with another hash than config.json tells \(SHA-256 \w{12}\.\.\., not \w{12}"
+    ):
+        from_pretrained(folder)
+
+
+def test_a_model_that_tells_no_hash_is_loaded_with_a_warning(model, folder, caplog):
+    change_config(folder, lambda config: config.pop("weights_sha256"))
+    assert same_weights(from_pretrained(folder), model)
+    (warning,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert warning.getMessage() == (
+        f"{folder / 'config.json'} has no hash of the weights: it cannot be checked whether they are those that were "
+        "saved. Save the model again."
+    )
+
+
+def test_a_saved_model_tells_the_hash_of_its_weights(model, folder, caplog):
+    config = json.loads((folder / "config.json").read_text())
+    assert config["weights_sha256"] == hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    assert config["weights_sha256"] == model.weights_sha256()
+    from_pretrained(folder)
+    assert caplog.records == []
+
+
+def test_weights_of_absurd_size_are_not_read(folder, monkeypatch):
+    monkeypatch.setattr(pretrained, "MAX_WEIGHTS", 100)
+    with pytest.raises(ValueError, match=r"model.safetensors: Expected at most 100 bytes, but got a larger file"):
+        from_pretrained(folder)
+
+
 # What from_pretrained finds.
 
 
@@ -236,6 +368,39 @@ def test_what_leads_to_no_model_is_told_at_once(bundled, folder, tmp_path, monke
         from_pretrained(name)
 
 
+LONG = "a" * 100_000
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "~nosuchuser",
+        "~nosuchuser/model",
+        LONG,
+        f"ham-sort-{LONG}",
+        f"ada/{LONG}",
+        f"{LONG}/ada",
+        f"runs/{LONG}",
+        f"{LONG}.ckpt",
+        f"{'a/' * 50_000}a",
+        "\x1b[31mred",
+        "two\nlines",
+        "ada/\x1b[2J",
+        "right\u202eleft/x",
+        "nothing\0more",
+    ],
+    ids=range(14),
+)
+@pytest.mark.parametrize("make", [str, Path])
+def test_names_that_are_none_are_told_in_a_short_line(monkeypatch, tmp_path, name, make):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("socket.socket.connect", None)  # no attempt on the network
+    with pytest.raises((FileNotFoundError, ValueError), match=r"^(Expected|Unknown model) ") as raised:
+        from_pretrained(make(name))
+    assert str(raised.value).isprintable()
+    assert len(str(raised.value)) < 700
+
+
 def test_a_file_or_folder_has_no_revision(folder):
     with pytest.raises(ValueError, match=r"Expected no `revision` for .*, which is a file or folder, but got 'v1'"):
         from_pretrained(folder, revision="v1")
@@ -276,6 +441,50 @@ def test_weights_must_be_exactly_those_of_the_model(folder, change, message):
     with pytest.raises(ValueError, match=re.escape(message)) as raised:
         from_pretrained(folder)
     assert str(raised.value).startswith(f"{file}: ")
+
+
+def header_of(change):
+    """Files of weights whose header is changed as given."""
+
+    def damage(content):
+        size = int.from_bytes(content[:8], "little")
+        header = json.loads(content[8 : 8 + size])
+        change(header)
+        made = json.dumps(header).encode()
+        return struct.pack("<Q", len(made)) + made + content[8 + size :]
+
+    return damage
+
+
+NAME = "controller.head.bias"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda header: header[NAME].update(dtype="\x1b[31mF32"),
+        lambda header: header[NAME].update(dtype="X" * 900_000),
+        lambda header: header[NAME].update(dtype="F8_E8M0"),
+        lambda header: header[NAME].update(dtype="F4"),
+        lambda header: header[NAME].update(shape=[2**63]),
+        lambda header: header[NAME].update(shape=[0, 2**62], data_offsets=[0, 0]),
+        lambda header: header[NAME].update(shape=[-1]),
+        lambda header: header[NAME].update(data_offsets=[0, 2**64]),
+        lambda header: header.update({"\x1b[31m" + "x" * 900_000: header.pop(NAME)}),
+        lambda header: header.update({"two\nlines": header[NAME]}),
+        lambda header: header.update(__metadata__={"\x1b": ["\x1b"]}),
+    ],
+    ids=range(11),
+)
+def test_headers_that_no_model_has_are_told_in_a_short_line(folder, change):
+    file = folder / "model.safetensors"
+    file.write_bytes(header_of(change)(file.read_bytes()))
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    change_config(folder, lambda config: config.update(weights_sha256=digest))  # so that the hash is no help
+    with pytest.raises(ValueError, match=r"^\S*model.safetensors: Expected ") as raised:
+        from_pretrained(folder)
+    assert str(raised.value).isprintable()
+    assert len(str(raised.value)) < 600
 
 
 def huge_header():
@@ -393,6 +602,134 @@ def test_checkpoint_of_something_else_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "x.ckpt")
     with pytest.raises(ValueError, match="Expected a checkpoint of lightning_ham, but got one of something else"):
         from_pretrained(tmp_path / "x.ckpt")
+
+
+TENSORS = {
+    "meta": (lambda: torch.zeros(11, device="meta"), "one without values (device meta)"),
+    "sparse": (lambda: torch.eye(11).to_sparse(), "one that is not dense (torch.sparse_coo)"),
+    "compressed": (lambda: torch.eye(11).to_sparse_csr(), "one that is not dense (torch.sparse_csr)"),
+    "nested": (lambda: torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]), "not dense (nested)"),
+    "quantized": (lambda: torch.quantize_per_tensor(torch.zeros(11), 1.0, 0, torch.quint8), "not dense (quantized)"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*(nested tensors|Sparse CSR|quint8|TypedStorage).*:UserWarning")
+@pytest.mark.parametrize("kind", TENSORS)
+@pytest.mark.parametrize("place", ["state_dict", "optimizer_states"])
+def test_tensors_that_are_not_dense_are_refused_wherever_they_are(write_checkpoint, kind, place):
+    make, message = TENSORS[kind]
+    entries = {"state_dict": {f"model.{NAME}": make()}, "optimizer_states": [{"state": {0: make()}}]}
+    path = write_checkpoint(**{place: entries[place]})
+    expected = re.escape(f"'{NAME}'") if place == "state_dict" else r"tensor \d+"
+    with pytest.raises(ValueError, match=f"Expected {expected} to be a dense tensor in memory.*{re.escape(message)}"):
+        from_pretrained(path)
+
+
+def refers_to_itself(levels):
+    """A list whose parts are each there twice."""
+    part = [1]
+    for _ in range(levels):
+        part = [part, part]
+    return part
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"hyper_parameters": {1: 2}},
+        {"hyper_parameters": {"controller_options": {1: 2}}},
+        {"hyper_parameters": {"controller_options": {"\x1b[31m" * 9999: 2}}},
+        {"hyper_parameters": {"controller_options": torch.zeros(3)}},
+        {"hyper_parameters": {"task": torch.zeros(3, device="meta")}},
+        {"hyper_parameters": {"task": "\x1b[31m" * 99_999}},
+        {"hyper_parameters": {"task": 10**9999}},
+        {"hyper_parameters": {"task": refers_to_itself(60)}},
+        {"hyper_parameters": {"more": refers_to_itself(60)}},
+        {"callbacks": refers_to_itself(25)},
+        {"state_dict": {1: torch.zeros(3)}},
+        {"state_dict": {(1, 2): torch.zeros(3)}},
+        {"state_dict": {"\x1b[31m" * 99_999: torch.zeros(3)}},
+        {"state_dict": {f"model.{NAME}": torch.zeros(1).expand(2**40)}},
+        {"state_dict": {f"model.{NAME}": "\x1b"}},
+        {1: 2},
+    ],
+    ids=range(16),
+)
+def test_forged_checkpoints_are_told_in_a_short_line_and_at_once(write_checkpoint, tmp_path, entries):
+    path = write_checkpoint(**{name: value for name, value in entries.items() if isinstance(name, str)})
+    if 1 in entries:
+        torch.save(torch.load(path) | entries, path)
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match=r"^\S*model.ckpt: Expected |^\S*model.ckpt: key ") as raised:
+        from_pretrained(path)
+    assert str(raised.value).isprintable()
+    assert len(str(raised.value)) < 700
+    assert time.perf_counter() - start < 10
+
+
+def pickled(*instructions):
+    """A checkpoint of these instructions of a pickle."""
+    made, plain = io.BytesIO(), io.BytesIO()
+    torch.save({}, plain)
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(made, "w") as archive:
+        for entry in source.infolist():
+            is_pickle = entry.filename.endswith("data.pkl")
+            content = b"\x80\x02" + b"".join(instructions) + b"." if is_pickle else source.read(entry)
+            archive.writestr(zipfile.ZipInfo(entry.filename), content)
+    return made.getvalue()
+
+
+def doubled(times, first, pair):
+    """Instructions for what has the same in it twice, that the same twice, and so on."""
+    begin, end = pair
+    parts = [b"%bh%ch%c%bq%c" % (begin, number, number, end, number + 1) for number in range(times)]
+    return b"".join([first, b"q\0", *parts])
+
+
+LISTS, TUPLES = doubled(60, b"](K\1e", (b"](", b"e")), doubled(60, b"K\1\x85", (b"", b"\x86"))
+TEXT = b"X" + struct.pack("<I", 200_000) + b"[" * 200_000
+
+
+@pytest.mark.parametrize(
+    ("instructions", "message"),
+    [
+        ((LISTS, b")R"), "it calls what is no function"),
+        ((TEXT, b")R"), "it calls what is no function"),
+        ((TEXT, b")\x81"), "it calls what is no function"),
+        ((TUPLES,), "it has keys or tuples that no training writes"),
+        ((b"}", TUPLES, b"K\1s"), "it has keys or tuples that no training writes"),
+        ((b"}(K\1K\2)K\3u",), "it has keys or tuples that no training writes"),
+        ((b"c" + b"[" * 200_000 + b"\nx\n",), "it refers to '[[["),
+        ((b"ctorch\n" + b"x" * 200_000 + b"\n",), "it refers to 'torch xxx"),
+        ((b"e",), "pop from empty list"),
+        ((b"cbuiltins\nbytearray\n\x8a\6\0\0\0\0\0\x7f\x85R",), "MemoryError"),
+    ],
+    ids=range(10),
+)
+def test_pickles_that_would_keep_the_reader_busy_are_refused_at_once(tmp_path, instructions, message):
+    (tmp_path / "x.ckpt").write_bytes(pickled(*instructions))
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match="Expected a whole checkpoint, but got ") as raised:
+        from_pretrained(tmp_path / "x.ckpt")
+    assert message in str(raised.value)
+    assert len(str(raised.value)) < 600
+    assert time.perf_counter() - start < 5
+
+
+def test_compressed_and_overlapping_archives_are_refused_unread(write_checkpoint):
+    path = write_checkpoint()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"\0" * 10**6)
+    with pytest.raises(ValueError, match="it is compressed, which those of PyTorch are not"):
+        from_pretrained(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\0" * 1000)
+        for number in range(9):
+            entry = copy.copy(archive.infolist()[0])
+            entry.filename = f"archive/data/{number}"
+            archive.filelist.append(entry)
+    with pytest.raises(ValueError, match="it has parts that lie in one another"):
+        from_pretrained(path)
 
 
 class Bomb:
