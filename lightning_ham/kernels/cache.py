@@ -58,7 +58,7 @@ class CompiledOnDisk:
     _has_warned: ClassVar[bool] = False
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self._file = Path(function.__code__.co_filename)
+        self._file = Path(function.__code__.co_filename).absolute()
         self._own = hashlib.sha256(self._file.read_bytes()).digest() if self._file.is_file() else b""
         name = f"{self._file.stem}.{function.__qualname__}".replace("<", "").replace(">", "")
         self._prefix = f"{name}.{sys.implementation.cache_tag}."
@@ -98,7 +98,7 @@ class CompiledOnDisk:
             except OSError as error:
                 problem = problem or error
                 continue
-            self._remove(folder, besides=name)
+            self._remove(folder, stale=True)
             return
         if not CompiledOnDisk._has_warned:
             CompiledOnDisk._has_warned = True
@@ -111,7 +111,7 @@ class CompiledOnDisk:
     def flush(self) -> None:
         """Remove everything that was kept."""
         for folder in self._folders():
-            self._remove(folder)
+            self._remove(folder, stale=False)
 
     def _name(self, signature: Any, codegen: Any) -> str | None:
         """Return the name of the file for ``signature``; None if the sources may be others than were imported."""
@@ -138,12 +138,12 @@ class CompiledOnDisk:
         if of_user.is_absolute():  # or there is no home, and this would be a folder ~ right here
             yield of_user / for_this_package
 
-    def _remove(self, folder: Path, besides: str | None = None) -> None:
-        """Remove the versions of this function in ``folder``, but for those with the stamp of ``besides``."""
-        kept = f"{self._prefix}{self._stamp}." if besides else None
+    def _remove(self, folder: Path, *, stale: bool) -> None:
+        """Remove all versions of this function in ``folder``, or only those that are of other sources (``stale``)."""
         with suppress(OSError):
             for path in folder.iterdir():
-                if path.name.startswith(self._prefix) and not (kept and path.name.startswith(kept)):
+                ours = path.name.startswith(f"{self._prefix}{self._stamp}.")
+                if path.name.startswith(self._prefix) and not (stale and ours):
                     path.unlink(missing_ok=True)
 
 

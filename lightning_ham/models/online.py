@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any, SupportsIndex
 
 import torch
@@ -50,8 +49,8 @@ class OpenStructure:
         self._task = task
         make = _Compiled if _Compiled.suits(controller) else _Plain
         self._network = make(controller, self._num_leaves)
-        self._query = functools.lru_cache(maxsize=MOST_KEPT)(self._embed)
-        self._value = functools.lru_cache(maxsize=MOST_KEPT)(self._decode)
+        self._queries: dict[Operation, Any] = {}
+        self._values: dict[bytes, int] = {}
         self._size = 0
         self._pushes = 0
         """Since the tree was blank."""
@@ -107,20 +106,30 @@ class OpenStructure:
         """Move all elements to a fresh tree."""
         leaves = [self._network.access(self._query(("pop",))) for _ in range(self._size)]
         self._network.clear()
-        push = self._query(("push", *(0 for _ in self._task.operands)))
+        push = self._query(("push", *(0 for _ in self._task.operands)))  # type: ignore[arg-type]
         for leaf in reversed(leaves) if self._task.last_in_first_out else leaves:
             self._network.put(push, leaf)
         self._pushes = self._size
 
-    def _embed(self, operation: Operation) -> Any:
+    def _query(self, operation: Operation) -> Any:
         """Return the embedded operation, as the network wants it."""
-        return self._network.embed(self._task.operation_to_cell(operation))
+        query = self._queries.get(operation)
+        if query is None:
+            query = self._network.embed(self._task.operation_to_cell(operation))
+            if len(self._queries) < MOST_KEPT:
+                self._queries[operation] = query
+        return query
 
-    def _decode(self, bits: bytes) -> int:
+    def _value(self, bits: bytes) -> int:
         """Return the value that output bits say, a byte each."""
-        output = torch.frombuffer(bytearray(bits), dtype=torch.bool)
-        cell = self._task.operation_to_cell(("pop",))
-        return self._task.decode(torch.cat((output, output[-1:])).unsqueeze(0), cell.unsqueeze(0))[0]
+        value = self._values.get(bits)
+        if value is None:
+            output = torch.frombuffer(bytearray(bits), dtype=torch.bool)
+            cell = self._task.operation_to_cell(("pop",))
+            value = self._task.decode(torch.cat((output, output[-1:])).unsqueeze(0), cell.unsqueeze(0))[0]
+            if len(self._values) < MOST_KEPT:
+                self._values[bits] = value
+        return value
 
 
 class _Compiled:

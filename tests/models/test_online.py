@@ -1,5 +1,7 @@
 """Data structures played by a network: what holds with any weights, and with a network that is right by design."""
 
+import copy
+import pickle
 import random
 from collections import deque
 
@@ -228,6 +230,27 @@ def test_compiled_loops_are_plain_pytorch_with_any_weights(dtype: torch.dtype, t
         assert compiled.bits(got.numpy()) == plain.bits(expected.unsqueeze(0))
         reads.append(got)
     assert len(set(map(str, reads))) > 20
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda structure: pickle.loads(pickle.dumps(structure))])
+def test_a_copy_goes_on_by_itself(duplicate) -> None:
+    structure = from_pretrained("ham-queue").open(8)
+    for value in range(5):
+        structure.push(value)
+    twin = duplicate(structure)
+    assert [structure.pop() for _ in range(3)] == [0, 1, 2]
+    twin.push(30)
+    assert [twin.pop() for _ in range(6)] == [0, 1, 2, 3, 4, 30]
+    assert [structure.pop() for _ in range(2)] == [3, 4]
+
+
+def test_no_more_is_kept_than_was_said(monkeypatch) -> None:
+    monkeypatch.setattr(online, "MOST_KEPT", 3)
+    structure = from_pretrained("ham-priority-queue").open(8)
+    for value in range(8):
+        structure.push(value, 31 - value)
+    assert [structure.pop() for _ in range(8)] == [31 - value for value in range(8)]
+    assert (len(structure._queries), len(structure._values)) == (3, 3)
 
 
 @pytest.mark.parametrize("name", ["ham-queue", "ham-priority-queue"])
