@@ -365,7 +365,7 @@ def test_command_draws_an_instance_by_its_seed_and_length(saved, capsys):
         (["--steps", "one"], "Expected numbers such as 0,1,2, but got 'one'"),
         (
             ["--length", "65"],
-            "Expected an instance of at most 64 cells to draw, but got 65 (65 pairs, and 64 pairs at most).",
+            "Expected an instance of at most 64 cells to draw, but got 65 (65 pairs; 64 pairs at most).",
         ),
         (["--length", "0"], "Expected a whole number of at least 1, but got '0'"),
         (["-o", "no/such/folder.svg"], "Expected a file in a folder that is there, but got no/such/folder.svg"),

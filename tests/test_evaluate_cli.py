@@ -52,7 +52,9 @@ def test_table_is_printed_by_default(folder, run):
     assert status == 0
     assert out.splitlines()[:2] == table(measure(HAMModel.from_folder(folder), [(1, 8)], 30, 0)).splitlines()[:2]
     assert out.splitlines()[2].split()[:4] == ["1-8", "8", "30", "30"]
-    assert out.splitlines()[0].endswith(" parameters, seed 0. Lengths are numbers of cells: up to 3 bits at 1-8.")
+    assert out.splitlines()[0].endswith(
+        " parameters, evaluation seed 0. Lengths are numbers of cells: up to 3 bits at 1-8."
+    )
     assert len(out.splitlines()) == 3
     assert "\x1b" not in out + err
 

@@ -375,7 +375,17 @@ def test_every_argument_has_a_test_of_its_effect_or_is_named_here():
     """A new argument without a case in test_every_argument_changes_the_episodes fails here."""
     (mark,) = test_every_argument_changes_the_episodes.pytestmark
     tested = {name for case in mark.args[1] for name in case}
-    assert set(TaskDataModule("sort").hparams) == tested | {"num_workers"}
+    assert set(TaskDataModule("sort").hparams) == tested | {"num_workers", "variant"}  # see the test below
+
+
+def test_a_variant_of_the_task_is_drawn_for_training_and_validation():
+    data = TaskDataModule("merge", batch_size=8, batches_per_epoch=1, variant="grid", validation_lengths=[(1, 4)])
+    for loader in (data.train_dataloader(), *data.test_dataloader()):
+        for batch in loader:
+            steps = batch.inputs[..., 0][batch.occupied].double() * 300
+            assert (steps - steps.round()).abs().max() < 1e-3
+    with pytest.raises(ValueError, match="Expected a variant of task 'merge'"):
+        TaskDataModule("merge", variant="gird")
 
 
 def test_is_rebuilt_from_its_hyper_parameters():
