@@ -322,7 +322,8 @@ def test_the_default_attention_is_argmax():
         ({"temperature": 0.0}, "Expected argument `temperature` to be positive, but got 0.0."),
         (
             {"real_inputs": 4},
-            "Expected argument `real_inputs` to be between 0 and `input_size` (3), and below half of `leaf_size`",
+            "Expected argument `real_inputs` to be between 0 and `input_size` (3), and below half of "
+            "`leaf_size` (32), but got 4.",
         ),
         ({"accesses_per_output": 0}, "Expected argument `accesses_per_output` to be at least 1, but got 0."),
     ],
