@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from lightning_ham.foreign import shown
 from lightning_ham.hub.config import read_config
-from lightning_ham.hub.files import CARD, CONFIG, WEIGHTS
+from lightning_ham.hub.files import CARD, CONFIG, WEIGHTS, expanded
 from lightning_ham.hub.pretrained import BUNDLED, REPO_ID, bundled_names
 
 _MAX_METADATA = 1 << 16
@@ -49,11 +49,9 @@ def list_pretrained(cache_dir: str | os.PathLike[str] | None = None) -> list[Pre
 
 
 def _cached(cache_dir: str | os.PathLike[str] | None) -> Iterator[PretrainedModel]:
-    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub import constants, try_to_load_from_cache
 
-    from lightning_ham.hub.download import cache_folder
-
-    cache = cache_folder(cache_dir)
+    cache = expanded(cache_dir or constants.HF_HUB_CACHE)
     try:
         folders = sorted(path for path in cache.iterdir() if path.name.startswith("models--"))
     except FileNotFoundError:

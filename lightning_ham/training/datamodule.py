@@ -273,9 +273,16 @@ class TaskDataModule(LightningDataModule):
         """
         try:
             ranges = [Lengths.of(lengths) for lengths in typed]
+        except ValueError as error:
+            raise ValueError(f"Argument `validation_lengths`: {error}") from error
+        for lengths in ranges:
+            if lengths.high > LARGEST_SIZE:  # before it is drawn, which would take all memory
+                raise ValueError(
+                    f"Expected argument `validation_lengths` to hold lengths of at most {LARGEST_SIZE:,}, but got "
+                    f"{lengths}."
+                )
+        try:
             for lengths in ranges:
-                if lengths.high > LARGEST_SIZE:
-                    raise ValueError(f"Expected lengths of at most {LARGEST_SIZE:,}, but got {lengths}.")
                 self.task.sample(1, lengths, generator=torch.Generator())
         except ValueError as error:
             raise ValueError(f"Argument `validation_lengths`: {error}") from error

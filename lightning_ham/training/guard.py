@@ -32,7 +32,8 @@ class BreakUpGuard(Callback):
 
     Args:
         skip_above: An update is left out if its gradient's norm is above this multiple of the median norm since the
-            last change of capacity (of at most 100 updates, at least 20). A norm that is not finite always is.
+            last change of capacity (of at most 100 updates, at least 20). Those that are not finite are left to end the
+            training.
         tolerance: How far the score may lie above the best one, as a share of wrong sequences in [0, 1].
         patience: Validations in a row that must be worse than that before the training goes back.
         lost_above: Share of wrong sequences at a capacity that the curriculum has gone on to, from which on what was
@@ -87,9 +88,8 @@ class BreakUpGuard(Callback):
             self._norms.clear()
             self._capacity = capacity
         typical = statistics.median(self._norms) if len(self._norms) >= self._fewest else torch.inf
-        finite = norm < torch.inf
-        skipped = not finite or norm > self.skip_above * typical
-        if finite:
+        skipped = self.skip_above * typical < norm < torch.inf
+        if norm < torch.inf:
             self._norms.append(norm)
         if skipped:
             pl_module.zero_grad(set_to_none=True)
