@@ -30,13 +30,15 @@ class Fault:
     path: str
     """Regular expression that the path is searched for."""
     kind: str
-    """``status``, ``page``, ``slow``, ``drip``, ``cut``, ``flip``, ``shorter`` or ``headers``."""
+    """``status``, ``page``, ``json``, ``slow``, ``drip``, ``cut``, ``flip``, ``shorter`` or ``headers``."""
     value: float = 0
     """The status, or the seconds."""
     method: str = "(GET|HEAD|POST|PUT)"
     times: int = 10**9
     """How often it happens yet."""
     headers: dict[str, str] = dataclasses.field(default_factory=dict)
+    body: object = None
+    """What is answered as JSON, or the message of a status."""
 
 
 def git_hash(content):
@@ -177,11 +179,13 @@ class HubServer:
         if fault is None:
             return await handler(request)
         if fault.kind == "status":
-            answer = problem(int(fault.value), "told to fail")
+            answer = problem(int(fault.value), fault.body or "told to fail")
             answer.headers.update(fault.headers)
             return answer
         if fault.kind == "page":
             return web.Response(text="<html>Log in to this network</html>", content_type="text/html")
+        if fault.kind == "json":
+            return web.json_response(fault.body)
         if fault.kind == "slow":
             await asyncio.sleep(fault.value)
             return await handler(request)
@@ -223,7 +227,7 @@ class HubServer:
         """The names that the request's token stands for, None without one."""
         header = request.headers.get("Authorization", "")
         token = header.removeprefix("Bearer ")
-        if not header:
+        if not header or header.startswith("Basic "):  # the latter is for what stands before a hub, such as a proxy
             return None
         if token not in TOKENS:
             raise web.HTTPUnauthorized(

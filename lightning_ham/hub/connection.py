@@ -37,6 +37,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 )
 
 from lightning_ham.foreign import quoted, shown
+from lightning_ham.hub.address import shown_address, without_passwords
 
 _RESUMPTIONS = 2
 _TALKATIVE = ("utils._http", "file_download", "hf_api")
@@ -84,15 +85,6 @@ def timeout() -> float:
 def resolve_endpoint(endpoint: str | None) -> str:
     """Return the address of the Hub that is meant: HF_ENDPOINT's if none is given."""
     return (endpoint or constants.ENDPOINT).rstrip("/")
-
-
-def shown_address(address: str) -> str:
-    """Return an address as it may be shown: without the name and the password that it may have before its host.
-
-    >>> shown_address("https://ada:secret@hub.example.org/x")
-    'https://hub.example.org/x'
-    """
-    return shown(re.sub(r"^(\w+://)?.*@", r"\1", address, flags=re.DOTALL))
 
 
 def resolve_token(token: Token) -> Token:
@@ -267,4 +259,4 @@ def _refusal(error: HfHubHTTPError, endpoint: str, token: Token) -> tuple[type[O
 
 
 def _line(error: BaseException) -> str:
-    return shown(re.sub(r"(?<=://)\S*@", "", str(error))) or type(error).__name__
+    return shown(without_passwords(str(error))) or type(error).__name__

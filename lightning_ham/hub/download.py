@@ -14,13 +14,13 @@ from huggingface_hub.hf_api import RepoSibling
 
 from lightning_ham import __version__
 from lightning_ham.foreign import quoted, shown
+from lightning_ham.hub.address import shown_address
 from lightning_ham.hub.config import MAX_BYTES, check_weights, read_config
 from lightning_ham.hub.connection import (
     Token,
     bounded,
     resolve_endpoint,
     resolve_token,
-    shown_address,
     timeout,
 )
 from lightning_ham.hub.files import CARD, CONFIG, FILES, MAX_WEIGHTS, WEIGHTS
@@ -189,10 +189,10 @@ def _contents(info: ModelInfo, repo_id: str, endpoint: str) -> tuple[str, dict[s
         raise ConnectionError(
             f"Expected {shown_address(endpoint)} to tell the commit of {repo_id}, but got {quoted(commit)}."
         )
-    there = {file.rfilename: file for file in info.siblings or []}
+    there = {str(file.rfilename): file for file in info.siblings or []}
     for name in (CONFIG, WEIGHTS):
         if name not in there:
-            listed = ", ".join(shown(file, 40) for file in sorted(map(str, there))[:10]) or "no file at all"
+            listed = ", ".join(shown(file, 40) for file in sorted(there)[:10]) or "no file at all"
             raise ValueError(f"Expected a model of lightning_ham, but {repo_id} has no {name}. It has {listed}.")
     for name, most in {CONFIG: MAX_BYTES, CARD: MAX_BYTES, WEIGHTS: MAX_WEIGHTS}.items():
         size = there[name].size if name in there else None

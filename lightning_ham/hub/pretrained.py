@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from lightning_ham.foreign import quoted, shown
+from lightning_ham.hub.address import check_variable
 from lightning_ham.hub.checkpoint import MODEL_PREFIX, read_checkpoint
 from lightning_ham.hub.config import ModelConfig, check_weights, is_of, make_config, read_config
 from lightning_ham.hub.files import CARD, CONFIG, MAX_WEIGHTS, PICTURES, WEIGHTS, expanded, has, put_in_place, saved
@@ -387,6 +388,7 @@ def locate(
             f"Unknown model {quoted(name)};{hint} Known models: {_known()}. A model on the Hub is given as "
             "organisation/name, anything else by its path."
         )
+    check_variable()
     from lightning_ham.hub.download import cached, fetch
 
     repo_id = f"{ORGANISATION}/{name}" if bare else name

@@ -11,7 +11,8 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from lightning_ham import __version__
 from lightning_ham.foreign import quoted, shown
-from lightning_ham.hub.connection import Token, bounded, resolve_endpoint, resolve_token, shown_address, timeout
+from lightning_ham.hub.address import shown_address
+from lightning_ham.hub.connection import Token, bounded, resolve_endpoint, resolve_token, timeout
 from lightning_ham.hub.files import FILES, PICTURES
 
 _log = logging.getLogger(__name__)

@@ -319,6 +319,133 @@ def test_a_config_that_cannot_be_taken_is_refused_before_the_weights_are_downloa
     assert not any("model.safetensors" in path for _, path in hub.requests)
 
 
+def test_weights_that_are_not_of_the_configuration_are_refused_and_leave_what_was_there(
+    hub, machine, published, weights, model
+):
+    machine.load(published)
+    with torch.no_grad():
+        model.controller.head.bias += 1
+    hub.write(published, hub.files(published) | {"model.safetensors": model._weights()})
+    loaded = machine.load(published)
+    assert loaded["error"] == "ValueError"
+    assert "one with another hash than config.json tells" in loaded["message"]
+    assert machine.load(published, local_files_only=True)["weights"] == weights
+
+
+ESCAPE = "\x1b[31m"
+
+
+def check_line(loaded, error):
+    assert loaded.get("error") == error, loaded
+    assert loaded["message"].isprintable()
+    assert len(loaded["message"]) < 900
+    assert all(line.isprintable() for line in loaded["log"].splitlines())
+    assert len(loaded["log"]) < 3000
+
+
+def test_names_of_files_are_shown_without_what_steers_a_terminal(hub, machine, name):
+    files = {f"{number}{ESCAPE}\u202e{'x' * 200}.bin": b"" for number in range(20)}
+    hub.write(name, {"config.json": b"{}", "two\nlines": b""} | files)
+    loaded = machine.load(name)
+    check_line(loaded, "ValueError")
+    assert "has no model.safetensors. It has 0\\x1b[31m\\u202ex" in loaded["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "options"),
+    [
+        ("/resolve/", "headers", {"headers": {"X-Repo-Commit": f"../{'x' * 5000}"}}),
+        ("/resolve/", "headers", {"headers": {"ETag": f"../{'x' * 5000}"}}),
+        ("/resolve/", "headers", {"headers": {"ETag": f"{ESCAPE}x"}}),
+        ("/api/models/", "status", {"value": 500, "body": f"{ESCAPE}{'x' * 5000}"}),
+        ("/api/models/", "status", {"value": 429, "headers": {"Retry-After": "9" * 5000}}),
+    ],
+    ids=["commit", "hash", "escape", "message", "wait"],
+)
+def test_what_a_server_says_is_shown_on_a_short_line(hub, machine, published, path, kind, options):
+    hub.fails(path, kind, **options)
+    check_line(machine.load(published), "ConnectionError")
+
+
+def test_what_a_server_warns_of_is_not_shown(hub, machine, published, weights):
+    hub.fails("/api/models/", "headers", headers={"X-HF-Warning": f"topic; {'warned' * 5000}"})
+    loaded = machine.load(published)
+    assert loaded["weights"] == weights
+    assert "warned" not in loaded["log"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sha": f"{ESCAPE}x"},
+        {"sha": 3},
+        {"siblings": 3},
+        {"siblings": [3]},
+        {"siblings": [{"rfilename": 3}]},
+        {"siblings": [{"rfilename": ["x"]}]},
+        {"siblings": [{"rfilename": "config.json", "size": "x"}, {"rfilename": "model.safetensors"}]},
+        {"siblings": [{"rfilename": "config.json", "blobId": 3}, {"rfilename": "model.safetensors"}]},
+        {"siblings": [{"rfilename": "config.json", "lfs": 3}, {"rfilename": "model.safetensors"}]},
+        {"siblings": [{"rfilename": ESCAPE * 9999}]},
+        3,
+        [],
+        None,
+    ],
+    ids=range(13),
+)
+def test_an_answer_of_another_form_is_told_in_one_line(hub, machine, published, change):
+    answer = {"id": published, "sha": hub.commits(published)[0]["oid"], "siblings": [], "tags": []}
+    hub.fails("/api/models/", "json", body=answer | change if isinstance(change, dict) else change)
+    loaded = machine.load(published)
+    check_line(loaded, "ValueError" if "Expected a model of lightning_ham" in str(loaded) else "ConnectionError")
+    assert "Expected " in loaded["message"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (None, ""),
+        (("/api/models/", "status", 500), "answered 500"),
+        (("/api/models/", "page"), "does not answer as a Hub does"),
+        (("/resolve/", "cut"), "cannot be reached"),
+        (("model.safetensors", "flip"), "is not the one that http://127.0.0.1"),
+        ("http://ada:secret@127.0.0.1:9", "http://127.0.0.1:9 cannot be reached"),
+        ("http://ada:se/cret@127.0.0.1:9", "is not the address of a server"),
+        ("http://ada:secret@127.0.0.1:port", "is not the address of a server"),
+        ("ada:secret@127.0.0.1", "is not the address of a server"),
+        ("ftp://ada:secret@127.0.0.1", "is not the address of a server"),
+    ],
+    ids=range(10),
+)
+@pytest.mark.parametrize("way", ["argument", "variable"])
+def test_a_password_in_the_address_of_the_hub_is_never_shown(hub, machine, published, fault, message, way):
+    address = hub.url.replace("://", "://ada:secret@")
+    if isinstance(fault, str):
+        address = fault
+    elif fault:
+        hub.fails(*fault, method="GET")
+    code = f"""
+import logging, os, traceback
+logging.basicConfig(format="%(message)s")
+logging.getLogger("lightning_ham").setLevel("INFO")
+from lightning_ham import from_pretrained
+try:
+    from_pretrained({published!r}, **({{"endpoint": {address!r}}} if {way == "argument"} else {{}}))
+except Exception:
+    traceback.print_exc()
+"""
+    finished = machine.python(code, **({"HF_ENDPOINT": address} if way == "variable" else {}))
+    assert "secret" not in finished.stderr
+    assert "cret@" not in finished.stderr
+    assert (f"from {hub.url}: {published}" if fault is None else message) in finished.stderr
+
+
+def test_a_revision_of_many_letters_is_no_revision(hub, machine, published):
+    loaded = machine.load(published, revision="x" * 100_000)
+    check_line(loaded, "ValueError")
+    assert hub.requests == []
+
+
 def test_a_file_of_absurd_size_is_not_downloaded(hub, machine, published):
     hub.write(published, hub.files(published) | {"config.json": b" " * (1 << 21)})
     loaded = machine.load(published)

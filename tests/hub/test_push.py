@@ -171,6 +171,36 @@ def test_offline_nothing_is_pushed(hub, push, name):
     assert hub.requests == []
 
 
+@pytest.mark.parametrize("fault", [None, ("/create", "status", 500), ("/commit/", "cut"), ("/tag/", "page")])
+def test_a_password_in_the_address_of_the_hub_is_never_shown(hub, push, name, fault):
+    if fault:
+        hub.fails(*fault)
+    pushed = push(name, endpoint=hub.url.replace("://", "://ada:secret@"), token=None)
+    assert "secret" not in str(pushed)
+    assert hub.url in str(pushed)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/commit/", {"commitOid": "\x1b[31m" * 99, "commitUrl": "\x1b[31m" * 99}),
+        ("/commit/", {"commitOid": 3, "commitUrl": 3}),
+        ("/commit/", []),
+        ("/create", {"url": 3}),
+        ("/preupload/", {"files": 3}),
+        ("/refs", {"branches": [], "tags": [{"name": "v" + "9" * 99_999, "ref": "x", "targetCommit": "\x1b"}]}),
+        ("/validate-yaml", {"errors": [], "warnings": [{"message": "\x1b[31m" * 9_999}]}),
+    ],
+    ids=range(7),
+)
+def test_what_a_server_answers_is_shown_on_short_lines_without_what_steers_a_terminal(hub, push, name, path, body):
+    hub.fails(path, "json", body=body)
+    pushed = push(name)
+    assert pushed.get("message", "").isprintable()
+    assert len(pushed.get("message", "")) < 900
+    assert all(line.isprintable() and len(line) < 900 for line in pushed["log"].splitlines())
+
+
 # The command.
 
 
