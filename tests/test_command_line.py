@@ -101,9 +101,9 @@ def test_a_training_ends_well_with_warnings_as_errors_in_the_c_locale_and_withou
         (
             "é".encode(),
             {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-            "in ascii, .* got .*udcc3.udca9",
+            "udcc3.*udca9",
         ),
-        (b"\xe9", {"LC_ALL": "C"}, "in utf-8, .* got .*udce9"),
+        (b"\xe9", {"LC_ALL": "C"}, "udce9"),
     ],
 )
 def test_a_run_folder_whose_name_is_no_text_is_refused_before_anything_is_written(
@@ -111,6 +111,6 @@ def test_a_run_folder_whose_name_is_no_text_is_refused_before_anything_is_writte
 ) -> None:
     done = fit(tiny_recipe, name, tmp_path, environment | locale)
     assert done.returncode == 2
-    line = rf"error: Expected a --run_dir whose name is text {shown}; set PYTHONUTF8=1 .*\n"
+    line = rf"error: Expected options in UTF-8, but got .*{shown}.*\n"
     assert re.fullmatch(line, done.stderr.decode())
     assert not list(tmp_path.iterdir())

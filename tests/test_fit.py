@@ -538,7 +538,7 @@ WRONG = [
     (
         {},
         ["--data.validation_lengths", "[2-8, to 16]"],
-        "Argument `validation_lengths`: Expected lengths LOW-HIGH, such as 1-32, but got 'to 16'",
+        "Key 'data.validation_lengths': Expected lengths LOW-HIGH, such as 1-32, but got 'to 16'",
     ),
     (
         {},
