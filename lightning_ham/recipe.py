@@ -137,6 +137,7 @@ _SECTIONS: dict[str, type[Any]] = {
     "data": TaskDataModule,
     "curriculum": LengthCurriculum,
     "stop": StopAtErrors,
+    "guard": BreakUpGuard,
 }
 _LARGEST_SEED = (1 << 32) - 1  # NumPy's
 _MOST_THREADS = 1024
@@ -361,7 +362,10 @@ class RecipeCLI(LightningCLI):
             recipe = parser.checked(read_recipe(self._recipe, parser.parser_mode))
             # Every value quoted and tagged, so that it stays what it is.
             args = ["--config", yaml.safe_dump(recipe, default_style='"'), *args]
-        super().parse_arguments(parser, args)
+        try:
+            super().parse_arguments(parser, args)
+        except OverflowError as error:  # of the parser's own conversion to a float
+            raise ValueError("Expected numbers of at most 308 digits, but got a longer one.") from error
         with named_as_keys("", ["seed_everything"]):  # which could be a truth value, and is used at once
             expect_integer("seed_everything", self.config.seed_everything, at_least=0, at_most=_LARGEST_SEED)
         parser.check_null(self.config)
