@@ -447,6 +447,8 @@ class RecipeCLI(LightningCLI):
         bar = arguments["enable_progress_bar"]
         progress = make_progress((sys.stdout is not None and sys.stdout.isatty()) if bar is None else bar)
         arguments["enable_progress_bar"] = isinstance(progress, ProgressBar)
+        if arguments["devices"] == []:
+            raise ValueError("Expected key 'trainer.devices' to name at least one device, but got [].")
         built = [self.config_init["guard"], self.config_init["curriculum"], self.config_init["stop"]]
         average = MovingAverage(self.config_init["weight_average"])
         with named_as_keys("trainer", arguments):
