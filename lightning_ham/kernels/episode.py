@@ -289,9 +289,10 @@ def _join_input_backward(x, hidden, gates, grad, w_t, gated, dx, dgates, dhidden
     lanes, size = grad.shape
     reals = x.shape[1] - 2 * size
     zero, one = grad.dtype.type(0), grad.dtype.type(1)
-    dx[:] = zero
     if gated:
         for a in range(lanes):
+            for i in range(2 * size, x.shape[1]):
+                dx[a, i] = zero
             for i in range(size):
                 side, new, candidate = gates[a, i], gates[a, size + i], gates[a, 2 * size + i]
                 difference = x[a, size + i] - x[a, i]
@@ -303,6 +304,7 @@ def _join_input_backward(x, hidden, gates, grad, w_t, gated, dx, dgates, dhidden
                 dgates[a, size + i] = grad[a, i] * (candidate - chosen) * new * (one - new)
                 dgates[a, 2 * size + i] = grad[a, i] * new * (one - candidate * candidate)
     else:
+        dx[:] = zero
         for a in range(lanes):
             for i in range(size):
                 dgates[a, i] = grad[a, i] * (one - gates[a, i] * gates[a, i])

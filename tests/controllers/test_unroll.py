@@ -765,7 +765,7 @@ def test_sizes_that_do_not_fit_are_refused(monkeypatch, engine, leaf_size, seen,
     monkeypatch.setattr("lightning_ham.controllers.unroll.WORTH_COMPILING", 1)
     memory = HierarchicalAttentiveMemory(INPUT_SIZE, 5, 4, engine=engine)
     cell = torch.nn.LSTMCell(seen, state)
-    with pytest.raises((ValueError, RuntimeError), match=r"fit together|input_size|shape"):
+    with pytest.raises(ValueError if engine == "fused" else RuntimeError, match=r"fit together|input_size|shape"):
         unroll(memory, cell, torch.zeros(2, 8, leaf_size), 2, read_root=read_root)
 
 
