@@ -12,6 +12,7 @@ import json
 import logging
 import re
 import threading
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,6 +48,8 @@ _FILE_NAME = re.compile(r'(W/)?"?\w[\w.-]*"?')
 
 _MALFORMED = (AttributeError, LookupError, TypeError)
 """What huggingface_hub raises where an answer is JSON, but not of the form that it goes by."""
+
+_log = logging.getLogger(__name__)
 
 Token = str | bool | None
 """A token; or True for the one that is saved, False for none, None for the one that is saved if there is one."""
@@ -119,7 +122,7 @@ def bounded(action: str, endpoint: str, token: Token, folder: Path | None = None
     operation = _Operation()
     _operations.append(operation)
     try:
-        with _without_bars():
+        with _without_bars(), _with_short_warnings():
             yield
     except (_GiveUp, httpx2.HTTPError, httpx2.InvalidURL, OSError, RuntimeError, ValueError, *_MALFORMED) as error:
         explained = _explained(_cause(error), action, shown_address(endpoint), token, folder)
@@ -139,6 +142,14 @@ def _without_bars() -> Iterator[None]:
         yield
     finally:
         enable_progress_bars()
+
+
+@contextmanager
+def _with_short_warnings() -> Iterator[None]:
+    """Log huggingface_hub's warnings on a short line each: they may quote what a server says."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: _log.warning("%s", shown(without_passwords(str(message))))
+        yield
 
 
 def _is_shown(record: logging.LogRecord) -> bool:

@@ -189,8 +189,9 @@ def test_a_password_in_the_address_of_the_hub_is_never_shown(hub, push, name, fa
         ("/create", {"url": 3}),
         ("/preupload/", {"files": 3}),
         ("/refs", {"branches": [], "tags": [{"name": "v" + "9" * 99_999, "ref": "x", "targetCommit": "\x1b"}]}),
+        ("/validate-yaml", {"errors": [], "warnings": [{"message": "\x1b[31m" * 9_999}]}),
     ],
-    ids=range(6),
+    ids=range(7),
 )
 def test_what_a_server_answers_is_shown_on_short_lines_without_what_steers_a_terminal(hub, push, name, path, body):
     hub.fails(path, "json", body=body)
