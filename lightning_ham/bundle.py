@@ -14,7 +14,8 @@ from pathlib import Path
 from lightning_ham.cards import Record, weights_folder, write_card
 from lightning_ham.command_line import CommandParser, run
 from lightning_ham.hub import HAMModel, from_pretrained
-from lightning_ham.reproduction.records import CARDS, CHECKOUT, check_checkout, sha256, write_json
+from lightning_ham.reproduction.records import CARDS, CHECKOUT, check_checkout, sha256
+from lightning_ham.runs.folder import write_json
 
 
 def bundle(run_dir: Path, name: str, checkout: Path = CHECKOUT) -> Path:

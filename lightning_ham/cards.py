@@ -26,8 +26,8 @@ from lightning_ham.reproduction.records import (
     comparisons,
     read_results,
     sha256,
-    write_json,
 )
+from lightning_ham.runs.folder import write_json
 from lightning_ham.training.evaluation import Evaluation, evaluate, table
 
 

@@ -141,7 +141,6 @@ _SECTIONS: dict[str, type[Any]] = {
 }
 _LARGEST_SEED = (1 << 32) - 1  # NumPy's
 _MOST_THREADS = 1024
-_LONGEST_MESSAGE = 600
 
 
 @contextmanager
@@ -330,9 +329,13 @@ class RecipeCLI(LightningCLI):
         # To find the docstrings of attributes takes time, and only the help shows them.
         wants_help = any(override == "-h" or override.endswith("help") for override in overrides)
         set_parsing_settings(docstring_parse_attribute_docstrings=wants_help)
+        option = ""
         for override in overrides:
-            if override.partition("=")[0] in ("-c", "--config"):
+            option = override.partition("=")[0] if override.startswith("-") else option
+            if option in ("-c", "--config"):
                 raise ValueError(f"Expected one recipe and options after it, but got {quoted(override)}.")
+            if option == "--run_dir":  # whose own check says how a name becomes text
+                continue
             if not override.isascii() and override.encode(errors="ignore").decode() != override:
                 raise ValueError(f"Expected options in UTF-8, but got {quoted(override)}.")
         super().__init__(
@@ -447,8 +450,6 @@ class RecipeCLI(LightningCLI):
         bar = arguments["enable_progress_bar"]
         progress = make_progress((sys.stdout is not None and sys.stdout.isatty()) if bar is None else bar)
         arguments["enable_progress_bar"] = isinstance(progress, ProgressBar)
-        if arguments["devices"] == []:
-            raise ValueError("Expected key 'trainer.devices' to name at least one device, but got [].")
         built = [self.config_init["guard"], self.config_init["curriculum"], self.config_init["stop"]]
         average = MovingAverage(self.config_init["weight_average"])
         with named_as_keys("trainer", arguments):

@@ -71,6 +71,8 @@ def check_options(options: Mapping[str, Any]) -> None:
             expect_integer(name, options[name])
     if options["profiler"] == "xla" and importlib.util.find_spec("torch_xla") is None:
         raise ValueError("Expected argument `profiler` to be another than 'xla', as torch_xla is not installed.")
+    if options["devices"] == []:
+        raise ValueError("Expected argument `devices` to name at least one device, but got [].")
     if type(options["devices"]) is int:
         expect_integer("devices", options["devices"], at_most=_MOST_PROCESSES)
     if options["gradient_clip_val"] is not None:

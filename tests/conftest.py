@@ -128,6 +128,19 @@ def _stream(stream: IO[str] | None) -> IO[str]:
     return stream
 
 
+@pytest.fixture
+def restored_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """For a test that gives threads to PyTorch and to the compiled loops: both have those of before in the end."""
+    import torch
+
+    from lightning_ham.controllers import fused
+
+    monkeypatch.setattr(fused, "_threads", None)
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """An environment without W&B account or settings, in which nothing is logged."""

@@ -88,10 +88,11 @@ def test_a_training_ends_well_with_warnings_as_errors_in_the_c_locale_and_withou
     done = fit(tiny_recipe, "é".encode(), tmp_path, environment | {"LC_ALL": "C", "WANDB_MODE": "offline"}, ">&-")
     stderr = done.stderr.decode()
     assert done.returncode == 0, stderr
-    first, *_, last = stderr.splitlines()
+    first, *_, trained, following = stderr.splitlines()
     assert first.startswith("Training search")
-    assert last.endswith("The model is in é/model")
-    assert len(stderr.splitlines()) == 3
+    assert trained.endswith("The model is in é/model")
+    assert following.startswith("Next: python -m lightning_ham.solve 'é' FILE, ")
+    assert len(stderr.splitlines()) == 4
     assert "--run_dir 'é'" in (tmp_path / "é" / "model" / "README.md").read_text(encoding="utf-8")
 
 
@@ -101,9 +102,9 @@ def test_a_training_ends_well_with_warnings_as_errors_in_the_c_locale_and_withou
         (
             "é".encode(),
             {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-            "udcc3.*udca9",
+            "in ascii, .* got .*udcc3.udca9",
         ),
-        (b"\xe9", {"LC_ALL": "C"}, "udce9"),
+        (b"\xe9", {"LC_ALL": "C"}, "in utf-8, .* got .*udce9"),
     ],
 )
 def test_a_run_folder_whose_name_is_no_text_is_refused_before_anything_is_written(
@@ -111,6 +112,6 @@ def test_a_run_folder_whose_name_is_no_text_is_refused_before_anything_is_writte
 ) -> None:
     done = fit(tiny_recipe, name, tmp_path, environment | locale)
     assert done.returncode == 2
-    line = rf"error: Expected options in UTF-8, but got .*{shown}.*\n"
+    line = rf"error: Expected a --run_dir whose name is text {shown}; set PYTHONUTF8=1 .*\n"
     assert re.fullmatch(line, done.stderr.decode())
     assert not list(tmp_path.iterdir())

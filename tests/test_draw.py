@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 
 from lightning_ham import draw
-from lightning_ham.controllers import fused
 from lightning_ham.hub import HAMModel
+
+pytestmark = pytest.mark.usefixtures("restored_threads")
 
 SVG = "{http://www.w3.org/2000/svg}"
 INSTANCES = {
@@ -23,14 +24,6 @@ INSTANCES = {
     "add": (6, 3),
 }
 SMALL = {"controller_size": 4, "leaf_size": 4}
-
-
-@pytest.fixture(autouse=True)
-def restore_threads(monkeypatch):
-    monkeypatch.setattr(fused, "_threads", None)
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def make_model(task, **options):

@@ -16,6 +16,7 @@ from lightning_ham.reproduction import records, report
 from lightning_ham.reproduction.records import BARS
 from lightning_ham.reproduction.report import REPORT, render_models, render_report
 from lightning_ham.results import main
+from lightning_ham.runs.folder import write_json
 from lightning_ham.tasks import task_names
 from lightning_ham.training.evaluation import wilson_interval
 
@@ -176,7 +177,7 @@ def test_pages_of_the_checkout_are_up_to_date(checkout):
 
 
 def test_pages_change_with_what_was_measured(checkout, capsys):
-    records.write_json(checkout / "results" / "sort-ham.json", OURS)
+    write_json(checkout / "results" / "sort-ham.json", OURS)
     (record,) = (checkout / "model_cards").glob("ham-reverse.json")
     changed = json.loads(record.read_text())
     changed["evaluation"]["results"][0] |= {"wrong_sequences": 123, "sequence_error": 0.0123}

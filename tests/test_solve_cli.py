@@ -17,6 +17,8 @@ from lightning_ham.controllers import Rollout, fused
 from lightning_ham.hub import HAMModel
 from lightning_ham.tasks import Lengths
 
+pytestmark = pytest.mark.usefixtures("restored_threads")
+
 TINY = {"controller_size": 6, "leaf_size": 4}
 
 
@@ -38,14 +40,6 @@ def restore_limit_of_digits():
     limit = sys.get_int_max_str_digits()
     yield
     sys.set_int_max_str_digits(limit)
-
-
-@pytest.fixture(autouse=True)
-def restore_threads(monkeypatch):
-    monkeypatch.setattr(fused, "_threads", None)
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

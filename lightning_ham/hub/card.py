@@ -14,7 +14,7 @@ from jinja2 import Environment, StrictUndefined
 
 from lightning_ham.hub.paper import paper_error
 from lightning_ham.models import TaskModel
-from lightning_ham.tasks.lengths import Lengths, row_name
+from lightning_ham.tasks.lengths import row_name
 
 if TYPE_CHECKING:  # the floor of training brings Lightning, which a card has no use for
     from lightning_ham.training.evaluation import Evaluation, LengthResult
@@ -150,7 +150,7 @@ def render_card(
         is_folder=is_folder,
         summary=documentation.partition("\n")[0],
         documentation=documentation,
-        sizes=_sizes(model, evaluation) if evaluation else "",
+        sizes=model.task.sizes_in_words(result["lengths"] for result in evaluation["results"]) if evaluation else "",
         instance=instance,
         answer=model.solve([instance])[0],
         evaluation=evaluation,
@@ -168,11 +168,6 @@ def render_card(
     card = f"---\n{_metadata(model, evaluation, training).to_yaml()}\n---\n\n{body}"
     # Names of files need be no text: bytes that Python could not read as such are read as UTF-8, or shown as \\xe9.
     return card.encode(errors="surrogateescape").decode(errors="backslashreplace")
-
-
-def _sizes(model: TaskModel, evaluation: Evaluation) -> str:
-    """Say what the lengths of an evaluation are in the task's own unit."""
-    return model.task.sizes_in_words(Lengths.of(result["lengths"]) for result in evaluation["results"])
 
 
 def example(model: TaskModel) -> Any:

@@ -117,9 +117,7 @@ class GatedJoin(nn.Module):
     Args:
         leaf_size: Numbers per node (d in the paper).
         hidden_size: Units of the hidden layer.
-        num_reals: How many of a node's first numbers are reals: first the least ones below it, then the greatest ones.
-            They are not learned: a parent has the least and the greatest of its children's, to the bit. JOIN also sees
-            how those of its children compare (:func:`compare`).
+        num_reals: As for :class:`MLPJoin`.
     """
 
     def __init__(self, leaf_size: int, hidden_size: int, num_reals: int = 0) -> None:
@@ -152,7 +150,7 @@ class ChoiceJoin(nn.Module):
     Args:
         leaf_size: Numbers per node (d in the paper).
         hidden_size: Units of the hidden layer.
-        num_reals: As for :class:`GatedJoin`.
+        num_reals: As for :class:`MLPJoin`.
     """
 
     def __init__(self, leaf_size: int, hidden_size: int, num_reals: int = 0) -> None:

@@ -22,9 +22,8 @@ from lightning_ham.reproduction.records import (
     make_run,
     seconds_of,
     was_cut_off,
-    write_json,
 )
-from lightning_ham.runs.folder import EVALUATION, TRAINING, read_json
+from lightning_ham.runs.folder import EVALUATION, TRAINING, read_json, write_json
 
 OURS = "lstm_ham"
 

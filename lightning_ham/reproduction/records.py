@@ -198,14 +198,6 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def write_json(path: Path, data: object) -> None:
-    """Write JSON that is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
-
-
 def read_results(folder: Path) -> list[Results]:
     """Return all results in a folder: by task, and for a task in the order of :data:`TITLES`."""
     read = [cast(Results, json.loads(path.read_text(encoding="utf-8"))) for path in folder.glob("*.json")]

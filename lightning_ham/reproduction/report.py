@@ -29,7 +29,7 @@ from lightning_ham.reproduction.records import (
     was_cut_off,
     wrong_counts,
 )
-from lightning_ham.tasks import Lengths, get_task, task_names
+from lightning_ham.tasks import get_task, task_names
 
 REPORT = "RESULTS.md"
 FOUND = "found.md"
@@ -129,7 +129,7 @@ def _soon(runs: Sequence[Run]) -> str:
 def _sizes(task: str, of_task: Sequence[Results]) -> str:
     """Return what the lengths are in the units that people count in, as a paragraph, where that is not the same."""
     runs = [run_ for entry in of_task for run_ in entry["runs"]]
-    lengths = [Lengths.of(result["lengths"]) for run_ in runs for result in run_["results"]]
+    lengths = [result["lengths"] for run_ in runs for result in run_["results"]]
     sizes = get_task(task).sizes_in_words(lengths) if task in task_names() else ""
     return f"{sizes}\n\n" if sizes else ""
 

@@ -108,6 +108,4 @@ class WholeCheckpointIO(TorchCheckpointIO):
                     raise FloatingPointError(f"Expected finite weights to save, but {name!r} holds nan or inf")
         content = io.BytesIO()
         torch.save(checkpoint, content)
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(target, content.getvalue())
+        write_whole(Path(path), content.getvalue())

@@ -303,9 +303,12 @@ def _is_alive(number: int, machine: str) -> bool:
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file beside the one that it replaces: whoever reads it, or is killed meanwhile, sees one or the other.
 
+    Its folder is made if it is not there.
+
     Raises:
         OSError: If it cannot be written; the file is then as it was.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
     partial.unlink(missing_ok=True)  # of a run that was killed
     try:

@@ -164,7 +164,7 @@ class Task(ABC, Generic[Instance, Answer]):
         size = self.size(length)
         return f"{size:,} {self.unit.removesuffix('s') if size == 1 else self.unit}"
 
-    def sizes_in_words(self, ranges: Iterable[tuple[int, int] | str]) -> str:
+    def sizes_in_words(self, ranges: Iterable[Sequence[int] | str]) -> str:
         """What ranges of lengths are in ``unit``, as a sentence; empty where that is what a length counts."""
         spans = list(dict.fromkeys(Lengths.of(lengths) for lengths in ranges))
         if all(self.size(span.high) == span.high for span in spans):

@@ -286,9 +286,7 @@ def table(evaluation: Evaluation) -> str:
         f"evaluation seed {evaluation['seed']}"
     )
     if evaluation["task"] in task_names():
-        sizes = get_task(evaluation["task"]).sizes_in_words(
-            Lengths.of(result["lengths"]) for result in evaluation["results"]
-        )
+        sizes = get_task(evaluation["task"]).sizes_in_words(result["lengths"] for result in evaluation["results"])
         title += f". {sizes}" if sizes else ""
     rows = [list(_COLUMNS)]
     for result in evaluation["results"]:

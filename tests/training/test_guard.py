@@ -47,8 +47,8 @@ def flat(module) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in module.parameters()]).clone()
 
 
-def train(module, guard, epochs=1, batches=4, capacity=4, start_capacity=None, curriculum=None, ckpt_path=None):
-    """Train, return what was seen."""
+def train(module, guard, *others, epochs=1, batches=4, capacity=4, start_capacity=None, ckpt_path=None):
+    """Train with the guard and with other callbacks behind it; return what was seen."""
     watch = Watch()
     data = TaskDataModule(
         "reverse",
@@ -67,7 +67,7 @@ def train(module, guard, epochs=1, batches=4, capacity=4, start_capacity=None, c
         enable_model_summary=False,
         num_sanity_val_steps=0,
         max_epochs=epochs,
-        callbacks=[watch, guard, *([curriculum] if curriculum else []), MovingAverage(0.5)],
+        callbacks=[watch, guard, MovingAverage(0.5), *others],
     )
     torch.manual_seed(0)
     trainer.fit(module, data, ckpt_path=ckpt_path, weights_only=True)
@@ -120,11 +120,11 @@ class TestGoingBack:
         watch, _ = train(
             make(scores, wrong=1.0),
             BreakUpGuard(patience=2),
+            Doubling(),
             epochs=6,
             batches=1,
             capacity=8,
             start_capacity=4,
-            curriculum=Doubling(),
         )
         assert watch.capacities == [4, 8, 8, 4, 8, 8]  # once: the second time it stays
 
@@ -179,11 +179,11 @@ class TestGoingBack:
         watch, _ = train(
             make(scores),
             BreakUpGuard(patience=2),
+            Doubling(),
             epochs=5,
             batches=1,
             capacity=8,
             start_capacity=4,
-            curriculum=Doubling(),
         )
         assert watch.capacities == [4, 4, 8, 8, 4]
 
@@ -195,31 +195,9 @@ class TestGoingBack:
 
         scores = [0.2, 0.9, 0.9, 0.9, 0.3]
 
-        whole, trainer = train(make(scores), BreakUpGuard(patience=3), epochs=5, batches=2)
-        watch = Watch()
-        first = make(scores)
+        whole, _ = train(make(scores), BreakUpGuard(patience=3), epochs=5, batches=2)
         guard = BreakUpGuard(patience=3)
-        trainer = Trainer(
-            accelerator="cpu",
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            max_epochs=5,
-            callbacks=[watch, guard, MovingAverage(0.5), Save()],
-        )
-        data = TaskDataModule(
-            "reverse",
-            batch_size=4,
-            batches_per_epoch=2,
-            capacity=4,
-            start_capacity=4,
-            validation_episodes=4,
-            validation_lengths=[(1, 4)],
-        )
-        torch.manual_seed(0)
-        trainer.fit(first, data)
+        watch, _ = train(make(scores), guard, Save(), epochs=5, batches=2)
         resumed = BreakUpGuard(patience=3)
         again, _ = train(make(scores[3:]), resumed, epochs=5, batches=2, ckpt_path=tmp_path / "third.ckpt")
         assert resumed.returned == guard.returned == 1
