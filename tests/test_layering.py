@@ -36,7 +36,7 @@ FLOORS = {
     "hub": _floor(
         "registry memory controllers tasks models training", "torch huggingface_hub httpx2 safetensors jinja2 yaml"
     ),
-    "runs": _floor("training hub", "torch pytorch_lightning filelock yaml"),
+    "runs": _floor("controllers training hub", "torch pytorch_lightning filelock yaml"),
     "reproduction": _floor("models training hub recipe runs learning_curve", "torch yaml"),
 }
 # The modules beside the floors' packages: a command each, and what the commands share.
