@@ -11,7 +11,6 @@ import contextlib
 import logging
 import os
 import shlex
-import subprocess
 import sys
 import textwrap
 import warnings
@@ -19,7 +18,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 import yaml
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import LearningRateMonitor
@@ -28,10 +26,9 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from lightning_ham import tracking
 from lightning_ham.command_line import run
-from lightning_ham.controllers import get_num_threads, set_num_threads
+from lightning_ham.controllers import set_num_threads
 from lightning_ham.foreign import LONGEST_MESSAGE, shown
 from lightning_ham.hub.card import TrainingInfo, missed_bar
-from lightning_ham.hub.pretrained import HAMModel
 from lightning_ham.hub.push import check_token
 from lightning_ham.learning_curve import read_curve
 from lightning_ham.pictures import card_pictures
@@ -40,10 +37,9 @@ from lightning_ham.push import push_run
 from lightning_ham.recipe import RecipeCLI, find_recipe, recipe_name, recipe_names, without_markup
 from lightning_ham.resuming import ResumeError, check_resumable, resuming
 from lightning_ham.runs import commands
-from lightning_ham.runs.checkpoints import BestCheckpoint, LastCheckpoint, WholeCheckpointIO
-from lightning_ham.runs.endings import EndOnSignal, explain, output_goes_on
+from lightning_ham.runs.checkpoints import BestCheckpoint, LastCheckpoint, WholeCheckpointIO, best_model
+from lightning_ham.runs.endings import Ending, EndOnSignal, explain, output_goes_on
 from lightning_ham.runs.folder import (
-    BEST,
     EVALUATION,
     LAST,
     METRICS,
@@ -57,8 +53,9 @@ from lightning_ham.runs.folder import (
     write_json,
     write_whole,
 )
+from lightning_ham.runs.provenance import commit, machine
 from lightning_ham.training import EndIfNotFinite, EpisodeCounter
-from lightning_ham.training.evaluation import describe_machine, describe_versions, evaluate, table
+from lightning_ham.training.evaluation import describe_versions, evaluate, table
 from lightning_ham.training.unused import UnusedOptionsWarning, told
 
 _LOG = logging.getLogger("lightning_ham")
@@ -84,6 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (ImportError, OSError, ValueError) as error:
             print(f"error: {shown(error, LONGEST_MESSAGE)}", file=sys.stderr)
             return 2
+        except KeyboardInterrupt as error:
+            return _say(explain(error, signals, None), error)
         run_dir = Path(cli.config.run_dir)
         os.environ[_RUN_DIR_VARIABLE] = str(run_dir)
         try:
@@ -96,15 +95,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"error: {error}", file=sys.stderr)
             return 2
         except BaseException as error:
-            ending = explain(error, signals, run_dir)
-            if ending is None:
-                raise
-            if trainer.is_global_zero:
-                _LOG.info("%s", ending.line)
-            return ending.status
+            return _say(explain(error, signals, run_dir), error, aloud=trainer.is_global_zero)
         finally:
             del os.environ[_RUN_DIR_VARIABLE]
         return _push(cli, run_dir, signals) if started else 0
+
+
+def _say(ending: Ending | None, error: BaseException, *, aloud: bool = True) -> int:
+    """Say how a run has ended early, and return the exit status; raise the error if it is none that is known of."""
+    if ending is None:
+        raise error
+    if aloud:  # one of the processes that train together speaks for all
+        _LOG.info("%s", ending.line)
+    return ending.status
 
 
 def _quieten() -> None:
@@ -250,7 +253,7 @@ def _evaluate_and_export(
 ) -> None:
     """Evaluate the best checkpoint, write ``evaluation.json`` and ``model/``, and print the error table."""
     run_dir = started.run_dir
-    model = _best_model(run_dir, checkpoint)
+    model = best_model(run_dir, checkpoint)
     options = cli.config.evaluation
     evaluation = evaluate(model, options.lengths, options.episodes, options.seed)
     evaluation["weights_sha256"] = model.weights_sha256()
@@ -261,9 +264,9 @@ def _evaluate_and_export(
         "updates": trainer.global_step,
         "episodes": counter.episodes,
         "seconds": round(counter.seconds, 1),
-        "machine": _machine(model.device),
+        "machine": machine(model.device),
         "versions": describe_versions(),
-        "commit": _commit(),
+        "commit": commit(),
         "wandb_url": wandb_url,
         "curve": read_curve(run_dir),
         "hyper_parameters": yaml.safe_load(cli.resolved()),
@@ -276,23 +279,21 @@ def _evaluate_and_export(
     print(table(evaluation))
     missed = missed_bar(training["bar"], evaluation, training["curve"])
     if missed:
-        epochs = trainer.max_epochs
-        longer = f"--trainer.max_epochs={2 * epochs}" if epochs and epochs > 0 else "--trainer.max_time=null"
-        _LOG.info("%s", commands.retry(run_dir, missed, training["bar"], training["seed"], longer))
+        _LOG.info("%s", commands.retry(run_dir, missed, training["bar"], training["seed"], _longer(cli, trainer)))
     _LOG.info("Trained in %.0f s. The model is in %s", training["seconds"], run_dir / MODEL)
     _LOG.info("%s", commands.use(run_dir))
 
 
-def _best_model(run_dir: Path, checkpoint: Path | None) -> HAMModel:
-    """Return the model of the best checkpoint that can be read."""
-    # There is no best one without validation, and none at all if ``checkpoint`` had no epoch left to train.
-    *others, last = [path for path in (run_dir / BEST, run_dir / LAST, checkpoint) if path and path.exists()]
-    for path in others:
-        try:
-            return HAMModel.from_checkpoint(path)
-        except ValueError as error:
-            _LOG.warning("%s The next checkpoint is taken.", error)
-    return HAMModel.from_checkpoint(last)
+def _longer(cli: RecipeCLI, trainer: Trainer) -> str:
+    """Return the option with which a training that has ended goes on: a wider limit of the kind that it came to."""
+    epochs, steps = trainer.max_epochs, trainer.max_steps
+    if epochs is not None and 0 < epochs <= trainer.current_epoch:
+        return f"--trainer.max_epochs={2 * epochs}"
+    if 0 < steps <= trainer.global_step:
+        return f"--trainer.max_steps={2 * steps}"
+    if cli.config.trainer.max_time is not None:
+        return "--trainer.max_time=null"
+    return f"--stop.patience={2 * cli.config.stop.patience}"
 
 
 def _push(cli: RecipeCLI, run_dir: Path, signals: EndOnSignal) -> int:
@@ -310,24 +311,6 @@ def _push(cli: RecipeCLI, run_dir: Path, signals: EndOnSignal) -> int:
     except (OSError, ValueError) as error:
         _LOG.warning(failed, error, command)
     return 0
-
-
-def _machine(device: torch.device) -> str:
-    machine = describe_machine(device)
-    threads = f"{get_num_threads()} of {machine['cores']} cores" if device.type == "cpu" else machine["device"]
-    return f"{machine['processor']}, {threads}, {machine['platform']}"
-
-
-def _commit() -> str | None:
-    """Return the commit of the checkout that this is, None where it is none or git is not there."""
-    checkout = Path(__file__).parent.parent
-    if not (checkout / ".git").exists():
-        return None
-    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 if __name__ == "__main__":

@@ -144,7 +144,7 @@ class _Lines(Progress):
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            redirect_stderr=sys.stderr.isatty(),  # where it is a file, it stays one
+            redirect_stderr=sys.stderr is not None and sys.stderr.isatty(),  # where it is a file, it stays one
         )
 
     def get_renderables(self) -> Iterable[RenderableType]:

@@ -41,7 +41,7 @@ FLOORS = {
         "foreign arguments registry memory controllers tasks models training",
         "torch huggingface_hub httpx2 safetensors jinja2 yaml",
     ),
-    "runs": _floor("foreign training hub", "torch pytorch_lightning filelock yaml"),
+    "runs": _floor("foreign controllers training hub", "torch pytorch_lightning filelock yaml"),
     "reproduction": _floor("tasks models training hub recipe runs learning_curve", "torch yaml"),
 }
 # The modules beside the floors' packages: a command each, and what the commands share.

@@ -104,7 +104,7 @@ class EndOnSignal(Callback):
             raise KeyboardInterrupt
 
     def ignore(self) -> None:
-        """Let no further signal break off what is said of the first."""
+        """Ignore all of them from now on."""
         for number in self._before:
             signal.signal(number, signal.SIG_IGN)
 
@@ -124,18 +124,23 @@ class Ending(NamedTuple):
     """The exit status."""
 
 
-def explain(error: BaseException, signals: EndOnSignal, run_dir: Path) -> Ending | None:
-    """Return what to say where ``error`` has ended a run, None if it is no end that is known of."""
+def explain(error: BaseException, signals: EndOnSignal, run_dir: Path | None) -> Ending | None:
+    """Return what to say where ``error`` has ended a run, None if it is no end that is known of.
+
+    Args:
+        error: What has ended it.
+        signals: Whether a signal has. From now on, no other can break off what is said of it.
+        run_dir: The run folder, None where it had none yet.
+    """
     signals.ignore()
-    last = run_dir / LAST
-    resume = f" Resume with: {commands.resume(run_dir)}" if last.exists() else ""
+    resume = f" Resume with: {commands.resume(run_dir)}" if run_dir and (run_dir / LAST).exists() else ""
     if signals.received or isinstance(error, KeyboardInterrupt | SystemExit):  # the latter is how Lightning ends then
         by = signals.received or signal.SIGINT
         what = "Interrupted." if by == signal.SIGINT else f"Ended by {by.name}."
         return Ending(what + (resume or " The training had not begun."), signals.status)
-    if isinstance(error, FloatingPointError):
+    if isinstance(error, FloatingPointError) and run_dir:
         return Ending(
-            f"error: {error}: the training ends, {last} has the last finite weights, and a smaller "
+            f"error: {error}: the training ends, {run_dir / LAST} has the last finite weights, and a smaller "
             "--model.learning_rate may keep them so.",
             1,
         )

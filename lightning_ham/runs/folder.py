@@ -38,9 +38,9 @@ WANDB = "wandb"
 """The folder of what W&B writes."""
 WANDB_ID = "wandb_run_id"
 """The id of the run in W&B."""
-OWNER = ".owner"
+OWNER = ".lightning-ham-owner"
 """Locked by the process that trains in the folder, whose number and machine it holds; gone once that has ended."""
-MARKER = ".owner.marker"
+MARKER = ".lightning-ham-owner-marker"
 """What stands for the lock where files cannot be locked."""
 
 _FILES = (RECIPE, TRAINING, EVALUATION, WANDB_ID)
@@ -223,7 +223,7 @@ class Claim:
 
 def _check_kinds(folder: Path) -> None:
     """Raise a FileExistsError unless what a run writes is a file or folder where it is there, and no link elsewhere."""
-    for name in (OWNER, MARKER, *_FILES, WANDB, *_FOLDERS):
+    for name in (OWNER, MARKER, *_FILES, *_FOLDERS, WANDB, str(LAST), str(BEST)):
         path = folder / name
         below = path.rglob("*") if name in _FOLDERS and not path.is_symlink() else ()
         for part in (path, *below):
