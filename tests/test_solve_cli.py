@@ -524,3 +524,37 @@ def test_wrong_input_to_the_command(saved):
     result = subprocess.run(command, input="1,2\nx\n", check=False, capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == "<stdin>:2: Expected two integers a,b, but got 'x'\n"
+
+
+def test_the_limit_of_digits_is_lifted_for_instances_only(tmp_path, monkeypatch, capsys):
+    """A model's files come from outside; a number of a million digits in them would take long."""
+    model = Oracle("add", controller_options=TINY)
+    limits = []
+
+    def load(name):
+        limits.append(sys.get_int_max_str_digits())
+        return model
+
+    monkeypatch.setattr(solve, "from_pretrained", load)
+    number = "1" * (sys.get_int_max_str_digits() + 1)
+    (tmp_path / "numbers.csv").write_text(f"{number},{number}\n")
+    before = sys.get_int_max_str_digits()
+    assert solve.main(["MODEL", str(tmp_path / "numbers.csv")]) == 0
+    assert limits == [before]
+    assert len(capsys.readouterr().out) > 1
+
+
+def test_what_is_wrong_with_long_input_is_a_short_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(solve, "from_pretrained", lambda name: HAMModel("sort", controller_options=TINY))
+    (tmp_path / "pairs.csv").write_text("9" * 100_000 + ",1\n")
+    (tmp_path / "pairs.jsonl").write_text(f'[["\\u001b[31m{"x" * 100_000}", 1]]\n[[{"9" * 5000}, 1]]\n')
+    for arguments in (["pairs.csv"], ["pairs.jsonl"], ["x" * 100_000], ["\x1b[31mnone.csv"], ["a\nb"]):
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(SystemExit) as ended:
+            solve.main(["MODEL", *arguments])
+        assert ended.value.code == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.endswith("\n")
+        assert err[:-1].isprintable()
+        assert len(err) < 700

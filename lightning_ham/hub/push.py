@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import warnings
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
@@ -70,17 +71,20 @@ def push_folder(
         info = api.model_info(repo_id, revision=branch, timeout=timeout())
         here = [name for name in (*FILES, *PICTURES) if (folder / name).is_file()]
         there = {file.rfilename for file in info.siblings or []}
-        commit = api.create_commit(
-            repo_id,
-            [
-                *(CommitOperationAdd(name, folder / name) for name in here),
-                *(CommitOperationDelete(name) for name in PICTURES if name in there and name not in here),
-            ],
-            commit_message=commit_message or f"Upload with lightning_ham {__version__}",
-            revision=branch,
-            create_pr=create_pr,
-            parent_commit=info.sha,
-        )
+        with warnings.catch_warnings(record=True) as warned:  # of what the Hub says of the card
+            commit = api.create_commit(
+                repo_id,
+                [
+                    *(CommitOperationAdd(name, folder / name) for name in here),
+                    *(CommitOperationDelete(name) for name in PICTURES if name in there and name not in here),
+                ],
+                commit_message=commit_message or f"Upload with lightning_ham {__version__}",
+                revision=branch,
+                create_pr=create_pr,
+                parent_commit=info.sha,
+            )
+    for warning in warned:
+        _log.warning("%s", shown(warning.message))
     address = f"{shown_address(endpoint)}/{repo_id}"
     if commit.pr_url:
         address = shown_address(commit.pr_url)
