@@ -13,7 +13,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
@@ -44,15 +44,6 @@ _PITCH, _LEAF_WIDTH, _LEAF_HEIGHT, _LEVEL, _RADIUS = 40.0, 34.0, 38.0, 47.0, 13.
 _MARGIN, _GUTTER, _PANEL_TOP = 28.0, 36.0, 44.0
 _LEAST_WIDTH, _MOST_WIDTH, _TOP = 500.0, 1150.0, 84.0
 _LABEL_LENGTH = 5  # characters that fit in a leaf
-_CONTENTS = {
-    "merge": "priority above, value below",
-    "priority_queue": "priority above, value below",
-    "queue": "value",
-    "search": "key above, value below; query",
-    "sort": "key above, value below",
-    "stack": "value",
-    "add": "digit or sign",
-}
 
 _STYLE = """\
 text { font-family: ui-sans-serif, system-ui, -apple-system, "Segoe UI", Inter, Helvetica, Arial, sans-serif; \
@@ -78,14 +69,6 @@ font-size: 11px; fill: #1c2430; text-anchor: middle; font-variant-numeric: tabul
 .output line { stroke: #0b6e69; stroke-width: 1.5 }
 .output rect { fill: #fdf0dc; stroke: #c77d11; stroke-width: 1 }
 .output text { font-size: 12.5px; font-weight: 600; fill: #7a4a04 }"""
-
-
-class _Cell(NamedTuple):
-    """What a leaf began with."""
-
-    value: object
-    group: str = ""
-    """The part of the instance that the cell belongs to, if it has parts."""
 
 
 def attention_svg(model: TaskModel, instance: Any, steps: Sequence[int] | None = None) -> str:
@@ -149,7 +132,7 @@ class _Picture:
         self.is_selection = is_selection
         by_operation = isinstance(task, Structure) and model.controller_name == "raw_ham"
         self.operations: Operations | None = [tuple(operation) for operation in instance] if by_operation else None
-        self.cells = [] if by_operation else _cells(task, instance)
+        self.cells = [] if by_operation else task.label_cells(instance)
         self.symbols = _symbols(model, trace, instance)
         self.expected = task.oracle(instance)
         self.clock = "t =" if model.accesses_per_output == 1 else "access"
@@ -316,7 +299,7 @@ class _Picture:
         """Return the marks and what they mean, and the height of the picture that ends with them."""
         entries = [
             (self.depth > 0, "node taken", "probability of going right; taken above 1/2"),
-            (self.task.name in _CONTENTS, "leaf", _CONTENTS.get(self.task.name, "")),
+            (bool(self.task.cell_labels), "leaf", self.task.cell_labels),
             (True, "leaf attended", "leaf read, then rewritten"),
             (
                 max(self.shown) > 0,
@@ -343,24 +326,6 @@ class _Picture:
             )
             x += advance
         return parts, y + 7 + _MARGIN
-
-
-def _cells(task: Task[Any, Any], instance: Any) -> list[_Cell]:
-    """Return what the leaves begin with, as the elements of the instance where they can be told apart."""
-    rows = task.instance_to_cells(instance)
-    if task.name == "merge":
-        names = ("first", "second")
-        return [_Cell(pair, name) for name, pairs in zip(names, instance, strict=True) for pair in pairs]
-    if task.name == "search":
-        pairs, query = instance
-        return [*(_Cell(pair, "pairs") for pair in pairs), _Cell(query, "query")]
-    if task.name == "add":
-        half = len(rows) // 2
-        signs = {half - 1: "+", len(rows) - 1: "="}
-        return [_Cell(signs.get(place, int(row[0]))) for place, row in enumerate(rows.tolist())]
-    if isinstance(instance, list | tuple) and len(instance) == len(rows):
-        return [_Cell(element) for element in instance]
-    return [_Cell(" ".join(f"{number:g}" for number in row)) for row in rows.tolist()]
 
 
 def _symbols(model: TaskModel, trace: Trace, instance: Any) -> list[str]:

@@ -4,6 +4,6 @@ from lightning_ham.tasks.checks import InstanceError
 from lightning_ham.tasks.episode import Episodes, capacity_for
 from lightning_ham.tasks.lengths import Lengths
 from lightning_ham.tasks.registry import get_task, task_names
-from lightning_ham.tasks.task import Task
+from lightning_ham.tasks.task import CellLabel, Task
 
-__all__ = ["Episodes", "InstanceError", "Lengths", "Task", "capacity_for", "get_task", "task_names"]
+__all__ = ["CellLabel", "Episodes", "InstanceError", "Lengths", "Task", "capacity_for", "get_task", "task_names"]

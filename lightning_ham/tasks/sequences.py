@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 
 from lightning_ham.tasks.checks import expect_integer, expect_list, expect_two, mismatch
 from lightning_ham.tasks.episode import Episodes, from_bits, to_bits
-from lightning_ham.tasks.task import Task
+from lightning_ham.tasks.task import CellLabel, Task
 
 Pair = tuple[int, int]
 PrioritisedPair = tuple[float, int]
@@ -92,6 +92,7 @@ class Search(Task[SearchInstance, int]):
 
     name = "search"
     unit = "pairs"
+    cell_labels = "key above, value below; query"
     input_size = PAIR_BITS
     output_size = VALUE_BITS + KEY_BITS
     min_length = 2
@@ -147,6 +148,10 @@ class Search(Task[SearchInstance, int]):
         found = ((keys == query).all(dim=-1) & episodes.occupied).int().argmax(dim=1)  # the first of them
         return torch.stack([last, found], dim=1).unsqueeze(-1)
 
+    def label_cells(self, instance: SearchInstance) -> list[CellLabel]:
+        pairs, query = instance
+        return [*(CellLabel(pair, "pairs") for pair in pairs), CellLabel(query, "query")]
+
     def draw(self, lengths: Tensor, hard: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         num_pairs = lengths - 1
         keys = _draw_keys(num_pairs, hard, generator).sort(1).values
@@ -179,6 +184,7 @@ class Merge(Task[MergeInstance, list[int]]):
 
     name = "merge"
     unit = "pairs"
+    cell_labels = "priority above, value below"
     input_size = 1 + VALUE_BITS + 1
     output_size = VALUE_BITS + 1
     num_guided = 1
@@ -241,6 +247,10 @@ class Merge(Task[MergeInstance, list[int]]):
 
     def guide(self, episodes: Episodes) -> Tensor:
         return _guide_by(episodes.inputs[..., 0], episodes)
+
+    def label_cells(self, instance: MergeInstance) -> list[CellLabel]:
+        groups = zip(("first", "second"), instance, strict=True)
+        return [CellLabel(pair, group) for group, pairs in groups for pair in pairs]
 
     def draw(self, lengths: Tensor, hard: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         return self._share_out(self._draw_priorities(lengths, hard, generator), lengths, generator)
@@ -309,6 +319,7 @@ class Sort(Task[list[Pair], list[Pair]]):
 
     name = "sort"
     unit = "pairs"
+    cell_labels = "key above, value below"
     input_size = PAIR_BITS
     output_size = PAIR_BITS + 1
     num_guided = 1
@@ -366,6 +377,7 @@ class Add(Task[tuple[int, int], int]):
 
     name = "add"
     unit = "bits"
+    cell_labels = "digit or sign"
     input_size = 3
     output_size = 4
     min_length = 4
@@ -420,6 +432,12 @@ class Add(Task[tuple[int, int], int]):
         places = torch.minimum(torch.arange(episodes.targets.shape[1], device=half.device), half - 1)
         first = episodes.first_cells.unsqueeze(1) + places
         return torch.stack([first, first + half], dim=-1)
+
+    def label_cells(self, instance: tuple[int, int]) -> list[CellLabel]:
+        digits = self.instance_to_cells(instance)[:, 0].int().tolist()
+        half = len(digits) // 2
+        signs = {half - 1: "+", len(digits) - 1: "="}
+        return [CellLabel(signs.get(place, digit)) for place, digit in enumerate(digits)]
 
     def draw(self, lengths: Tensor, hard: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         num_digits = lengths // 2 - 1

@@ -190,6 +190,7 @@ class Stack(Structure):
     """
 
     name = "stack"
+    cell_labels = "value"
     input_size = 1 + VALUE_BITS
     last_in_first_out = True
 
@@ -229,6 +230,7 @@ class Queue(Structure):
     """
 
     name = "queue"
+    cell_labels = "value"
     input_size = 1 + VALUE_BITS
     spends_leaves = True  # a push into a leaf that is free again would come before older elements
 
@@ -266,6 +268,7 @@ class PriorityQueue(Structure):
     """
 
     name = "priority_queue"
+    cell_labels = "priority above, value below"
     input_size = 1 + PRIORITY_BITS + VALUE_BITS
     output_size = VALUE_BITS + PRIORITY_BITS + 2
     num_hints = PRIORITY_BITS + 2

@@ -3,7 +3,7 @@
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import ClassVar, Generic, TypeVar, cast
+from typing import ClassVar, Generic, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -17,6 +17,15 @@ from lightning_ham.tasks.plain import plain
 
 Instance = TypeVar("Instance")
 Answer = TypeVar("Answer")
+
+
+class CellLabel(NamedTuple):
+    """What a picture writes on the leaf that a cell begins in."""
+
+    value: object
+    """What the cell holds; a pair takes two lines."""
+    group: str = ""
+    """The part of the instance that the cell belongs to, if it has parts."""
 
 
 class Task(ABC, Generic[Instance, Answer]):
@@ -57,6 +66,8 @@ class Task(ABC, Generic[Instance, Answer]):
     """Whether `draw` can make instances that are harder than uniform ones."""
     unit: ClassVar[str] = "cells"
     """What people count the size of an instance in, a plural (`size`)."""
+    cell_labels: ClassVar[str] = ""
+    """What the labels of `label_cells` say, for the legend of a picture, such as ``key above, value below``."""
 
     @abstractmethod
     def check(self, instance: object) -> None:
@@ -179,6 +190,16 @@ class Task(ABC, Generic[Instance, Answer]):
         apart, and samples 1e-05 at least``.
         """
         return None
+
+    def label_cells(self, instance: Instance) -> list[CellLabel]:
+        """What a picture writes on each cell of a valid instance.
+
+        By default the instance's elements where there is one for each cell, and else the cells' own numbers.
+        """
+        rows = self.instance_to_cells(instance)
+        if isinstance(instance, list | tuple) and len(instance) == len(rows):
+            return [CellLabel(element) for element in instance]
+        return [CellLabel(" ".join(f"{number:g}" for number in row)) for row in rows.tolist()]
 
     def timesteps_for(self, length: int) -> int:
         """The number of timesteps in the episode of an instance of this length, its end included."""
