@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from lightning_ham.tasks import InstanceError, Task
+from lightning_ham.tasks import CsvForm, InstanceError, Task
 
 Format = Literal["csv", "jsonl"]
 
@@ -44,45 +43,7 @@ class Row(NamedTuple):
     """A line of CSV."""
 
     place: str
-    values: tuple[Any, ...]
-
-
-class _Columns(NamedTuple):
-    names: tuple[str, ...]
-    parsers: tuple[Callable[[str], float], ...]
-    described: str
-
-
-def _integer(text: str) -> int:
-    if not re.fullmatch(r"[+-]?[0-9]+", text):
-        raise ValueError(text)
-    return int(text)
-
-
-def _number(text: str) -> float:
-    if not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text):
-        raise ValueError(text)
-    return float(text)
-
-
-_PAIRS = _Columns(("key", "value"), (_integer, _integer), "two integers key,value")
-_COLUMNS = {
-    "add": _Columns(("a", "b"), (_integer, _integer), "two integers a,b"),
-    "merge": _Columns(("priority", "value"), (_number, _integer), "a number and an integer priority,value"),
-    "reverse": _Columns(("value",), (_integer,), "one integer"),
-    "search": _PAIRS,
-    "sort": _PAIRS,
-}
-_OPERATIONS = {
-    "stack": ("operation", "value"),
-    "queue": ("operation", "value"),
-    "priority_queue": ("operation", "priority", "value"),
-}
-
-
-def has_csv_form(task_name: str) -> bool:
-    """Return whether instances of a task can be read from CSV; from JSON lines, all can."""
-    return task_name in _COLUMNS or task_name in _OPERATIONS
+    value: Any
 
 
 def read_source(name: str) -> Source:
@@ -105,84 +66,43 @@ def read_source(name: str) -> Source:
     return Source(name, [line.removesuffix("\r") for line in lines])
 
 
-def read_csv(task_name: str, sources: Sequence[Source], queries: Sequence[int] = ()) -> list[ReadInstance]:
-    """Read the instances of a task that has a CSV form.
+def read_csv(form: CsvForm, sources: Sequence[Source], queries: Sequence[int] = ()) -> list[ReadInstance]:
+    """Read instances in CSV.
 
     Args:
-        task_name: ``merge``, whose instance is two files; ``add``, whose instances are the lines of a file; or
-            ``reverse``, ``search``, ``sort`` or a data structure, whose instance is a file.
-        sources: As many as the task takes.
-        queries: For ``search``, what to search for; each makes an instance.
+        form: How those of the task stand there.
+        sources: As many files as it says.
+        queries: What the user asks of a file, where the form says that a query makes an instance.
     """
-    if task_name in _OPERATIONS:
+    files = [_read_rows(form, source) for source in sources]
+    if files == [[]]:
         (source,) = sources
-        return [_read_operations(_OPERATIONS[task_name], source)]
-    columns = _COLUMNS[task_name]
-    if task_name == "merge":
-        first, second = (_read_rows(columns, source) for source in sources)
-        places = _named(first, "pair {} of the first sequence") | _named(second, "pair {} of the second sequence")
-        return [ReadInstance((_values(first), _values(second)), sources[0].name, places)]
-    (source,) = sources
-    rows = _read_rows(columns, source)
-    if not rows:
-        number = len(source.lines) + 1
-        raise InputError(f"{source.at(number)}: Expected {columns.described}, but got the end of the input")
-    if task_name == "add":
-        return [ReadInstance(row.values, row.place, {}) for row in rows]
-    if task_name == "reverse":
-        return [ReadInstance([row.values[0] for row in rows], source.name, _named(rows, "number {}"))]
-    places = _named(rows, "pair {}")
-    if task_name == "sort":
-        return [ReadInstance(_values(rows), source.name, places)]
-    return [ReadInstance((_values(rows), query), f"--query {query}", places) for query in queries]
+        raise InputError(f"{source.at(len(source.lines) + 1)}: Expected {form.row}, but got the end of the input")
+    if form.per == "row":
+        return [ReadInstance(form.to_instance(row.value), row.place, {}) for rows in files for row in rows]
+    places = {
+        name.format(number): row.place
+        for name, rows in zip(form.files, files, strict=True)
+        for number, row in enumerate(rows, 1)
+    }
+    values = [[row.value for row in rows] for rows in files]
+    if form.per == "query":
+        return [ReadInstance(form.to_instance(*values, query), f"--query {query}", places) for query in queries]
+    return [ReadInstance(form.to_instance(*values), sources[0].name, places)]
 
 
-def _values(rows: Iterable[Row]) -> list[tuple[Any, ...]]:
-    return [row.values for row in rows]
-
-
-def _named(rows: Iterable[Row], name: str) -> dict[str, str]:
-    return {name.format(number): row.place for number, row in enumerate(rows, 1)}
-
-
-def _read_rows(columns: _Columns, source: Source) -> list[Row]:
+def _read_rows(form: CsvForm, source: Source) -> list[Row]:
     """Return the rows of a file, without the header if there is one."""
     rows = []
     for number, line in enumerate(source.lines, 1):
         try:
             fields = [field.strip() for field in next(csv.reader([line], strict=True), [])]
-            if number == 1 and tuple(field.lower() for field in fields) == columns.names:
+            if number == 1 and tuple(field.lower() for field in fields) == form.columns:
                 continue
-            values = tuple(parse(field) for parse, field in zip(columns.parsers, fields, strict=True))
+            rows.append(Row(source.at(number), form.read_row(fields)))
         except (csv.Error, ValueError) as error:
-            raise InputError(f"{source.at(number)}: Expected {columns.described}, but got {_shown(line)}") from error
-        rows.append(Row(source.at(number), values))
+            raise InputError(f"{source.at(number)}: Expected {form.row}, but got {_shown(line)}") from error
     return rows
-
-
-def _read_operations(names: tuple[str, ...], source: Source) -> ReadInstance:
-    """Return the operations of a file, one on each line, without the header if there is one."""
-    wanted = f"push,{','.join(names[1:])} or pop"
-    operations: list[tuple[Any, ...]] = []
-    places = {}
-    for number, line in enumerate(source.lines, 1):
-        try:
-            name, *fields = [field.strip() for field in next(csv.reader([line], strict=True), [""])]
-            if number == 1 and (name.lower(), *(field.lower() for field in fields)) == names:
-                continue
-            if (name, any(fields)) == ("pop", False):
-                operation: tuple[Any, ...] = ("pop",)
-            elif name == "push" and len(fields) == len(names) - 1:
-                operation = ("push", *map(_integer, fields))
-            else:
-                raise ValueError(line)
-        except (csv.Error, ValueError) as error:
-            raise InputError(f"{source.at(number)}: Expected {wanted}, but got {_shown(line)}") from error
-        operations.append(operation)
-        places[f"operation {len(operations)}"] = source.at(number)
-    if not operations:
-        raise InputError(f"{source.at(len(source.lines) + 1)}: Expected {wanted}, but got the end of the input")
-    return ReadInstance(operations, source.name, places)
 
 
 def read_jsonl(source: Source) -> list[ReadInstance]:

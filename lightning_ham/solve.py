@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning_ham.command_line import CommandParser, on_one_line, run
 from lightning_ham.controllers import get_num_threads, set_num_threads
@@ -17,31 +18,20 @@ from lightning_ham.instance_files import (
     ReadInstance,
     check,
     format_answers,
-    has_csv_form,
     read_csv,
     read_jsonl,
     read_source,
 )
 from lightning_ham.models import AnswerWarning
 from lightning_ham.output_files import are_one, check_place, is_read, write
+from lightning_ham.tasks import Task, built_in_tasks
 
 _FORMS = """\
 CSV, with or without the header; the answers come without one:
-  reverse   value            one instance           -> the values, a line each
-  sort      key,value        one instance           -> the pairs, a line each
-  merge     priority,value   two files, each sorted -> the values, a line each
-  search    key,value        sorted, with --query   -> the value, a line for each query
-  add       a,b              an instance a line     -> the sum, a line each
-  stack, queue, priority_queue: a line push,value (push,priority,value) or pop for each operation
-                                                    -> the values popped, a line each
+{csv}
 
 JSON lines (.jsonl): an instance a line -> its answer, a line each:
-  reverse   [7, 1000, 42]
-  sort      [[9, 4], [2, 7]]
-  merge     [[[0.2, 7], [0.9, 1]], [[0.5, 2]]]
-  search    [[[2, 7], [9, 4]], 9]
-  add       [6, 3]
-  stack     [["push", 7], ["push", 30], ["pop"]], and queue; priority_queue [["push", 9, 4], ["pop"]]
+{json}
 
 All input is checked before anything is answered or written. Status 2: FILE:LINE and what is wrong on one line
 of standard error, and no output. An answer is the model's own. A warning on standard error tells of input that is
@@ -49,9 +39,21 @@ longer than what the model was evaluated on, or found right on, and of input unl
 """
 
 
+def _forms() -> str:
+    """Return how instances of the package's own tasks are written, for help."""
+    tasks = built_in_tasks()
+    forms = [(task.name, form) for task in tasks if (form := task.csv_form())]
+    rows = [(name, form.row, form.contents, f"-> {form.answers}") for name, form in forms]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return _FORMS.format(
+        csv="\n".join("  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows),
+        json="\n".join(f"  {task.name:<{widths[0]}}  {task.example}" for task in tasks if task.example),
+    )
+
+
 def make_parser() -> CommandParser:
     """Return the parser of the command line."""
-    parser = CommandParser("solve", "Answer instances of a model's task with the model.", _FORMS)
+    parser = CommandParser("solve", "Answer instances of a model's task with the model.", _forms())
     parser.add_argument("model", metavar="MODEL", help="a run folder, a checkpoint, a saved model or a name")
     parser.add_argument(
         "files", metavar="FILE", nargs="*", default=[], help="what to answer; standard input if none is given, or for -"
@@ -59,10 +61,15 @@ def make_parser() -> CommandParser:
     parser.add_argument(
         "--format",
         choices=("csv", "jsonl"),
-        help="of input and output (default: jsonl for files named .jsonl and for merge from standard input, else csv)",
+        help="of input and output (default: jsonl for files named .jsonl, and from standard input where CSV takes two "
+        "files; else csv)",
     )
     parser.add_argument(
-        "--query", type=int, action="append", metavar="KEY", help="for search in CSV; may be given repeatedly"
+        "--query",
+        type=int,
+        action="append",
+        metavar="KEY",
+        help="what to search for in CSV, for a task that takes it; may be given repeatedly",
     )
     parser.add_argument(
         "--output", metavar="FILE", help="where the answers go instead of standard output; it may be an input"
@@ -86,8 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         model = from_pretrained(arguments.model)
         set_num_threads(get_num_threads(), compiled=model.is_compiled)
         sys.set_int_max_str_digits(0)  # numbers to add may be of any size; what a model's files say may not
-        form: Format = arguments.format or _format(model.task_name, arguments.files)
-        instances = _read(model.task_name, arguments.files, form, arguments.query)
+        form: Format = arguments.format or _format(model.task, arguments.files)
+        instances = _read(model.task, arguments.files, form, arguments.query)
         check(model.task, instances)
         with on_one_line(AnswerWarning):
             answers = format_answers(model.solve([read.instance for read in instances]), form)
@@ -120,30 +127,36 @@ def _check_places(output: str, trace: str | None, files: Sequence[str]) -> None:
         raise ValueError(f"Expected a place for the trace that is no input, but got {trace}")
 
 
-def _format(task_name: str, files: Sequence[str]) -> Format:
+def _format(task: Task[Any, Any], files: Sequence[str]) -> Format:
     if any(Path(name).suffix in {".jsonl", ".ndjson"} for name in files):
         return "jsonl"
-    return "jsonl" if task_name == "merge" and list(files) in ([], ["-"]) else "csv"
+    csv = task.csv_form()
+    return "jsonl" if csv and len(csv.files) > 1 and list(files) in ([], ["-"]) else "csv"
 
 
-def _read(task_name: str, files: Sequence[str], form: Format, queries: Sequence[int] | None) -> list[ReadInstance]:
+def _read(
+    task: Task[Any, Any], files: Sequence[str], form: Format, queries: Sequence[int] | None
+) -> list[ReadInstance]:
     """Read the instances in ``files``; complain of a number of files or of options that do not suit."""
-    by_query = task_name == "search" and form == "csv"
+    csv = task.csv_form() if form == "csv" else None
+    by_query = csv is not None and csv.per == "query"
     if by_query and not queries:
         raise ValueError("Expected --query KEY, what to search for in the CSV file, but got none")
     if queries and not by_query:
-        raise ValueError(f"Expected --query for search in CSV only, but got it for {task_name} in {form}")
-    if form == "csv" and not has_csv_form(task_name):
-        raise ValueError(f"Expected JSON lines for {task_name}, which has no form in CSV; add --format jsonl")
+        forms = ((other.name, other.csv_form()) for other in built_in_tasks())
+        takers = " and ".join(name for name, other in forms if other and other.per == "query")
+        raise ValueError(f"Expected --query for {takers} in CSV only, but got it for {task.name} in {form}")
+    if form == "csv" and csv is None:
+        raise ValueError(f"Expected JSON lines for {task.name}, which has no form in CSV; add --format jsonl")
     names = list(files) or ["-"]
-    expected = 2 if form == "csv" and task_name == "merge" else 1
+    expected = len(csv.files) if csv else 1
     if len(names) != expected:
-        wanted = "two CSV files" if expected == 2 else f"one {form} file"
-        raise ValueError(f"Expected {wanted} for {task_name}, but got {len(names)}: {' '.join(names)}")
+        wanted = f"one {form} file" if expected == 1 else f"{'two' if expected == 2 else expected} CSV files"
+        raise ValueError(f"Expected {wanted} for {task.name}, but got {len(names)}: {' '.join(names)}")
     if names.count("-") > 1:
         raise ValueError("Expected standard input (-) for one of the files at most, but got it twice")
     sources = [read_source(name) for name in names]
-    return read_jsonl(*sources) if form == "jsonl" else read_csv(task_name, sources, queries or ())
+    return read_csv(csv, sources, queries or ()) if csv else read_jsonl(*sources)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ import torch
 from torch import nn
 
 from lightning_ham.controllers import Rollout
-from lightning_ham.tasks.sequences import Reverse
+from lightning_ham.tasks.reverse import Reverse
 
 
 class LastFirst(Reverse):

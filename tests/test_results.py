@@ -13,14 +13,14 @@ import pytest
 from lightning_ham.hub.pretrained import bundled_names
 from lightning_ham.models import TaskModel
 from lightning_ham.reproduction import records, report
-from lightning_ham.reproduction.records import BARS
 from lightning_ham.reproduction.report import REPORT, render_models, render_report
 from lightning_ham.results import main
 from lightning_ham.runs.folder import write_json
-from lightning_ham.tasks import task_names
+from lightning_ham.tasks import built_in_tasks, task_names
 from lightning_ham.training.evaluation import wilson_interval
 
 ROOT = Path(__file__).parent.parent
+BARS = {task.name: task.bar for task in built_in_tasks()}
 
 
 def result(lengths, wrong, episodes=10_000, bit_error=0.0):

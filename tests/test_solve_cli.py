@@ -15,7 +15,8 @@ import torch
 from lightning_ham import solve
 from lightning_ham.controllers import Rollout, fused
 from lightning_ham.hub import HAMModel
-from lightning_ham.tasks import Lengths
+from lightning_ham.tasks import Lengths, Task
+from lightning_ham.tasks.reverse import Reverse
 
 pytestmark = pytest.mark.usefixtures("restored_threads")
 
@@ -141,9 +142,18 @@ def test_a_task_of_another_package_takes_json_lines_only(run, monkeypatch):
     assert run("median", "a.jsonl", {"a.jsonl": "[1, 2]\n"}) == (0, "[2, 1]\n", "")
 
 
+class Median(Reverse):
+    """A task of another package that says nothing of CSV."""
+
+    name = "median"
+
+    def csv_form(self):
+        return Task.csv_form(self)
+
+
 def renamed(model):
     HAMModel.__init__(model, "reverse", controller_options=TINY)
-    model.task_name = "median"
+    model.task_name, model.task = "median", Median()
 
 
 # Output and trace.

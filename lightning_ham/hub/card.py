@@ -12,7 +12,6 @@ import torch
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, StrictUndefined
 
-from lightning_ham.hub.paper import paper_error
 from lightning_ham.models import TaskModel
 from lightning_ham.tasks.lengths import row_name
 
@@ -218,7 +217,7 @@ def _beside(model: TaskModel, evaluation: Evaluation, comparisons: Sequence[Comp
         theirs = {lengths: percent(error) for lengths, error in other.errors.items()}
         rows.append(row(_cell(other.title), other.num_parameters, theirs))
     for title, key in {"HAM": "ham", "LSTM+A": "lstm_attention", "LSTM": "lstm"}.items():
-        figures = {lengths: paper_error(model.task_name, lengths, key) for lengths in results}
+        figures = {lengths: model.task.paper_error(lengths, key) for lengths in results}
         papers = {lengths: f"{figure} %" for lengths, figure in figures.items() if figure is not None}
         if papers:
             rows.append(row(f"the paper's {title}", None, papers))

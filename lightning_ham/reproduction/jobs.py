@@ -15,12 +15,13 @@ import yaml
 from lightning_ham.models import TaskModel
 from lightning_ham.recipe import RECIPES, find_recipe, recipe_names
 from lightning_ham.reproduction.records import (
-    BARS,
     COMPARISONS,
     TITLES,
     Results,
+    bar_of,
     make_run,
     seconds_of,
+    task_order,
     was_cut_off,
 )
 from lightning_ham.runs.folder import EVALUATION, TRAINING, read_json, write_json
@@ -64,9 +65,9 @@ class Job(NamedTuple):
 
 
 def reproducible_tasks() -> list[str]:
-    """Return the tasks that have a shipped recipe of their name, in the order of the bars."""
+    """Return the tasks that have a shipped recipe of their name, in the order of the paper."""
     tasks = [name for name in recipe_names() if "/" not in name and _read(name)["task"] == name]
-    return sorted(tasks, key=lambda task: (list(BARS).index(task) if task in BARS else len(BARS), task))
+    return sorted(tasks, key=task_order)
 
 
 def _read(recipe: str) -> dict[str, Any]:
@@ -165,7 +166,7 @@ def collect(job: Job, results: Path) -> Results | None:
         "recipe": job.recipe,
         "overrides": list(job.overrides),
         "recipe_digest": job.digest,
-        "bar": BARS.get(job.task),
+        "bar": bar_of(job.task),
         "runs": [by_seed[seed] for seed in sorted(by_seed)],
     }
     write_json(path, collected)

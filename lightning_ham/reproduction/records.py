@@ -13,25 +13,13 @@ from lightning_ham.hub.card import Comparison, CurvePoint, TrainingInfo, span
 from lightning_ham.hub.files import WEIGHTS
 from lightning_ham.learning_curve import first_at
 from lightning_ham.runs.folder import EVALUATION, TRAINING
-from lightning_ham.tasks import Lengths
+from lightning_ham.tasks import Lengths, built_in_tasks, find_task
 from lightning_ham.training.evaluation import Evaluation, LengthResult
 
 CHECKOUT = Path(__file__).parent.parent.parent
 """Where this package is, if that is a checkout: a wheel's is not."""
 FOLDER = "results"
 CARDS = "model_cards"
-
-BARS: dict[str, dict[str, float]] = {
-    "reverse": {"1-32": 0.0, "33-128": 0.0},
-    "search": {"1-32": 0.0005, "33-128": 0.003},
-    "merge": {"1-32": 0.0, "33-128": 0.002},
-    "sort": {"1-32": 0.0, "33-128": 0.001},
-    "add": {"1-32": 0.0, "33-128": 0.005},
-    "stack": {"1-32": 0.0, "33-128": 0.0},
-    "queue": {"1-32": 0.0, "33-128": 0.0},
-    "priority_queue": {"1-32": 0.0002, "33-128": 0.001},
-}
-"""Share of wrong sequences that a trained model is to have at most, by task and lengths."""
 
 RANGES = [Lengths(1, 32), Lengths(33, 128), Lengths(129, 1024)]
 """Lengths that trained models are evaluated on; no bar is set for the last."""
@@ -119,7 +107,7 @@ def make_run(run_dir: Path) -> Run:
     """
     evaluation: Evaluation = json.loads((run_dir / EVALUATION).read_text(encoding="utf-8"))
     training: TrainingInfo = json.loads((run_dir / TRAINING).read_text(encoding="utf-8"))
-    bar = BARS.get(evaluation["task"])
+    bar = bar_of(evaluation["task"])
     return {
         "seed": training["seed"],
         "command": training["command"],
@@ -201,7 +189,18 @@ def sha256(path: Path) -> str:
 def read_results(folder: Path) -> list[Results]:
     """Return all results in a folder: by task, and for a task in the order of :data:`TITLES`."""
     read = [cast(Results, json.loads(path.read_text(encoding="utf-8"))) for path in folder.glob("*.json")]
-    return sorted(read, key=lambda results: (_order(BARS, results["task"]), _order(TITLES, results["model"])))
+    return sorted(read, key=lambda results: (task_order(results["task"]), _order(TITLES, results["model"])))
+
+
+def bar_of(task: str) -> dict[str, float] | None:
+    """Return a task's bar, None where there is none."""
+    found = find_task(task)
+    return dict(found.bar) if found and found.bar else None
+
+
+def task_order(task: str) -> tuple[int, str]:
+    """Return what sorts tasks by their names: the package's own first, in the order of the paper."""
+    return _order((known.name for known in built_in_tasks()), task)
 
 
 def _order(known: Iterable[str], name: str) -> tuple[int, str]:

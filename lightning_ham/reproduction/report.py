@@ -10,9 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from lightning_ham.hub.card import duration, percent, span
-from lightning_ham.hub.paper import paper_error
 from lightning_ham.reproduction.records import (
-    BARS,
     CARDS,
     COMPARISONS,
     FOLDER,
@@ -22,6 +20,7 @@ from lightning_ham.reproduction.records import (
     Results,
     Run,
     all_lengths,
+    bar_of,
     median_run,
     read_bundled,
     read_results,
@@ -29,7 +28,7 @@ from lightning_ham.reproduction.records import (
     was_cut_off,
     wrong_counts,
 )
-from lightning_ham.tasks import get_task, task_names
+from lightning_ham.tasks import find_task
 
 REPORT = "RESULTS.md"
 FOUND = "found.md"
@@ -92,7 +91,7 @@ def _overview(results: Sequence[Results], tasks: Sequence[str]) -> str:
     for task in tasks:
         by_model = {entry["model"]: entry for entry in results if entry["task"] == task}
         ours = by_model.get("ham")
-        bar = BARS.get(task)
+        bar = bar_of(task)
         rows.append(
             [
                 task,
@@ -112,7 +111,8 @@ def _both(runs: Sequence[Run]) -> str:
 
 
 def _paper(task: str, lengths: str, model: str) -> str | None:
-    figure = paper_error(task, lengths, {"paper-reinforce": "ham"}.get(model, model))
+    found = find_task(task)
+    figure = found.paper_error(lengths, {"paper-reinforce": "ham"}.get(model, model)) if found else None
     return None if figure is None else f"{figure} %"
 
 
@@ -130,7 +130,7 @@ def _sizes(task: str, of_task: Sequence[Results]) -> str:
     """Return what the lengths are in the units that people count in, as a paragraph, where that is not the same."""
     runs = [run_ for entry in of_task for run_ in entry["runs"]]
     lengths = [result["lengths"] for run_ in runs for result in run_["results"]]
-    sizes = get_task(task).sizes_in_words(lengths) if task in task_names() else ""
+    sizes = found.sizes_in_words(lengths) if (found := find_task(task)) else ""
     return f"{sizes}\n\n" if sizes else ""
 
 
@@ -246,14 +246,13 @@ def _model_rows(model: Bundled, results: Sequence[Results], compared: Sequence[s
     for row, result in enumerate(evaluation["results"]):
         low, high = result["interval"]
         beside = (median_run(others.get(name, []), span(result)) for name in compared)
-        paper = paper_error(task, span(result), "ham")
         yield [
             "" if row else f"`{model.name}`",
             span(result),
             f"{result['wrong_sequences']:,} of {result['episodes']:,}",
             f"{percent(result['sequence_error'])} ({percent(low)} to {percent(high)})",
             *("" if other is None else percent(other["sequence_error"]) for other in beside),
-            "" if paper is None else f"{paper} %",
+            _paper(task, span(result), "ham") or "",
             "" if row else trained_on(training["hyper_parameters"]),
             "" if row else f"{duration(training['seconds'])}, seed {training['seed']}, {training['machine']}",
         ]

@@ -4,13 +4,22 @@ from collections.abc import Callable
 from typing import Any
 
 from lightning_ham.registry import Registry
-from lightning_ham.tasks.sequences import Add, Merge, Reverse, Search, Sort
-from lightning_ham.tasks.structures import PriorityQueue, Queue, Stack
 from lightning_ham.tasks.task import Task
 
+_BUILT_IN: dict[str, Callable[[], Task[Any, Any]] | str] = {
+    "reverse": "lightning_ham.tasks.reverse:Reverse",
+    "search": "lightning_ham.tasks.search:Search",
+    "merge": "lightning_ham.tasks.merge:Merge",
+    "sort": "lightning_ham.tasks.sort:Sort",
+    "add": "lightning_ham.tasks.add:Add",
+    "stack": "lightning_ham.tasks.stack:Stack",
+    "queue": "lightning_ham.tasks.fifo:Queue",
+    "priority_queue": "lightning_ham.tasks.priority_queue:PriorityQueue",
+}
+"""The package's own tasks, in the order of the paper."""
 _TASKS: Registry[Callable[[], Task[Any, Any]]] = Registry(
     "task",
-    {task.name: task for task in (Add, Merge, PriorityQueue, Queue, Reverse, Search, Sort, Stack)},
+    _BUILT_IN,
     group="lightning_ham.tasks",
 )
 
@@ -18,6 +27,16 @@ _TASKS: Registry[Callable[[], Task[Any, Any]]] = Registry(
 def task_names() -> list[str]:
     """The names of all tasks, sorted; those of other packages are listed without being imported."""
     return _TASKS.names()
+
+
+def built_in_tasks() -> list[Task[Any, Any]]:
+    """Return the package's own tasks, in the order of the paper."""
+    return [get_task(name) for name in _BUILT_IN]
+
+
+def find_task(name: str) -> Task[Any, Any] | None:
+    """Return the task of this name, None if there is none here: a record may be of a task that is not installed."""
+    return get_task(name) if name in _TASKS.names() else None
 
 
 def get_task(name: str) -> Task[Any, Any]:

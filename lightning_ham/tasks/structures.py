@@ -1,8 +1,7 @@
-"""The three data structures of the HAM paper's raw HAM (arXiv 1602.03218): stack, FIFO queue and priority queue."""
+"""What the data structures of the HAM paper's raw HAM (arXiv 1602.03218) share: operations, a push or a pop each."""
 
-import heapq
 from abc import abstractmethod
-from collections import deque
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import ClassVar
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_ham.tasks.checks import expect_integer, expect_list, mismatch
+from lightning_ham.tasks.csv_form import CsvForm, integer
 from lightning_ham.tasks.episode import Episodes, from_bits, to_bits
 from lightning_ham.tasks.task import Task
 
@@ -90,6 +90,26 @@ class Structure(Task[Operations, list[int]]):
         if len(instance) <= 64 or most <= 0.95 * len(instance):  # where there are most, 9 of 10 operations are pushes
             return None
         return f"it holds {most:,} elements at a time in {len(instance):,} operations, and hardly a sample as many"
+
+    def csv_form(self) -> CsvForm:
+        return CsvForm(
+            columns=("operation", *self.operands),
+            row=f"push,{','.join(self.operands)} or pop",
+            read_row=self._read_operation,
+            to_instance=list,
+            files=("operation {}",),
+            contents="an operation a line",
+            answers="the values popped, a line each",
+        )
+
+    def _read_operation(self, fields: Sequence[str]) -> tuple[str | int, ...]:
+        """The operation that the fields of a line are."""
+        name, *operands = fields
+        if name == "pop" and not any(operands):
+            return ("pop",)
+        if name == "push" and len(operands) == len(self.operands):
+            return ("push", *map(integer, operands))
+        raise ValueError(name)
 
     def instance_to_cells(self, instance: Operations) -> Tensor:
         rows = [(1, 0) if operation[0] == "pop" else (0, self._operand(operation)) for operation in instance]
@@ -178,140 +198,6 @@ class Structure(Task[Operations, list[int]]):
         for operand in operation[1:]:
             number = number * NUM_VALUES + int(operand)
         return number
-
-
-class Stack(Structure):
-    """Pop what was pushed last (the paper's Stack).
-
-    Values are from 0 to 31::
-
-        cells    push 7  push 30  pop  push 2  pop  pop
-        outputs  -       -        30   -       2    7
-    """
-
-    name = "stack"
-    cell_labels = "value"
-    input_size = 1 + VALUE_BITS
-    last_in_first_out = True
-
-    def urgency(self, operands: Tensor) -> Tensor:
-        return -torch.arange(operands.shape[1], device=operands.device).expand_as(operands)
-
-    def oracle(self, instance: Operations) -> list[int]:
-        inside: list[int] = []
-        popped = []
-        for operation in instance:
-            if operation[0] == "pop":
-                popped.append(inside.pop())
-            else:
-                inside.append(self._operand(operation))
-        return popped
-
-    def answers(self, is_pop: Tensor, operands: Tensor) -> Tensor:
-        # What stands at a height when a pop comes down to it is what was pushed there last.
-        sizes = (1 - 2 * is_pop.long()).cumsum(1)
-        heights = torch.where(is_pop, sizes, sizes - 1)  # of what comes out or goes in, [batch, longest]
-        inside, popped = torch.zeros_like(operands), torch.zeros_like(operands)
-        for t in range(operands.shape[1]):
-            place = heights[:, t : t + 1].clamp(min=0)
-            there = inside.gather(1, place)
-            popped[:, t : t + 1] = there
-            inside.scatter_(1, place, torch.where(is_pop[:, t : t + 1], there, operands[:, t : t + 1]))
-        return popped
-
-
-class Queue(Structure):
-    """Pop what was pushed first (the paper's Queue).
-
-    Values are from 0 to 31::
-
-        cells    push 7  push 30  pop  push 2  pop  pop
-        outputs  -       -        7    -       30   2
-    """
-
-    name = "queue"
-    cell_labels = "value"
-    input_size = 1 + VALUE_BITS
-    spends_leaves = True  # a push into a leaf that is free again would come before older elements
-
-    def urgency(self, operands: Tensor) -> Tensor:
-        return torch.arange(operands.shape[1], device=operands.device).expand_as(operands)
-
-    def oracle(self, instance: Operations) -> list[int]:
-        inside: deque[int] = deque()
-        popped = []
-        for operation in instance:
-            if operation[0] == "pop":
-                popped.append(inside.popleft())
-            else:
-                inside.append(self._operand(operation))
-        return popped
-
-    def answers(self, is_pop: Tensor, operands: Tensor) -> Tensor:
-        pushes_first = is_pop.long().argsort(dim=1, stable=True)
-        number = is_pop.long().cumsum(1) - 1
-        return operands.gather(1, pushes_first).gather(1, number.clamp(min=0))
-
-
-class PriorityQueue(Structure):
-    """Pop the value of the least (priority, value) pair (the paper's PriorityQueue).
-
-    Priorities and values are from 0 to 31; of equal priorities the smaller value comes first. The priority's
-    bits come before the value's::
-
-        cells    push (9, 4)  push (2, 7)  pop  push (30, 1)  pop  pop
-        outputs  -            -            7    -             4    1
-
-    Sampled priorities are all distinct in every stretch of 32 operations; there are no more of them. In a
-    hard case the pairs are from a window of 8 to 256 adjacent ones of all 1,024 (few and many of them are as likely on
-    a logarithmic scale), so that the order hangs on small differences of the priority, or on the value.
-    """
-
-    name = "priority_queue"
-    cell_labels = "priority above, value below"
-    input_size = 1 + PRIORITY_BITS + VALUE_BITS
-    output_size = VALUE_BITS + PRIORITY_BITS + 2
-    num_hints = PRIORITY_BITS + 2
-    operands = ("priority", "value")
-
-    def urgency(self, operands: Tensor) -> Tensor:
-        return operands
-
-    def oracle(self, instance: Operations) -> list[int]:
-        inside: list[int] = []
-        popped = []
-        for operation in instance:
-            if operation[0] == "pop":
-                popped.append(heapq.heappop(inside) % NUM_VALUES)
-            else:
-                heapq.heappush(inside, self._operand(operation))
-        return popped
-
-    def draw_operands(self, hard: Tensor, longest: int, generator: torch.Generator | None) -> Tensor:
-        batch, stretches = len(hard), -(-longest // NUM_PRIORITIES)
-        shuffled = torch.rand(batch, stretches, NUM_PRIORITIES, generator=generator).argsort(2)
-        distinct = shuffled.flatten(1)[:, :longest]
-        widths = (8 * 32 ** torch.rand(batch, 1, generator=generator)).long()
-        starts = (torch.rand(batch, 1, generator=generator) * (NUM_PRIORITIES * NUM_VALUES - widths + 1)).long()
-        adjacent = starts + (torch.rand(batch, longest, generator=generator) * widths).long()
-        values = super().draw_operands(hard, longest, generator)
-        return torch.where(hard.unsqueeze(1), adjacent, distinct * NUM_VALUES + values)
-
-    def hints(self, cells: Tensor, lengths: Tensor) -> Tensor:
-        is_pop = cells[..., 0] == 1
-        popped = self.answers(is_pop, from_bits(cells[..., 1:])).masked_fill(~is_pop, 0)
-        return torch.cat([to_bits(popped // NUM_VALUES, PRIORITY_BITS), super().hints(cells, lengths)], dim=-1)
-
-    def answers(self, is_pop: Tensor, operands: Tensor) -> Tensor:
-        nothing = NUM_PRIORITIES * NUM_VALUES  # larger than every pair
-        inside = torch.full_like(operands, nothing)
-        popped = torch.zeros_like(operands)
-        for t in range(operands.shape[1]):
-            least, place = inside.min(1, keepdim=True)
-            popped[:, t : t + 1] = least
-            pops = is_pop[:, t : t + 1]
-            inside.scatter_(1, torch.where(pops, place, t), torch.where(pops, nothing, operands[:, t : t + 1]))
-        return popped
 
 
 def _draw_pops(lengths: Tensor, hard: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -11,6 +11,7 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from lightning_ham.tasks.checks import InstanceError, mismatch
+from lightning_ham.tasks.csv_form import CsvForm
 from lightning_ham.tasks.episode import Episodes, capacity_for
 from lightning_ham.tasks.lengths import Lengths
 from lightning_ham.tasks.plain import plain
@@ -68,6 +69,18 @@ class Task(ABC, Generic[Instance, Answer]):
     """What people count the size of an instance in, a plural (`size`)."""
     cell_labels: ClassVar[str] = ""
     """What the labels of `label_cells` say, for the legend of a picture, such as ``key above, value below``."""
+    example: ClassVar[str] = ""
+    """A small instance as JSON, for the help of commands; may be left out."""
+    paper_errors: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    """The HAM paper's wrong sequences in percent, by lengths (``row_name``) and model (``ham``, ``lstm``,
+    ``lstm_attention``); what it gives in words only is left out."""
+    bar: ClassVar[Mapping[str, float]] = {}
+    """Share of wrong sequences that a trained model is to have at most, by lengths (``1-32``); empty if unknown."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "name" in vars(cls):  # what is known of a task does not hold for one derived from it under another name
+            cls.paper_errors, cls.bar = vars(cls).get("paper_errors", {}), vars(cls).get("bar", {})
 
     @abstractmethod
     def check(self, instance: object) -> None:
@@ -200,6 +213,19 @@ class Task(ABC, Generic[Instance, Answer]):
         if isinstance(instance, list | tuple) and len(instance) == len(rows):
             return [CellLabel(element) for element in instance]
         return [CellLabel(" ".join(f"{number:g}" for number in row)) for row in rows.tolist()]
+
+    def csv_form(self) -> CsvForm | None:
+        """How instances stand in CSV files; None, by default, if they are given as JSON only."""
+        return None
+
+    def paper_error(self, lengths: str, model: str) -> str | None:
+        """Return the paper's error in percent, None where it has no such figure.
+
+        Args:
+            lengths: ``1-32`` or ``33-128``, and the variant that has the paper's instances: ``1-32 (grid)``.
+            model: ``ham``, ``lstm`` or ``lstm_attention``.
+        """
+        return self.paper_errors.get(lengths, {}).get(model)
 
     def timesteps_for(self, length: int) -> int:
         """The number of timesteps in the episode of an instance of this length, its end included."""

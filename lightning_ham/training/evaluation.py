@@ -15,7 +15,7 @@ import torch
 from lightning_ham import __version__
 from lightning_ham.controllers import compile_seconds, get_num_threads
 from lightning_ham.models import TaskModel
-from lightning_ham.tasks import Episodes, Lengths, Task, capacity_for, get_task, task_names
+from lightning_ham.tasks import Episodes, Lengths, Task, capacity_for, find_task
 from lightning_ham.tasks.lengths import row_name
 from lightning_ham.training.datamodule import stream_seed
 from lightning_ham.training.metrics import SequenceErrors
@@ -285,8 +285,9 @@ def table(evaluation: Evaluation) -> str:
         f"{evaluation['task']} with {evaluation['controller']}, {evaluation['num_parameters']:,} parameters, "
         f"evaluation seed {evaluation['seed']}"
     )
-    if evaluation["task"] in task_names():
-        sizes = get_task(evaluation["task"]).sizes_in_words(result["lengths"] for result in evaluation["results"])
+    task = find_task(evaluation["task"])
+    if task:
+        sizes = task.sizes_in_words(result["lengths"] for result in evaluation["results"])
         title += f". {sizes}" if sizes else ""
     rows = [list(_COLUMNS)]
     for result in evaluation["results"]:

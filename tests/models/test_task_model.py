@@ -318,7 +318,7 @@ def test_wrong_arguments_are_told_the_nearest_right_one(arguments, message):
 PLUGIN = """
 import torch
 from lightning_ham.controllers import Rollout
-from lightning_ham.tasks.sequences import Reverse
+from lightning_ham.tasks.reverse import Reverse
 
 class LastFirst(Reverse):
     name = "last_first"

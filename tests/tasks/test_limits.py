@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lightning_ham.tasks import get_task, task_names
-from lightning_ham.tasks.sequences import Merge
+from lightning_ham.tasks.merge import Merge
 
 INSTANCES = {
     "reverse": ([7, 1000, 42], "3 numbers"),

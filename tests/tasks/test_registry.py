@@ -7,8 +7,14 @@ from pathlib import Path
 import pytest
 
 from lightning_ham.tasks import get_task, task_names
-from lightning_ham.tasks.sequences import Add, Merge, Reverse, Search, Sort
-from lightning_ham.tasks.structures import PriorityQueue, Queue, Stack
+from lightning_ham.tasks.add import Add
+from lightning_ham.tasks.fifo import Queue
+from lightning_ham.tasks.merge import Merge
+from lightning_ham.tasks.priority_queue import PriorityQueue
+from lightning_ham.tasks.reverse import Reverse
+from lightning_ham.tasks.search import Search
+from lightning_ham.tasks.sort import Sort
+from lightning_ham.tasks.stack import Stack
 
 BUILT_IN = {
     "add": Add,
@@ -42,7 +48,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
 
 LAST_FIRST = """
-from lightning_ham.tasks.sequences import Reverse
+from lightning_ham.tasks.reverse import Reverse
 
 class LastFirst(Reverse):
     name = "last_first"

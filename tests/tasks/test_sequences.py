@@ -10,8 +10,12 @@ from hypothesis import strategies as st
 from torch import Generator, Tensor
 
 from lightning_ham.tasks import Episodes, InstanceError, Task, get_task
+from lightning_ham.tasks.add import Add
 from lightning_ham.tasks.episode import from_bits
-from lightning_ham.tasks.sequences import Add, Merge, Reverse, Search, Sort
+from lightning_ham.tasks.merge import Merge
+from lightning_ham.tasks.reverse import Reverse
+from lightning_ham.tasks.search import Search
+from lightning_ham.tasks.sort import Sort
 
 five_bits = st.integers(0, 31)
 pairs = st.lists(st.tuples(five_bits, five_bits), min_size=1, max_size=20)

@@ -11,7 +11,10 @@ from torch import Generator
 
 from lightning_ham.tasks import Episodes, InstanceError, get_task
 from lightning_ham.tasks.episode import from_bits
-from lightning_ham.tasks.structures import PriorityQueue, Queue, Stack, Structure
+from lightning_ham.tasks.fifo import Queue
+from lightning_ham.tasks.priority_queue import PriorityQueue
+from lightning_ham.tasks.stack import Stack
+from lightning_ham.tasks.structures import Structure
 
 TASKS: list[Structure] = [Stack(), Queue(), PriorityQueue()]
 every_task = pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)

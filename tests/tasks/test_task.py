@@ -9,8 +9,12 @@ from hypothesis import strategies as st
 from torch import Generator
 
 from lightning_ham.tasks import Episodes, InstanceError, Task, capacity_for, get_task
+from lightning_ham.tasks.add import Add
 from lightning_ham.tasks.episode import shifted
-from lightning_ham.tasks.sequences import Add, Merge, Reverse, Search, Sort
+from lightning_ham.tasks.merge import Merge
+from lightning_ham.tasks.reverse import Reverse
+from lightning_ham.tasks.search import Search
+from lightning_ham.tasks.sort import Sort
 
 TASKS = [Add(), Merge(), Reverse(), Search(), Sort()]
 
