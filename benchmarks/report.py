@@ -91,7 +91,7 @@ def describe(name: str, options: argparse.Namespace) -> Result:
     """What stands at the head of every result, as it is before anything is measured."""
     import torch
 
-    from lightning_ham.training.evaluation import describe_machine
+    from lightning_ham.evaluation.record import describe_machine
 
     load, memory_mb = os.getloadavg()[0], available_memory_mb()
     return {

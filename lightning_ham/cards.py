@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from lightning_ham.command_line import CommandParser, run
+from lightning_ham.evaluation import Evaluation, evaluate, table
 from lightning_ham.hub import HAMModel
 from lightning_ham.hub.card import TrainingInfo, render_card
 from lightning_ham.hub.files import CARD
@@ -28,7 +29,6 @@ from lightning_ham.reproduction.records import (
     sha256,
 )
 from lightning_ham.runs.folder import write_json
-from lightning_ham.training.evaluation import Evaluation, evaluate, table
 
 
 class Record(TypedDict):

@@ -13,9 +13,9 @@ from rich.progress import Progress
 
 from lightning_ham.command_line import CommandParser, positive, run
 from lightning_ham.controllers import set_num_threads
+from lightning_ham.evaluation import episodes_per_range, evaluate, table
 from lightning_ham.hub import from_pretrained
 from lightning_ham.tasks import Lengths
-from lightning_ham.training.evaluation import episodes_per_range, evaluate, table
 
 
 def make_parser() -> CommandParser:

@@ -27,6 +27,8 @@ from pytorch_lightning.utilities import rank_zero_only
 from lightning_ham import tracking
 from lightning_ham.command_line import run
 from lightning_ham.controllers import set_num_threads
+from lightning_ham.evaluation import evaluate, table
+from lightning_ham.evaluation.record import describe_versions
 from lightning_ham.foreign import LONGEST_MESSAGE, shown
 from lightning_ham.hub.card import TrainingInfo, missed_bar
 from lightning_ham.hub.push import check_token
@@ -55,7 +57,6 @@ from lightning_ham.runs.folder import (
 )
 from lightning_ham.runs.provenance import commit, machine
 from lightning_ham.training import EndIfNotFinite, EpisodeCounter
-from lightning_ham.training.evaluation import describe_versions, evaluate, table
 from lightning_ham.training.unused import UnusedOptionsWarning, told
 
 _LOG = logging.getLogger("lightning_ham")

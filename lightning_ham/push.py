@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from lightning_ham.command_line import CommandParser, run
+from lightning_ham.evaluation import Evaluation, evaluate
 from lightning_ham.hub.card import TrainingInfo, is_complete
 from lightning_ham.hub.files import PICTURES, saved
 from lightning_ham.hub.pretrained import HAMModel, locate
@@ -21,7 +22,6 @@ from lightning_ham.hub.push import check_name, check_token, push_folder
 from lightning_ham.recipe import EvaluationOptions
 from lightning_ham.runs.folder import EVALUATION, RECIPE, TRAINING, Claim, read_json, write_json
 from lightning_ham.tasks import Lengths
-from lightning_ham.training.evaluation import Evaluation, evaluate
 
 _LOG = logging.getLogger("lightning_ham")
 

@@ -30,6 +30,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException  # 
 
 from lightning_ham.arguments import expect_integer, expect_number
 from lightning_ham.controllers import complete_options
+from lightning_ham.evaluation import check_lengths, episodes_per_range
 from lightning_ham.foreign import LONGEST_MESSAGE, quoted, shown
 from lightning_ham.hub.config import make_config
 from lightning_ham.hub.push import check_name
@@ -49,7 +50,6 @@ from lightning_ham.training import (
     StopAtErrors,
     TaskDataModule,
 )
-from lightning_ham.training.evaluation import check_lengths, episodes_per_range
 
 _PACKAGE = Path(__file__).parent
 RECIPES = _PACKAGE / "recipes" if (_PACKAGE / "recipes").is_dir() else _PACKAGE.parent / "recipes"

@@ -9,9 +9,9 @@ import torch
 
 from lightning_ham import evaluate
 from lightning_ham.controllers import fused
+from lightning_ham.evaluation import evaluate as measure
+from lightning_ham.evaluation import table
 from lightning_ham.hub import HAMModel
-from lightning_ham.training.evaluation import evaluate as measure
-from lightning_ham.training.evaluation import table
 
 
 @pytest.fixture(scope="module")

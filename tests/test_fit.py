@@ -24,10 +24,10 @@ from PIL import Image
 
 import lightning_ham.fit
 from lightning_ham import from_pretrained
+from lightning_ham.evaluation import evaluate
 from lightning_ham.learning_curve import drawn_from, read_curve
 from lightning_ham.recipe import RecipeCLI
 from lightning_ham.training import EpisodeCounter, HAMModule
-from lightning_ham.training.evaluation import evaluate
 
 ROOT = Path(__file__).parent.parent
 COMMAND = [sys.executable, "-m", "lightning_ham.fit"]

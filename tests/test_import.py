@@ -26,6 +26,24 @@ def test_memory_brings_torch_only():
     assert HEAVY & _modules_after("from lightning_ham import HierarchicalAttentiveMemory") == {"torch"}
 
 
+WITHOUT_LIGHTNING = """
+import sys
+sys.modules.update(pytorch_lightning=None, lightning=None, torchmetrics=None)
+import lightning_ham
+model = lightning_ham.from_pretrained("ham-reverse")
+assert model.solve([[7, 1000, 42]]) == [[42, 1000, 7]]
+from lightning_ham.evaluate import main
+sys.exit(main(["ham-reverse", "--lengths", "1-8", "--episodes", "20"]))
+"""
+
+
+def test_using_and_evaluating_a_model_needs_no_lightning():
+    done = subprocess.run([sys.executable, "-c", WITHOUT_LIGHTNING], check=True, capture_output=True, text=True)
+    title, header, row = done.stdout.splitlines()
+    assert title.startswith("reverse with lstm_ham, ")
+    assert (header.split()[0], row.split()[:5]) == ("lengths", ["1-8", "8", "20", "0", "0"])
+
+
 @pytest.mark.parametrize("name", PUBLIC)
 def test_public_name_resolves(name):
     assert getattr(lightning_ham, name).__name__ == name

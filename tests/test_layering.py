@@ -34,20 +34,21 @@ FLOORS = {
     "controllers": _floor("foreign arguments registry kernels memory", "torch"),
     "tasks": _floor("foreign arguments registry", "torch"),
     "models": _floor("foreign arguments registry memory controllers tasks", "torch"),
+    "evaluation": _floor("foreign arguments registry memory controllers tasks models", "torch torchmetrics"),
     "training": _floor(
-        "foreign arguments registry memory controllers tasks models", "torch pytorch_lightning torchmetrics"
+        "foreign arguments registry memory controllers tasks models evaluation", "torch pytorch_lightning"
     ),
     "hub": _floor(
-        "foreign arguments registry memory controllers tasks models training",
+        "foreign arguments registry memory controllers tasks models evaluation",
         "torch huggingface_hub httpx2 safetensors jinja2 yaml",
     ),
-    "runs": _floor("foreign controllers training hub", "torch pytorch_lightning filelock yaml"),
-    "reproduction": _floor("tasks models training hub recipe runs learning_curve", "torch yaml"),
+    "runs": _floor("foreign controllers evaluation training hub", "torch pytorch_lightning filelock yaml"),
+    "reproduction": _floor("tasks models evaluation hub recipe runs learning_curve", "torch yaml"),
 }
 # The modules beside the floors' packages: a command each, and what the commands share.
 TOP = _floor(
-    "foreign arguments registry memory controllers tasks models training hub runs",
-    "torch pytorch_lightning torchmetrics huggingface_hub jsonargparse matplotlib PIL rich wandb yaml",
+    "foreign arguments registry memory controllers tasks models evaluation training hub runs",
+    "torch pytorch_lightning huggingface_hub jsonargparse matplotlib PIL rich wandb yaml",
 )
 LAZY_IMPORT = re.compile(rf"({PACKAGE}(?:\.\w+)+):(\w+)")
 

@@ -5,8 +5,8 @@ import pytorch_lightning as pl
 import torch
 
 from lightning_ham import HAMModule, TaskDataModule
+from lightning_ham.evaluation import evaluate
 from lightning_ham.training import LengthCurriculum, MovingAverage, ReinforceOptions
-from lightning_ham.training.evaluation import evaluate
 
 
 @pytest.fixture(autouse=True)

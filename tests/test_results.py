@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from lightning_ham.evaluation import wilson_interval
 from lightning_ham.hub.pretrained import bundled_names
 from lightning_ham.models import TaskModel
 from lightning_ham.reproduction import records, report
@@ -17,7 +18,6 @@ from lightning_ham.reproduction.report import REPORT, render_models, render_repo
 from lightning_ham.results import main
 from lightning_ham.runs.folder import write_json
 from lightning_ham.tasks import built_in_tasks, task_names
-from lightning_ham.training.evaluation import wilson_interval
 
 ROOT = Path(__file__).parent.parent
 BARS = {task.name: task.bar for task in built_in_tasks()}

@@ -6,17 +6,16 @@ import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import torch
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, StrictUndefined
 
+from lightning_ham.evaluation.bars import missed
+from lightning_ham.evaluation.record import Evaluation, LengthResult, errors_by_lengths, span
+from lightning_ham.evaluation.words import mistakes_in_words, percent, share_in_words
 from lightning_ham.models import TaskModel
-from lightning_ham.tasks.lengths import row_name
-
-if TYPE_CHECKING:  # the floor of training brings Lightning, which a card has no use for
-    from lightning_ham.training.evaluation import Evaluation, LengthResult
 
 _IN_PACKAGE = Path(__file__).with_name("card.md.jinja")
 TEMPLATE = _IN_PACKAGE if _IN_PACKAGE.is_file() else Path(__file__).parents[2] / "model_cards" / "card.md.jinja"
@@ -96,9 +95,8 @@ def missed_bar(
     measured: dict[str, float] = {}
     for point in curve:
         measured |= point["errors"]
-    measured |= {span(result): result["sequence_error"] for result in evaluation["results"]}
-    errors = {lengths: measured.get(lengths) for lengths in bar}
-    return {lengths: error for lengths, error in errors.items() if error is None or error > bar[lengths]}
+    measured |= errors_by_lengths(evaluation["results"])
+    return missed(bar, measured)
 
 
 def render_card(
@@ -115,7 +113,7 @@ def render_card(
     Args:
         model: The model; it answers the card's example itself.
         load_name: What the example loads the model by.
-        evaluation: What :func:`lightning_ham.training.evaluation.evaluate` measured on this model, if it was
+        evaluation: What :func:`lightning_ham.evaluation.evaluate` measured on this model, if it was
             evaluated.
         training: How the model was trained, if that is known.
         comparisons: What else was measured on the task.
@@ -138,7 +136,7 @@ def render_card(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     environment.filters.update(
-        row=span, repr=repr, share=_share, percent=percent, cell=_cell, duration=duration, versions=_versions
+        row=span, repr=repr, share=share_in_words, percent=percent, cell=_cell, duration=duration, versions=_versions
     )
     body = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         model=model,
@@ -154,7 +152,7 @@ def render_card(
         answer=model.solve([instance])[0],
         evaluation=evaluation,
         beside=_beside(model, evaluation, comparisons) if evaluation else [],
-        mistakes=[_mistakes(result) for result in evaluation["results"] if result["wrong_sequences"]]
+        mistakes=[mistakes_in_words(result) for result in evaluation["results"] if result["wrong_sequences"]]
         if evaluation
         else [],
         training=training,
@@ -224,29 +222,6 @@ def _beside(model: TaskModel, evaluation: Evaluation, comparisons: Sequence[Comp
     return [["", "parameters", *results], *rows] if len(rows) > 1 else []
 
 
-def _mistakes(result: LengthResult) -> str:
-    """Say what the wrong sequences of a range are like."""
-    mistakes = result["mistakes"]
-    kinds = {
-        "the right symbols in another order": mistakes["order"],
-        "other symbols": mistakes["symbols"],
-        "an end too early or too late": mistakes["end"],
-    }
-    counts = "; ".join(f"{kind}: {count:,}" for kind, count in kinds.items() if count)
-    shortest = mistakes["examples"][0]
-    return (
-        f"At lengths {span(result)}, {result['wrong_sequences']:,} of {result['episodes']:,} sequences are wrong "
-        f"({counts}). The shortest of them, of length {shortest['length']}, first goes wrong at "
-        f"timestep {shortest['timestep']}, with {shortest['got']} instead of "
-        f"{shortest['expected']}; {shortest['wrong_symbols']} of its {shortest['symbols']} outputs are wrong."
-    )
-
-
-def span(result: LengthResult) -> str:
-    """Return the lengths of a result as they are written, such as ``1-32``."""
-    return row_name(result["lengths"], result.get("variant"))
-
-
 def _metadata(model: TaskModel, evaluation: Evaluation | None, training: TrainingInfo | None) -> ModelCardData:
     results = []
     if evaluation is not None:
@@ -300,15 +275,6 @@ def _metrics(
             source_name="W&B run" if wandb_url else None,
             source_url=wandb_url,
         )
-
-
-def percent(share: float) -> str:
-    """Return a share as a percentage with three digits that count."""
-    return f"{100 * share:.3g} %"
-
-
-def _share(share: float | None) -> str:
-    return "an unknown share" if share is None else percent(share)
 
 
 def _versions(versions: Mapping[str, str]) -> str:

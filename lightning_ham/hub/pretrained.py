@@ -38,8 +38,8 @@ from lightning_ham.models import TaskModel
 from lightning_ham.tasks import Lengths, task_names
 
 if TYPE_CHECKING:  # neither is needed to load a model
+    from lightning_ham.evaluation import Evaluation
     from lightning_ham.hub.card import TrainingInfo
-    from lightning_ham.training.evaluation import Evaluation
 
 ORGANISATION = "lightning-ham"
 """Where on the Hub a model is that is given by its bare name and does not come with the package."""

@@ -9,12 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, cast
 
-from lightning_ham.hub.card import Comparison, CurvePoint, TrainingInfo, span
+from lightning_ham.evaluation.bars import missed
+from lightning_ham.evaluation.record import Evaluation, LengthResult, errors_by_lengths, span
+from lightning_ham.hub.card import Comparison, CurvePoint, TrainingInfo
 from lightning_ham.hub.files import WEIGHTS
 from lightning_ham.learning_curve import first_at
 from lightning_ham.runs.folder import EVALUATION, TRAINING
 from lightning_ham.tasks import Lengths, built_in_tasks, find_task
-from lightning_ham.training.evaluation import Evaluation, LengthResult
 
 CHECKOUT = Path(__file__).parent.parent.parent
 """Where this package is, if that is a checkout: a wheel's is not."""
@@ -167,8 +168,7 @@ def seconds_of(max_time: str) -> int:
 
 def meets(results: Sequence[LengthResult], bar: Mapping[str, float]) -> bool:
     """Return whether the error at all lengths of a bar was measured, and is at most as it says."""
-    errors = {span(result): result["sequence_error"] for result in results}
-    return all(lengths in errors and errors[lengths] <= most for lengths, most in bar.items())
+    return not missed(bar, errors_by_lengths(results))
 
 
 def wrong_counts(run_: Run) -> str:

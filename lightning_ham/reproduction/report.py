@@ -9,7 +9,9 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from lightning_ham.hub.card import duration, percent, span
+from lightning_ham.evaluation.record import span
+from lightning_ham.evaluation.words import percent
+from lightning_ham.hub.card import duration
 from lightning_ham.reproduction.records import (
     CARDS,
     COMPARISONS,

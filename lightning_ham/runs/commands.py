@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from lightning_ham.hub.card import percent
+from lightning_ham.evaluation.words import percent, share_in_words
 from lightning_ham.runs.folder import RECIPE
 
 
@@ -43,8 +43,7 @@ def retry(run_dir: Path, missed: Mapping[str, float | None], bar: Mapping[str, f
         longer: The option with which it is trained for longer, such as ``--trainer.max_epochs=400``.
     """
     figures = ", ".join(
-        f"{'an unknown share' if error is None else percent(error)} wrong at lengths {lengths} "
-        f"(at most {percent(bar[lengths])})"
+        f"{share_in_words(error)} wrong at lengths {lengths} (at most {percent(bar[lengths])})"
         for lengths, error in missed.items()
     )
     return (

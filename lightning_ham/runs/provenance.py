@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from lightning_ham.controllers import get_num_threads
-from lightning_ham.training.evaluation import describe_machine
+from lightning_ham.evaluation.record import describe_machine
 
 
 def machine(device: torch.device) -> str:

@@ -1,5 +1,6 @@
 """Training with PyTorch Lightning: module, data, callbacks, metrics, losses."""
 
+from lightning_ham.evaluation.metrics import SequenceErrors
 from lightning_ham.training.callbacks import (
     EndIfNotFinite,
     EpisodeCounter,
@@ -9,7 +10,6 @@ from lightning_ham.training.callbacks import (
 )
 from lightning_ham.training.datamodule import TaskDataModule
 from lightning_ham.training.guard import BreakUpGuard
-from lightning_ham.training.metrics import SequenceErrors
 from lightning_ham.training.module import HAMModule, ReinforceOptions
 
 __all__ = [

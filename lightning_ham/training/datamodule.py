@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -16,17 +15,12 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from lightning_ham.arguments import LARGEST_SIZE, expect_integer, expect_number
 from lightning_ham.tasks import Episodes, Lengths, Task, capacity_for, get_task
 from lightning_ham.tasks.episode import shifted
+from lightning_ham.tasks.seeds import stream_seed
 
 Split = Literal["train", "validation", "test"]
 
 MOST_WORKERS = 1024
 """Most processes that draw episodes; far above any use, and few enough for a system to start."""
-
-
-def stream_seed(*parts: int | str) -> int:
-    """Return a seed that is different for every different sequence of ``parts``, and the same on every machine."""
-    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
 
 
 def warn_of_other_lightning() -> None:

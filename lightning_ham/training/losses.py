@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_ham.evaluation.errors import wrong_bits
+
 
 def log_likelihood(logits: Tensor, targets: Tensor, scored: Tensor) -> Tensor:
     """Return log p(y_t) of every timestep in nats, ``[batch, timesteps]``: independent bits, only scored ones.
@@ -29,13 +31,13 @@ def bit_accuracy(logits: Tensor, targets: Tensor, scored: Tensor) -> Tensor:
 
     The paper's alternative reward. Arguments as in :func:`log_likelihood`.
     """
-    right = ((logits > 0) == (targets > 0.5)) & scored
+    right = scored & ~wrong_bits(logits, targets, scored)
     return right.sum(dim=-1) / scored.sum(dim=-1).clamp(min=1)
 
 
 def until_first_error(logits: Tensor, targets: Tensor, scored: Tensor) -> Tensor:
     """Return ``scored`` without what comes after the first timestep that has a wrong bit; arguments as above."""
-    wrong = (((logits > 0) != (targets > 0.5)) & scored).any(dim=-1)
+    wrong = wrong_bits(logits, targets, scored).any(dim=-1)
     errors_before = wrong.cumsum(dim=1) - wrong.long()
     return scored & (errors_before == 0).unsqueeze(-1)
 

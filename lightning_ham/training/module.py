@@ -18,13 +18,14 @@ from torch import Tensor, nn
 
 from lightning_ham.arguments import LARGEST_SIZE, expect_integer, expect_number, expect_one_of
 from lightning_ham.controllers import Rollout
+from lightning_ham.evaluation.metrics import SequenceErrors
 from lightning_ham.memory import Engine, HierarchicalAttentiveMemory
 from lightning_ham.memory.engine import check_engine
 from lightning_ham.models import OpenStructure, TaskModel, Trace
 from lightning_ham.tasks import Episodes
+from lightning_ham.tasks.seeds import stream_seed
 from lightning_ham.training import losses
-from lightning_ham.training.datamodule import TaskDataModule, stream_seed, warn_of_other_lightning
-from lightning_ham.training.metrics import SequenceErrors
+from lightning_ham.training.datamodule import TaskDataModule, warn_of_other_lightning
 from lightning_ham.training.unused import UnusedOptionsWarning, told, unused_options
 
 TrainingAttention = Literal["reinforce", "straight_through", "straight_through_write", "soft"]

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from lightning_ham import draw, solve
 from lightning_ham.controllers import LSTMHAM, Rollout, complete_options, make_controller
 from lightning_ham.controllers.seq2seq import AdditiveAttention, AttentionEncoderDecoder, EncoderDecoder
+from lightning_ham.evaluation import evaluate
 from lightning_ham.hub import HAMModel, from_pretrained
 from lightning_ham.models import TaskModel
 from lightning_ham.tasks import get_task, task_names
 from lightning_ham.training import HAMModule, ReinforceOptions, TaskDataModule
-from lightning_ham.training.evaluation import evaluate
 
 INPUT_SIZE, OUTPUT_SIZE, SIZE = 3, 2, 5
 CONTROLLERS = {"lstm": EncoderDecoder, "lstm_attention": AttentionEncoderDecoder}

@@ -5,11 +5,11 @@ import re
 import pytest
 from huggingface_hub import ModelCard
 
+from lightning_ham.evaluation import evaluate
 from lightning_ham.hub import HAMModel
 from lightning_ham.hub.card import Comparison, missed_bar, render_card
 from lightning_ham.hub.files import FILES, PICTURES
 from lightning_ham.hub.pretrained import BUNDLED, bundled_names
-from lightning_ham.training.evaluation import evaluate
 
 TRAINING = {
     "recipe": "sort",

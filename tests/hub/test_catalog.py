@@ -6,10 +6,10 @@ import time
 import pytest
 
 from lightning_ham import from_pretrained, list_pretrained
+from lightning_ham.evaluation import evaluate
 from lightning_ham.hub import PretrainedModel
 from lightning_ham.hub.pretrained import BUNDLED, bundled_names
 from lightning_ham.models.__main__ import main, table
-from lightning_ham.training.evaluation import evaluate
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import time
 import pytest
 
 from lightning_ham import from_pretrained
+from lightning_ham.evaluation import evaluate
 from lightning_ham.hub.measured import read_measured
 from lightning_ham.hub.pretrained import BUNDLED, bundled_names
-from lightning_ham.training.evaluation import evaluate
 
 RESULT = """\
 ---

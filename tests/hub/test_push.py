@@ -11,11 +11,11 @@ import pytest
 import torch
 
 import lightning_ham.push
+from lightning_ham.evaluation import evaluate
 from lightning_ham.hub import HAMModel
 from lightning_ham.hub.files import PICTURES
 from lightning_ham.recipe import EvaluationOptions
 from lightning_ham.runs.folder import Claim
-from lightning_ham.training.evaluation import evaluate
 
 SECONDS = 12.0
 """Within which every failure is told here, on a busy machine too; huggingface_hub itself would try for 23."""

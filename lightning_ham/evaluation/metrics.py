@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from lightning_ham.evaluation.errors import count_errors
 from lightning_ham.tasks import Episodes, Lengths
 
 
 class SequenceErrors(Metric):
     """The shares of sequences, symbols and bits that a model got wrong.
 
-    A bit is wrong if its logit and its target are on different sides; a symbol (all bits of one timestep, the end flag
-    among them) and a sequence are wrong if a single scored bit of theirs is (the paper's protocol). Where nothing is
-    scored, there is nothing to count.
+    What is wrong is told by :func:`lightning_ham.evaluation.errors.count_errors`; here it is summed up, over batches
+    and processes.
 
     ``compute`` returns ``sequence_error``, ``symbol_error`` and ``bit_error`` as scalars in [0, 1], and for every
     bucket of lengths that was seen ``sequence_error/LOW-HIGH``.
@@ -50,15 +50,12 @@ class SequenceErrors(Metric):
             outputs: Logits ``[batch, timesteps, output_size]``.
             episodes: The episodes that they answer.
         """
-        scored = episodes.scored
-        wrong_bits = ((outputs > 0) != (episodes.targets > 0.5)) & scored
-        wrong_symbols = wrong_bits.any(dim=-1)
-        wrong_sequences = wrong_symbols.any(dim=-1)
-        self.wrong += torch.stack((wrong_sequences.sum(), wrong_symbols.sum(), wrong_bits.sum()))
-        self.total += torch.stack((scored.any(-1).any(-1).sum(), scored.any(-1).sum(), scored.sum()))
+        counts = count_errors(outputs, episodes)
+        self.wrong += counts.wrong
+        self.total += counts.total
         bucket = torch.bucketize(episodes.lengths, self._edges)
-        self.bucket_wrong.index_add_(0, bucket, wrong_sequences.long())
-        self.bucket_total.index_add_(0, bucket, scored.any(-1).any(-1).long())
+        self.bucket_wrong.index_add_(0, bucket, counts.wrong_sequences.long())
+        self.bucket_total.index_add_(0, bucket, counts.scored_sequences.long())
 
     def compute(self) -> dict[str, Tensor]:
         """Return the errors of everything counted since the last reset."""

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from lightning_ham.controllers import Rollout
+from lightning_ham.evaluation import evaluate, table, wilson_interval
+from lightning_ham.evaluation.protocol import CELLS_PER_DRAW
 from lightning_ham.memory import HierarchicalAttentiveMemory
 from lightning_ham.models import TaskModel
-from lightning_ham.training.evaluation import CELLS_PER_DRAW, evaluate, table, wilson_interval
 
 
 class Planted(TaskModel):
@@ -120,7 +121,7 @@ def test_the_speed_is_that_of_compiled_loops(monkeypatch):
     """The clock goes on by a second a batch, of which the first compiles for 40 more."""
     clock = {"seconds": 0.0, "compiled": 7.0}
     monkeypatch.setattr("time.perf_counter", lambda: clock["seconds"])
-    monkeypatch.setattr("lightning_ham.training.evaluation.compile_seconds", lambda: clock["compiled"])
+    monkeypatch.setattr("lightning_ham.evaluation.protocol.compile_seconds", lambda: clock["compiled"])
 
     def plant(number, bits, scored):
         clock["seconds"] += 1 / 64
@@ -184,7 +185,7 @@ def test_seed_range_and_place_in_a_long_evaluation_decide_the_episodes(monkeypat
     assert not torch.equal(drawn(0, (4, 4)), drawn(1, (4, 4)))
     # Both of these ranges hold numbers of one bit only.
     assert not torch.equal(drawn(0, (3, 4), task="add"), drawn(0, (4, 4), task="add"))
-    monkeypatch.setattr("lightning_ham.training.evaluation.CELLS_PER_DRAW", 64)  # sixteen episodes of four cells
+    monkeypatch.setattr("lightning_ham.evaluation.protocol.CELLS_PER_DRAW", 64)  # sixteen episodes of four cells
     several = drawn(0, (4, 4), episodes=40)
     assert len(several) == 40
     assert len(several.unique(dim=0)) == 40

@@ -2,8 +2,8 @@
 
 import torch
 
+from lightning_ham.evaluation.mistakes import EXAMPLES, MistakeCounter
 from lightning_ham.tasks import get_task
-from lightning_ham.training.mistakes import EXAMPLES, MistakeCounter
 
 
 def mistakes(task_name, instances, plant):

@@ -2,91 +2,23 @@
 
 from __future__ import annotations
 
-import math
-import os
-import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any
 
 import torch
 
-from lightning_ham import __version__
 from lightning_ham.controllers import compile_seconds, get_num_threads
+from lightning_ham.evaluation.errors import count_errors
+from lightning_ham.evaluation.intervals import wilson_interval
+from lightning_ham.evaluation.mistakes import MistakeCounter
+from lightning_ham.evaluation.record import Evaluation, LengthResult, describe_machine, describe_versions
 from lightning_ham.models import TaskModel
-from lightning_ham.tasks import Episodes, Lengths, Task, capacity_for, find_task
-from lightning_ham.tasks.lengths import row_name
-from lightning_ham.training.datamodule import stream_seed
-from lightning_ham.training.metrics import SequenceErrors
-from lightning_ham.training.mistakes import MistakeCounter, Mistakes
+from lightning_ham.tasks import Episodes, Lengths, Task, capacity_for
+from lightning_ham.tasks.seeds import stream_seed
 
 CELLS_PER_DRAW = 1 << 20
 """Most cells drawn at a time, so that many or long episodes need little room; also the longest length."""
-
-
-class LengthResult(TypedDict):
-    """What was measured on the lengths of one range; errors and interval are shares in [0, 1]."""
-
-    lengths: list[int]
-    """Shortest and longest length, inclusive; those below the task's shortest instance stand for nothing."""
-    variant: NotRequired[str]
-    """Of the task, whose own distribution of instances is meant where this is missing."""
-    capacity: int
-    """Leaves of the memory: the smallest power of two that holds the longest length."""
-    episodes: int
-    wrong_sequences: int
-    sequence_error: float
-    interval: list[float]
-    """Lower and upper end of the 95 % interval (Wilson's) of ``sequence_error``."""
-    symbol_error: float
-    wrong_bits: int
-    bit_error: float
-    episodes_per_second: float
-    """Episodes drawn, answered and scored; the time that loops took to compile, at their first use, is left out."""
-    mistakes: Mistakes
-    """What the wrong sequences are like."""
-
-
-class Machine(TypedDict):
-    """Where it was measured."""
-
-    processor: str
-    cores: int
-    platform: str
-    device: str
-    """What the model ran on: ``cpu``, or the accelerator's name."""
-
-
-class Evaluation(TypedDict):
-    """How often a model is wrong, as plain data that goes to JSON and back unchanged."""
-
-    task: str
-    controller: str
-    num_parameters: int
-    seed: int
-    threads: int
-    machine: Machine
-    versions: dict[str, str]
-    results: list[LengthResult]
-    weights_sha256: NotRequired[str]
-    """Of the file of the weights that were measured, where they are saved."""
-
-
-def wilson_interval(wrong: int, total: int) -> tuple[float, float]:
-    """Return Wilson's 95 % interval of a share of which ``wrong`` in ``total`` were seen.
-
-    Unlike the normal approximation it holds near 0: no error in 2,500 episodes still leaves room for some.
-
-    >>> [round(end, 5) for end in wilson_interval(0, 2500)]
-    [0.0, 0.00153]
-    """
-    if not 0 <= wrong <= total or total < 1:
-        raise ValueError(f"Expected 0 <= wrong <= total and a total of at least 1, but got {wrong} of {total}.")
-    z2 = 1.959963984540054**2  # the normal distribution's 97.5 % quantile
-    center = (wrong + z2 / 2) / (total + z2)
-    half_width = math.sqrt(z2 * (wrong * (total - wrong) / total + z2 / 4)) / (total + z2)
-    return center - half_width, 1.0 if wrong == total else center + half_width  # which rounding could miss
 
 
 def evaluate(
@@ -187,19 +119,21 @@ def _evaluate_range(
     batch_size: int,
     on_progress: Callable[[int], object] | None,
 ) -> LengthResult:
-    errors, mistakes = SequenceErrors().to(model.device), MistakeCounter(model.task)
+    wrong, total = torch.zeros(2, 3, dtype=torch.long, device=model.device)
+    mistakes = MistakeCounter(model.task)
     compiled = compile_seconds() if model.is_compiled else 0.0
     start = time.perf_counter()
     for batch in _draw(model, lengths, variant, episodes, seed, batch_size):
         on_device = Episodes(*(tensor.to(model.device) for tensor in batch))
         outputs = model(on_device, "argmax").outputs
-        errors.update(outputs, on_device)
+        counts = count_errors(outputs, on_device)
+        wrong += counts.wrong
+        total += counts.total
         mistakes.update(outputs, on_device)
         if on_progress:
             on_progress(len(batch.lengths))
-    # The sums themselves: `compute` would wait for other processes, and only one may be evaluating.
-    wrong_sequences, wrong_symbols, wrong_bits = errors.wrong.tolist()
-    sequences, symbols, bits = errors.total.tolist()
+    wrong_sequences, wrong_symbols, wrong_bits = wrong.tolist()
+    sequences, symbols, bits = total.tolist()
     seconds = time.perf_counter() - start
     if model.is_compiled:
         seconds -= compile_seconds() - compiled
@@ -235,81 +169,3 @@ def _draw(
             batch = Episodes(*(tensor[rows] for tensor in drawn))
             timesteps = int(batch.scored.any(dim=-1).any(dim=0).nonzero().max()) + 1
             yield batch._replace(targets=batch.targets[:, :timesteps], scored=batch.scored[:, :timesteps])
-
-
-def describe_versions() -> dict[str, str]:
-    """Return the versions that an outcome may depend on."""
-    return {"python": platform.python_version(), "torch": torch.__version__, "lightning_ham": __version__}
-
-
-def describe_machine(device: torch.device) -> Machine:
-    """Describe this machine and the ``device`` of it that is used."""
-    return {
-        "processor": _processor(),
-        "cores": os.cpu_count() or 1,
-        "platform": f"{platform.system()} {platform.machine()}",
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-    }
-
-
-def _processor() -> str:
-    """Return the processor's model, which Linux tells in a file only."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
-
-
-_COLUMNS = (
-    "lengths",
-    "leaves",
-    "episodes",
-    "wrong",
-    "sequence error",
-    "95 % interval",
-    "symbol error",
-    "bit error",
-    "episodes/s",
-)
-
-
-def table(evaluation: Evaluation) -> str:
-    """Render an evaluation as lines of text: what was evaluated, then a row for every range of lengths.
-
-    The first line also says what the lengths are in the units that people count in, where those are not cells.
-    """
-    title = (
-        f"{evaluation['task']} with {evaluation['controller']}, {evaluation['num_parameters']:,} parameters, "
-        f"evaluation seed {evaluation['seed']}"
-    )
-    task = find_task(evaluation["task"])
-    if task:
-        sizes = task.sizes_in_words(result["lengths"] for result in evaluation["results"])
-        title += f". {sizes}" if sizes else ""
-    rows = [list(_COLUMNS)]
-    for result in evaluation["results"]:
-        low, high = result["interval"]
-        rows.append(
-            [
-                row_name(result["lengths"], result.get("variant")),
-                f"{result['capacity']:,}",
-                f"{result['episodes']:,}",
-                f"{result['wrong_sequences']:,}",
-                _percent(result["sequence_error"]),
-                f"{_percent(low)} to {_percent(high)}",
-                _percent(result["symbol_error"]),
-                _percent(result["bit_error"]),
-                f"{result['episodes_per_second']:,.0f}",
-            ]
-        )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    return "\n".join([title, *lines])
-
-
-def _percent(share: float) -> str:
-    """Return a share as a percentage with three digits that count, so that no error is rounded to none."""
-    return f"{100 * share:.3g} %"

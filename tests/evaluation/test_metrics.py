@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from lightning_ham.evaluation.metrics import SequenceErrors
 from lightning_ham.tasks import Episodes, get_task
-from lightning_ham.training.metrics import SequenceErrors
 
 
 def make_episodes(targets: Tensor, scored: Tensor, lengths: list[int]) -> Episodes:

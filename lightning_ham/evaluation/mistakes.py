@@ -7,6 +7,7 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
+from lightning_ham.evaluation.errors import wrong_bits
 from lightning_ham.tasks import Episodes, Task
 
 EXAMPLES = 3
@@ -59,17 +60,17 @@ class MistakeCounter:
             outputs: Logits ``[batch, timesteps, output_size]``.
             episodes: The episodes that they answer.
         """
-        bits, targets = outputs > 0, episodes.targets > 0.5
-        wrong_symbols = ((bits != targets) & episodes.scored).any(dim=-1)  # [batch, timesteps]
-        rows = wrong_symbols.any(dim=-1).nonzero().squeeze(-1)
+        wrong = wrong_bits(outputs, episodes.targets, episodes.scored)
+        rows = wrong.any(dim=-1).any(dim=-1).nonzero().squeeze(-1)
         if not len(rows):
             return
-        bits, targets, scored, wrong_symbols = (
-            tensor[rows].cpu() for tensor in (bits, targets, episodes.scored, wrong_symbols)
+        wrong, bits, targets, scored = (
+            tensor[rows].cpu() for tensor in (wrong, outputs > 0, episodes.targets > 0.5, episodes.scored)
         )
+        wrong_symbols = wrong.any(dim=-1)  # [wrong sequences, timesteps]
         wrong_end = torch.zeros(len(rows), dtype=torch.bool)
         if self.task.predicts_end:
-            wrong_end = ((bits != targets) & scored)[..., -1].any(dim=-1)
+            wrong_end = wrong[..., -1].any(dim=-1)
         reordered = (_sorted_symbols(bits, scored) == _sorted_symbols(targets, scored)).all(dim=-1) & ~wrong_end
         self._kinds["end"] += int(wrong_end.sum())
         self._kinds["order"] += int(reordered.sum())
