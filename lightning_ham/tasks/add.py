@@ -151,10 +151,10 @@ class Add(Task[tuple[int, int], int]):
 
 
 def _digits(number: int, num_digits: int) -> Tensor:
-    """The binary digits of a number of any size, least significant first, float32 of shape [num_digits]."""
+    """Return the binary digits of a number of any size, least significant first, float32 of shape [num_digits]."""
     return torch.tensor([float(number >> place & 1) for place in range(num_digits)])
 
 
 def _number(digits: Tensor) -> int:
-    """The inverse of `_digits`."""
+    """Return the number that these digits are: the inverse of `_digits`."""
     return sum(int(digit) << place for place, digit in enumerate(digits.tolist()))

@@ -20,7 +20,7 @@ class InstanceError(ValueError):
 
 
 def mismatch(expected: str, got: object, place: str = "") -> InstanceError:
-    """The error to raise for an element that is not what was expected; elements are counted from 1.
+    """Return the error to raise for an element that is not what was expected; elements are counted from 1.
 
     >>> mismatch("values from 0 to 31", 40, "pair 3")
     InstanceError('Expected values from 0 to 31, but got 40 (pair 3)')
@@ -30,7 +30,7 @@ def mismatch(expected: str, got: object, place: str = "") -> InstanceError:
 
 
 def expect_list(candidate: object, elements: str, place: str = "", *, may_be_empty: bool = False) -> Sequence[object]:
-    """The candidate, if it is a list or a tuple."""
+    """Return the candidate if it is a list or a tuple."""
     if not isinstance(candidate, list | tuple):
         raise mismatch(f"a list of {elements}", type(candidate).__name__, place)
     if not candidate and not may_be_empty:
@@ -39,7 +39,7 @@ def expect_list(candidate: object, elements: str, place: str = "", *, may_be_emp
 
 
 def expect_two(candidate: object, wanted: str, place: str = "") -> Sequence[object]:
-    """The candidate, if it is a tuple of two, or a list, as JSON has no tuples."""
+    """Return the candidate if it is a tuple of two, or a list, as JSON has no tuples."""
     if not isinstance(candidate, list | tuple):
         raise mismatch(wanted, type(candidate).__name__, place)
     if len(candidate) != 2:
@@ -48,7 +48,7 @@ def expect_two(candidate: object, wanted: str, place: str = "") -> Sequence[obje
 
 
 def expect_integer(candidate: object, elements: str, place: str, *, limit: int | None = None) -> int:
-    """The candidate, if it is an integer from 0 to below the limit, or from 0 where that is None."""
+    """Return the candidate if it is an integer from 0 to below the limit, or from 0 where that is None."""
     if isinstance(candidate, bool) or not isinstance(candidate, int):
         is_nan = isinstance(candidate, float) and math.isnan(candidate)
         raise mismatch(f"{elements} that are integers", "nan" if is_nan else type(candidate).__name__, place)

@@ -31,12 +31,12 @@ class Episodes(NamedTuple):
 
     @property
     def first_cells(self) -> Tensor:
-        """Where each instance begins, int64 of shape [batch]."""
+        """The cell that each instance begins at, int64 of shape [batch]."""
         return self.occupied.int().argmax(dim=1)
 
 
 def shifted(episodes: Episodes, generator: torch.Generator | None = None) -> Episodes:
-    """The same episodes, each with a uniformly drawn number of its blank cells before the instance."""
+    """Return the same episodes, each with a uniformly drawn number of its blank cells before the instance."""
     spare = episodes.occupied.shape[1] - episodes.lengths
     before = (torch.rand(spare.shape, generator=generator) * (spare + 1)).long()
     cells = torch.arange(episodes.occupied.shape[1])
@@ -46,7 +46,7 @@ def shifted(episodes: Episodes, generator: torch.Generator | None = None) -> Epi
 
 
 def capacity_for(length: int) -> int:
-    """The smallest power of two that is at least ``length``: the leaves of a tree for so many cells.
+    """Return the smallest power of two that is at least ``length``: the leaves of a tree for so many cells.
 
     >>> [capacity_for(length) for length in (1, 2, 3, 32, 33)]
     [1, 2, 4, 32, 64]
@@ -57,7 +57,7 @@ def capacity_for(length: int) -> int:
 
 
 def to_bits(integers: Tensor, num_bits: int) -> Tensor:
-    """Non-negative integers [...] as float32 bits [..., num_bits], most significant first.
+    """Return non-negative integers [...] as float32 bits [..., num_bits], most significant first.
 
     >>> to_bits(torch.tensor([6, 1]), 3)
     tensor([[1., 1., 0.],
@@ -68,6 +68,6 @@ def to_bits(integers: Tensor, num_bits: int) -> Tensor:
 
 
 def from_bits(bits: Tensor) -> Tensor:
-    """The inverse of `to_bits`: bits [..., num_bits], most significant first, as int64 integers [...]."""
+    """Return bits [..., num_bits], most significant first, as int64 integers [...]: the inverse of `to_bits`."""
     shifts = torch.arange(bits.shape[-1] - 1, -1, -1, device=bits.device)
     return (bits.long() << shifts).sum(-1)

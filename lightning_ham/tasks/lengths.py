@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 
 def row_name(lengths: Sequence[int], variant: str | None = None) -> str:
-    """How a row of results is called: by its range of lengths, and the task's variant that it was measured on.
+    """Name a row of results: by its range of lengths, and the task's variant that it was measured on.
 
     >>> row_name([1, 32]), row_name([1, 32], "grid")
     ('1-32', '1-32 (grid)')
@@ -31,7 +31,7 @@ class Lengths(NamedTuple):
 
     @classmethod
     def of(cls, value: object) -> Lengths:
-        """The range that was typed: ``"1-32"``, ``"1:32"`` or a pair of integers.
+        """Return the range that was typed: ``"1-32"``, ``"1:32"`` or a pair of integers.
 
         >>> Lengths.of("1:32") == Lengths.of("1-32") == Lengths.of([1, 32]) == (1, 32)
         True

@@ -160,7 +160,7 @@ class Merge(Task[MergeInstance, list[int]]):
         return cells, to_bits(values, VALUE_BITS)
 
     def _draw_priorities(self, lengths: Tensor, hard: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Ascending priorities, float32 of shape [batch, longest]; what lies beyond a row's length is any number."""
+        """Draw ascending priorities, float32 of shape [batch, longest]; beyond a row's length stands any number."""
         longest = int(lengths.max())
         rounding = 1.01  # of 32-bit numbers, which could bring two of them closer together
         least = torch.full(lengths.shape, rounding * self.least_distance, dtype=torch.float64).minimum(0.5 / lengths)
@@ -180,12 +180,12 @@ class Merge(Task[MergeInstance, list[int]]):
 
 
 def _merge_cells(priorities: Tensor, values: Tensor, flags: Tensor) -> Tensor:
-    """Cells [..., 7] from priorities, values, and flags of the second sequence, each of shape [...]."""
+    """Return cells [..., 7] from priorities, values, and flags of the second sequence, each of shape [...]."""
     return torch.cat([priorities.unsqueeze(-1), to_bits(values, VALUE_BITS), flags.unsqueeze(-1)], dim=-1)
 
 
 def _expect_priority(candidate: object, place: str) -> float:
-    """The candidate as a cell stores it, in 32 bits, if it is a priority."""
+    """Return the candidate as a cell stores it, in 32 bits, if it is a priority."""
     if isinstance(candidate, bool) or not isinstance(candidate, int | float):
         raise mismatch("priorities that are numbers", type(candidate).__name__, place)
     stored = torch.tensor(candidate, dtype=torch.float32).item() if 0 < candidate <= 1 else 0.0

@@ -27,7 +27,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
 
 
 def plain(data: object) -> Any:
-    """Data as Python's own lists, tuples, strings and numbers, as far as there is one way to read it so.
+    """Return data as Python's own lists, tuples, strings and numbers, as far as there is one way to read it so.
 
     Arrays, tensors, tables, ranges, iterators and views become lists, and numbers of other kinds Python's own. Whole
     numbers in an array of floats become integers, as such an array has no others. Text, mappings and sets are left as

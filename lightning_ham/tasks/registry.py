@@ -25,7 +25,7 @@ _TASKS: Registry[Callable[[], Task[Any, Any]]] = Registry(
 
 
 def task_names() -> list[str]:
-    """The names of all tasks, sorted; those of other packages are listed without being imported."""
+    """Return the names of all tasks, sorted; those of other packages are listed without being imported."""
     return _TASKS.names()
 
 
@@ -40,7 +40,7 @@ def find_task(name: str) -> Task[Any, Any] | None:
 
 
 def get_task(name: str) -> Task[Any, Any]:
-    """The task of this name.
+    """Return the task of this name.
 
     A package adds tasks by entry points of the group ``lightning_ham.tasks``. Each is named as its task is,
     refers to a `Task` subclass or to a function without arguments that returns a task, and is imported when

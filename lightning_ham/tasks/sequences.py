@@ -19,7 +19,7 @@ NUM_PAIRS = 1 << PAIR_BITS
 
 
 def guide_in_order(order: Tensor, episodes: Episodes) -> Tensor:
-    """The guide that reads the cells in ascending order, equal ones from the left, and at the end the last one again.
+    """Return the guide that reads the cells in ascending order, equal ones from the left, and then the last again.
 
     Args:
         order: Of the cells, blank ones among them, [batch, capacity].
@@ -32,13 +32,13 @@ def guide_in_order(order: Tensor, episodes: Episodes) -> Tensor:
 
 
 def draw_below(limits: Tensor, generator: torch.Generator | None) -> Tensor:
-    """For each limit, an integer that is uniform from 0 to below it."""
+    """Draw an integer for each limit, uniform from 0 to below it."""
     # In 64 bits, as a product in 32 bits can round up to the limit itself.
     return (torch.rand(limits.shape, dtype=torch.float64, generator=generator) * limits).long()
 
 
 def draw_keys(lengths: Tensor, hard: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Keys [batch, longest], uniform or, in hard cases, from 2 to 8 adjacent keys only.
+    """Draw keys [batch, longest], uniform or, in hard cases, from 2 to 8 adjacent keys only.
 
     What lies beyond a row's length is larger than every key, and so stays there when the row is sorted.
     """
@@ -51,23 +51,23 @@ def draw_keys(lengths: Tensor, hard: Tensor, generator: torch.Generator | None) 
 
 
 def to_integers(bits: Tensor) -> list[int]:
-    """Bits [symbols, bits], most significant first, as a list of integers."""
+    """Return bits [symbols, bits], most significant first, as a list of integers."""
     numbers: list[int] = from_bits(bits).tolist()
     return numbers
 
 
 def pairs_to_bits(pairs: list[Pair]) -> Tensor:
-    """(key, value) pairs as bits [pairs, 10]: those of the integer whose high bits are the key."""
+    """Return (key, value) pairs as bits [pairs, 10]: those of the integer whose high bits are the key."""
     return to_bits(torch.tensor([key * NUM_VALUES + value for key, value in pairs]), PAIR_BITS)
 
 
 def bits_to_pairs(bits: Tensor) -> list[Pair]:
-    """The inverse of `pairs_to_bits`."""
+    """Return the pairs that these bits are: the inverse of `pairs_to_bits`."""
     return [divmod(integer, NUM_VALUES) for integer in to_integers(bits)]
 
 
 def expect_pair(candidate: object, place: str) -> int:
-    """The key of the candidate, if it is a (key, value) pair."""
+    """Return the key of the candidate if it is a (key, value) pair."""
     key, value = expect_two(candidate, "a (key, value) pair", place)
     expect_integer(value, "values", place, limit=NUM_VALUES)
     return expect_integer(key, "keys", place, limit=NUM_KEYS)

@@ -48,14 +48,14 @@ class Structure(Task[Operations, list[int]]):
     has_hard_cases = True
 
     operands: ClassVar[tuple[str, ...]] = ("value",)
-    """What a push is given, in its order; the last is what a pop puts out."""
+    """What a push is given, in order; a pop puts the last of it out."""
     spends_leaves: ClassVar[bool] = False
-    """Whether a leaf is to stay taken after a pop, according to the hints."""
+    """Whether the hints say that a leaf stays taken after a pop."""
     last_in_first_out: ClassVar[bool] = False
-    """Whether elements come out in the reverse of the order in which they would have to go in again."""
+    """Whether a pop takes what was pushed last: to be pushed again, elements go in reverse of how they came out."""
 
     def operation_to_cell(self, operation: Operation) -> Tensor:
-        """A valid operation as a cell, float32 of shape [input_size]."""
+        """Return a valid operation as a cell, float32 of shape [input_size]."""
         return self.instance_to_cells([operation])[0]
 
     def check_operation(self, operation: object, place: str = "") -> bool:
@@ -103,7 +103,7 @@ class Structure(Task[Operations, list[int]]):
         )
 
     def _read_operation(self, fields: Sequence[str]) -> tuple[str | int, ...]:
-        """The operation that the fields of a line are."""
+        """Return the operation that the fields of a line are."""
         name, *operands = fields
         if name == "pop" and not any(operands):
             return ("pop",)
@@ -150,7 +150,7 @@ class Structure(Task[Operations, list[int]]):
 
     @abstractmethod
     def urgency(self, operands: Tensor) -> Tensor:
-        """What is smallest in the element that a pop takes, int64, of what is pushed at every timestep.
+        """Return the sort key of each pushed element, int64 of shape [batch, timesteps]; a pop takes the smallest.
 
         Args:
             operands: What is pushed, as one integer each, int64 of shape [batch, timesteps].
@@ -185,7 +185,7 @@ class Structure(Task[Operations, list[int]]):
 
     @abstractmethod
     def answers(self, is_pop: Tensor, operands: Tensor) -> Tensor:
-        """What comes out at every pop, as it was pushed, int64 of shape [batch, longest]; anything elsewhere.
+        """Return what comes out at every pop, as it was pushed, int64 of shape [batch, longest]; anything elsewhere.
 
         Args:
             is_pop: Which operations are pops, none of them on empty, bool of shape [batch, longest].
@@ -193,7 +193,7 @@ class Structure(Task[Operations, list[int]]):
         """
 
     def _operand(self, operation: Operation) -> int:
-        """All that a push is given, as one integer."""
+        """Return all that a push is given, as one integer."""
         number = 0
         for operand in operation[1:]:
             number = number * NUM_VALUES + int(operand)
@@ -201,7 +201,7 @@ class Structure(Task[Operations, list[int]]):
 
 
 def _draw_pops(lengths: Tensor, hard: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Which operations are pops, bool of shape [batch, longest], none of them on an empty structure."""
+    """Draw which operations are pops, bool of shape [batch, longest], none of them on an empty structure."""
     batch, longest = len(lengths), int(lengths.max())
     number = torch.arange(1, longest + 1)
     turn = (torch.rand(batch, generator=generator) * lengths).ceil().unsqueeze(1)
@@ -217,5 +217,5 @@ def _draw_pops(lengths: Tensor, hard: Tensor, generator: torch.Generator | None)
 
 
 def _cells(is_pop: Tensor, operands: Tensor, num_bits: int) -> Tensor:
-    """Cells [..., 1 + num_bits] from flags and operands, both of shape [...]."""
+    """Return cells [..., 1 + num_bits] from flags and operands, both of shape [...]."""
     return torch.cat([is_pop.unsqueeze(-1).float(), to_bits(operands, num_bits)], dim=-1)

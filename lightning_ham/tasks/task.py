@@ -88,14 +88,14 @@ class Task(ABC, Generic[Instance, Answer]):
 
     @abstractmethod
     def oracle(self, instance: Instance) -> Answer:
-        """The right answer to a valid instance."""
+        """Return the right answer to a valid instance."""
 
     def num_symbols(self, length: int) -> int:
-        """The number of symbols in the answer to an instance of this length; by default one for each cell."""
+        """Return the number of symbols in the answer to an instance of this length; by default one for each cell."""
         return length
 
     def symbols_that_count(self, cells: Tensor, num_symbols: int) -> Tensor:
-        """Which symbols belong to the answer, bool of shape [..., num_symbols].
+        """Return which symbols belong to the answer, bool of shape [..., num_symbols].
 
         By default all do. Those that do not are not scored, and `symbols_to_answer` does not see them.
 
@@ -106,7 +106,7 @@ class Task(ABC, Generic[Instance, Answer]):
         return torch.ones(*cells.shape[:-2], num_symbols, dtype=torch.bool, device=cells.device)
 
     def hints(self, cells: Tensor, lengths: Tensor) -> Tensor:
-        """What training may be told of each timestep but the end, float32 of shape [batch, most timesteps, num_hints].
+        """Return the hints for training of each timestep but the end, float32 of shape [batch, timesteps, num_hints].
 
         What lies beyond a row's own timesteps is ignored. Only for a task that has hints.
 
@@ -117,7 +117,7 @@ class Task(ABC, Generic[Instance, Answer]):
         raise NotImplementedError(f"Expected task '{self.name}' to define hints, as it has {self.num_hints} a timestep")
 
     def guide(self, episodes: Episodes) -> Tensor:
-        """Which leaves an algorithm attends to, in its order: int64 of shape [batch, timesteps, num_guided].
+        """Return the leaves that an algorithm attends to, in its order: int64 of shape [batch, timesteps, num_guided].
 
         Training may have the memory attend to these (`lightning_ham.training.HAMModule`). Only for a task with a guide.
         """
@@ -125,15 +125,15 @@ class Task(ABC, Generic[Instance, Answer]):
 
     @abstractmethod
     def instance_to_cells(self, instance: Instance) -> Tensor:
-        """A valid instance as cells, float32 of shape [length, input_size]."""
+        """Return a valid instance as cells, float32 of shape [length, input_size]."""
 
     @abstractmethod
     def cells_to_instance(self, cells: Tensor) -> Instance:
-        """The instance that these cells, [length, input_size], hold."""
+        """Return the instance that these cells, [length, input_size], hold."""
 
     @abstractmethod
     def answer_to_symbols(self, answer: Answer, length: int) -> Tensor:
-        """The answer as the symbols that count, float32 of shape [symbols, symbol bits].
+        """Return the answer as the symbols that count, float32 of shape [symbols, symbol bits].
 
         Args:
             answer: The answer to an instance.
@@ -142,7 +142,7 @@ class Task(ABC, Generic[Instance, Answer]):
 
     @abstractmethod
     def symbols_to_answer(self, symbols: Tensor) -> Answer:
-        """The answer that these symbols, [symbols, symbol bits], those that count, spell.
+        """Return the answer that the symbols that count, [symbols, symbol bits], spell.
 
         A model that decides on its own end may have put out any number of them.
         """
@@ -166,7 +166,7 @@ class Task(ABC, Generic[Instance, Answer]):
     def draw_variant(
         self, variant: str, lengths: Tensor, hard: Tensor, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor]:
-        """Do the same for one of the task's `variants`. Only for a task that has any."""
+        """Draw one of the task's `variants`, as `draw` does. Only for a task that has any."""
         raise NotImplementedError(f"Expected task '{self.name}' to draw its variant '{variant}'")
 
     def check_variant(self, variant: str | None) -> None:
@@ -176,20 +176,20 @@ class Task(ABC, Generic[Instance, Answer]):
             raise ValueError(f"Expected a variant of task '{self.name}' ({known}), but got {variant!r}")
 
     def instance_length(self, instance: Instance) -> int:
-        """The number of cells that a valid instance occupies."""
+        """Return the number of cells that a valid instance occupies."""
         return len(self.instance_to_cells(instance))
 
     def size(self, length: int) -> int:
-        """The size of the largest instance of at most this length, in ``unit``; by default one for each cell."""
+        """Return the size of the largest instance of at most this length, in ``unit``; by default one for each cell."""
         return length
 
     def size_in_words(self, length: int) -> str:
-        """The same in words, such as ``63 bits``."""
+        """Return the same in words, such as ``63 bits``."""
         size = self.size(length)
         return f"{size:,} {self.unit.removesuffix('s') if size == 1 else self.unit}"
 
     def sizes_in_words(self, ranges: Iterable[Sequence[int] | str]) -> str:
-        """What ranges of lengths are in ``unit``, as a sentence; empty where that is what a length counts."""
+        """Say what ranges of lengths are in ``unit``, in a sentence; return nothing where a length counts just that."""
         spans = list(dict.fromkeys(Lengths.of(lengths) for lengths in ranges))
         if all(self.size(span.high) == span.high for span in spans):
             return ""
@@ -197,7 +197,7 @@ class Task(ABC, Generic[Instance, Answer]):
         return f"Lengths are numbers of cells: up to {sizes}."
 
     def outside_samples(self, instance: Instance) -> str | None:
-        """In which respect a valid instance is unlike all that `draw` makes, other than its length; None if in none.
+        """Say how a valid instance is unlike all that `draw` makes, other than in length; return None if it is not.
 
         Nothing that was measured on samples holds for it. The words are a clause, such as ``two priorities are 1e-06
         apart, and samples 1e-05 at least``.
@@ -205,7 +205,7 @@ class Task(ABC, Generic[Instance, Answer]):
         return None
 
     def label_cells(self, instance: Instance) -> list[CellLabel]:
-        """What a picture writes on each cell of a valid instance.
+        """Return what a picture writes on each cell of a valid instance.
 
         By default the instance's elements where there is one for each cell, and else the cells' own numbers.
         """
@@ -215,7 +215,7 @@ class Task(ABC, Generic[Instance, Answer]):
         return [CellLabel(" ".join(f"{number:g}" for number in row)) for row in rows.tolist()]
 
     def csv_form(self) -> CsvForm | None:
-        """How instances stand in CSV files; None, by default, if they are given as JSON only."""
+        """Return how instances stand in CSV files; None, by default, if they are given as JSON only."""
         return None
 
     def paper_error(self, lengths: str, model: str) -> str | None:
@@ -228,7 +228,7 @@ class Task(ABC, Generic[Instance, Answer]):
         return self.paper_errors.get(lengths, {}).get(model)
 
     def timesteps_for(self, length: int) -> int:
-        """The number of timesteps in the episode of an instance of this length, its end included."""
+        """Return the number of timesteps in the episode of an instance of this length, its end included."""
         return self.silent_timesteps + self.num_symbols(length) + self.predicts_end
 
     def sample(
@@ -385,7 +385,7 @@ class Task(ABC, Generic[Instance, Answer]):
         return self.symbols_to_answer(symbols)
 
     def symbol_bits(self, outputs: Tensor) -> Tensor:
-        """The bits of outputs [..., output_size] that are a symbol: all but hints and the end flag."""
+        """Return the bits of outputs [..., output_size] that are a symbol: all but hints and the end flag."""
         return outputs[..., : self.output_size - self.num_hints - self.predicts_end]
 
     def decode_inputs(self, inputs: Tensor, occupied: Tensor) -> Instance:
@@ -393,7 +393,7 @@ class Task(ABC, Generic[Instance, Answer]):
         return self.cells_to_instance(inputs[occupied])
 
     def hinted(self, episodes: Episodes) -> Tensor:
-        """Which bits of these episodes' targets are hints, bool of shape [batch, timesteps, output_size]."""
+        """Return which bits of these episodes' targets are hints, bool of shape [batch, timesteps, output_size]."""
         hinted = torch.zeros_like(episodes.scored)
         if self.num_hints:
             end = hinted.shape[2] - self.predicts_end
@@ -403,21 +403,21 @@ class Task(ABC, Generic[Instance, Answer]):
         return hinted
 
     def _timesteps(self, lengths: Tensor) -> Tensor:
-        """The number of timesteps of episodes of these lengths, [batch], as [batch, 1]."""
+        """Return the number of timesteps of episodes of these lengths, [batch], as [batch, 1]."""
         distinct, row_to_distinct = torch.unique(lengths, return_inverse=True)
         timesteps = torch.tensor([self.timesteps_for(length) for length in distinct.tolist()], device=lengths.device)
         return timesteps[row_to_distinct].unsqueeze(1)
 
     def _is_symbol(self, timesteps: Tensor, clock: Tensor) -> Tensor:
-        """Whether a symbol is put out at each time of the clock, bool of shape [batch, times]."""
+        """Return whether a symbol is put out at each time of the clock, bool of shape [batch, times]."""
         return (clock >= self.silent_timesteps) & self._is_before_end(timesteps, clock)
 
     def _is_before_end(self, timesteps: Tensor, clock: Tensor) -> Tensor:
-        """Whether each time of the clock is one of a silent timestep or a symbol, bool of shape [batch, times]."""
+        """Return whether each time of the clock is before the end, bool of shape [batch, times]."""
         return clock < timesteps - int(self.predicts_end)
 
     def _draw_lengths(self, batch_size: int, low: int, high: int, generator: torch.Generator | None) -> Tensor:
-        """Lengths, int64 of shape [batch], uniform over the valid ones from ``low`` to ``high``."""
+        """Draw lengths, int64 of shape [batch], uniform over the valid ones from ``low`` to ``high``."""
         valid = torch.arange(low, high + 1)
         valid = valid[(valid >= self.min_length) & ((valid - self.min_length) % self.length_step == 0)]
         if not len(valid):
@@ -453,13 +453,13 @@ class Task(ABC, Generic[Instance, Answer]):
 
 
 def _padded(cells: Tensor, lengths: Tensor, capacity: int) -> tuple[Tensor, Tensor]:
-    """Cells padded to the capacity with what is beyond each row's length blanked, and which of them are occupied."""
+    """Pad cells to the capacity, and blank what is beyond each row's length; also return which are occupied."""
     occupied = torch.arange(capacity) < lengths.unsqueeze(1)
     return pad(cells, (0, 0, 0, capacity - cells.shape[1])) * occupied.unsqueeze(-1), occupied
 
 
 def _checked_capacity(capacity: int | None, longest: int) -> int:
-    """The capacity asked for, if it is one and holds the longest instance; the least that does where None."""
+    """Return the capacity asked for if it holds the longest instance; the least that does where it is None."""
     least = capacity_for(longest)
     if capacity is None:
         return least
