@@ -29,11 +29,11 @@ FLOORS = {
     "foreign": _floor("", ""),
     "arguments": _floor("foreign", ""),
     "registry": _floor("foreign", ""),
-    "kernels": _floor("", "llvmlite numba numpy"),
-    "memory": _floor("foreign arguments registry kernels", "torch"),
-    "controllers": _floor("foreign arguments registry kernels memory", "torch"),
+    "memory": _floor("foreign arguments registry", "torch"),
+    "engines": _floor("foreign arguments registry memory", "torch numpy llvmlite numba"),
+    "controllers": _floor("foreign arguments registry memory engines", "torch"),
     "tasks": _floor("foreign arguments registry", "torch"),
-    "models": _floor("foreign arguments registry memory controllers tasks", "torch"),
+    "models": _floor("foreign arguments registry memory engines controllers tasks", "torch"),
     "training": _floor(
         "foreign arguments registry memory controllers tasks models", "torch pytorch_lightning torchmetrics"
     ),
