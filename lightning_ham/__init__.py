@@ -7,8 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from lightning_ham.engines import HierarchicalAttentiveMemory
     from lightning_ham.hub import from_pretrained, list_pretrained
-    from lightning_ham.memory import HierarchicalAttentiveMemory
     from lightning_ham.training import HAMModule, TaskDataModule
 
 __version__ = "0.1.0"
@@ -24,7 +24,7 @@ __all__ = [
 
 _HOMES = {
     "HAMModule": "lightning_ham.training",
-    "HierarchicalAttentiveMemory": "lightning_ham.memory",
+    "HierarchicalAttentiveMemory": "lightning_ham.engines",
     "TaskDataModule": "lightning_ham.training",
     "from_pretrained": "lightning_ham.hub",
     "list_pretrained": "lightning_ham.hub",

@@ -33,6 +33,7 @@ from lightning_ham.foreign import LONGEST_MESSAGE, shown
 from lightning_ham.hub.card import TrainingInfo, missed_bar
 from lightning_ham.hub.push import check_token
 from lightning_ham.learning_curve import read_curve
+from lightning_ham.memory.attention import get_estimator
 from lightning_ham.pictures import card_pictures
 from lightning_ham.progress import AboveBar
 from lightning_ham.push import push_run
@@ -73,8 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             choice = _choose(cli, recipe, arguments)
             if choice.checkpoint:
                 check_resumable(choice.checkpoint, cli.model)
-            hard = cli.model.attention != "soft"
-            set_num_threads(cli.config.threads, compiled=hard and cli.model.model.is_compiled)
+            known = get_estimator(cli.model.attention).compiled is not None
+            set_num_threads(cli.config.threads, compiled=known and cli.model.model.is_compiled)
             counter = EpisodeCounter()
             trainer = _claim(cli, recipe, choice, [counter, signals], claims)
         except BrokenPipeError:  # of whoever has seen enough of the help

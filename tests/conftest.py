@@ -133,9 +133,9 @@ def restored_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """For a test that gives threads to PyTorch and to the compiled loops: both have those of before in the end."""
     import torch
 
-    from lightning_ham.controllers import fused
+    from lightning_ham.engines import threads
 
-    monkeypatch.setattr(fused, "_threads", None)
+    monkeypatch.setattr(threads, "_threads", None)
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)

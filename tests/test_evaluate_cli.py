@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lightning_ham import evaluate
-from lightning_ham.controllers import fused
+from lightning_ham.engines import threads
 from lightning_ham.evaluation import evaluate as measure
 from lightning_ham.evaluation import table
 from lightning_ham.hub import HAMModel
@@ -65,7 +65,7 @@ def test_defaults_are_the_papers():
 
 
 def test_threads_are_set(folder, run, monkeypatch):
-    monkeypatch.setattr(fused, "_threads", None)  # and torch's are put back by the call of the next test
+    monkeypatch.setattr(threads, "_threads", None)  # and torch's are put back by the call of the next test
     before = torch.get_num_threads()
     try:
         _, printed, _ = run(folder, "--lengths", "4:4", "--episodes", "1", "--threads", "3", "--json")

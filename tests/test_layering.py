@@ -29,12 +29,12 @@ FLOORS = {
     "foreign": _floor("", ""),
     "arguments": _floor("foreign", ""),
     "registry": _floor("foreign", ""),
-    "kernels": _floor("", "llvmlite numba numpy"),
-    "memory": _floor("foreign arguments registry kernels", "torch"),
-    "controllers": _floor("foreign arguments registry kernels memory", "torch"),
+    "memory": _floor("foreign arguments registry", "torch"),
+    "engines": _floor("foreign arguments registry memory", "torch numpy llvmlite numba"),
+    "controllers": _floor("foreign arguments registry memory engines", "torch"),
     "tasks": _floor("foreign arguments registry", "torch"),
-    "models": _floor("foreign arguments registry memory controllers tasks", "torch"),
-    "evaluation": _floor("foreign arguments registry memory controllers tasks models", "torch torchmetrics"),
+    "models": _floor("foreign arguments registry memory engines controllers tasks", "torch"),
+    "evaluation": _floor("foreign arguments registry memory engines controllers tasks models", "torch torchmetrics"),
     "training": _floor(
         "foreign arguments registry memory controllers tasks models evaluation", "torch pytorch_lightning"
     ),

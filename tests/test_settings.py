@@ -237,8 +237,8 @@ REFUSED = [
     ),
     (
         "model.controller_options.temperature",
-        "-1.0",
-        "Expected key 'model.controller_options.temperature' to be positi",
+        "0.5",
+        "Option 'temperature' of controller 'lstm_ham' is gone: expected",
     ),
     (
         "model.controller_options.real_inputs",
@@ -490,8 +490,8 @@ def test_variables_of_wandb_do_not_matter_where_nothing_is_logged(probe, tiny):
             dict.fromkeys(("final_noise", "query_share"), "only straight-through attentions use it, not 'soft'"),
         ),
         (
-            ["--model.controller_options.temperature", "0.5", "--model.attention", "reinforce"],
-            {"controller_options.temperature": "only straight-through attentions use it, not 'reinforce'"},
+            ["--model.query_share", "0.5", "--model.attention", "reinforce"],
+            {"query_share": "only straight-through attentions use it, not 'reinforce'"},
         ),
         (["--model.guide_weight", "2"], {"guide_weight": "no batch is guided"}),
         (

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from lightning_ham import solve
-from lightning_ham.controllers import Rollout, fused
+from lightning_ham.controllers import Rollout
+from lightning_ham.engines import threads
 from lightning_ham.hub import HAMModel
 from lightning_ham.tasks import Lengths, Task
 from lightning_ham.tasks.reverse import Reverse
@@ -74,7 +75,7 @@ def saved(tmp_path_factory):
 def test_threads_go_to_the_compiled_loops(run):
     torch.set_num_threads(3)
     assert run("reverse", "", stdin=b"7\n1000\n")[0] == 0
-    assert (fused.get_num_threads(), torch.get_num_threads()) == (3, 1)
+    assert (threads.get_num_threads(), torch.get_num_threads()) == (3, 1)
 
 
 # Answers.

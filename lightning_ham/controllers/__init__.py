@@ -1,9 +1,9 @@
 """Networks that use a memory, in torch only."""
 
-from lightning_ham.controllers.fused import compile_seconds, get_num_threads, set_num_threads
 from lightning_ham.controllers.lstm_ham import LSTMHAM
 from lightning_ham.controllers.registry import complete_options, controller_names, make_controller
 from lightning_ham.controllers.rollout import Controller, Rollout
+from lightning_ham.engines import compile_seconds, get_num_threads, set_num_threads
 
 __all__ = [
     "LSTMHAM",

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from lightning_ham.arguments import expect_integer, expect_one_of
 from lightning_ham.controllers.rollout import Rollout
-from lightning_ham.controllers.unroll import unroll
+from lightning_ham.engines import unroll
 from lightning_ham.memory import AttentionMode, HierarchicalAttentiveMemory, JoinKind
 
 Readout = Literal["state_and_read", "state", "read"]
@@ -28,13 +29,14 @@ class LSTMHAM(nn.Module):
         leaf_size: Numbers per node of the tree (d in the paper).
         hidden_size: Units in the hidden layers of the memory's transformations; ``leaf_size`` if not given.
         join: ``gated``, ``choice`` or ``mlp``; see :data:`lightning_ham.memory.JoinKind`.
-        temperature: Of the relaxed branches of ``straight_through``.
         real_inputs: How many of the first numbers of a cell are reals in [0, 1] rather than bits.
         accesses_per_output: Accesses to the memory before each output symbol; the paper has 1.
-        read_root: Whether the LSTM also sees the root of the tree; it does not in the paper.
         readout: What an output is computed from: ``state``, the LSTM's (as in the paper); ``read``, the value read;
             or ``state_and_read``.
     """
+
+    gone_options: ClassVar[Mapping[str, Any]] = {"temperature": 1.0, "read_root": False}
+    """Options of models that were saved when there were more, with the value that they all have now."""
 
     def __init__(
         self,
@@ -44,10 +46,8 @@ class LSTMHAM(nn.Module):
         leaf_size: int = 32,
         hidden_size: int | None = None,
         join: JoinKind = "gated",
-        temperature: float = 1.0,
         real_inputs: int = 0,
         accesses_per_output: int = 1,
-        read_root: bool = False,
         readout: Readout = "state_and_read",
     ) -> None:
         super().__init__()
@@ -60,11 +60,10 @@ class LSTMHAM(nn.Module):
             expect_integer(name, number, at_least=1)
         self.controller_size = controller_size
         self.accesses_per_output = accesses_per_output
-        self.read_root = read_root
         self.memory = HierarchicalAttentiveMemory(
-            input_size, controller_size, leaf_size, hidden_size, join, temperature, real_inputs
+            input_size, controller_size, leaf_size, hidden_size, join, real_inputs
         )
-        self.lstm = nn.LSTMCell(leaf_size * (2 if read_root else 1), controller_size)
+        self.lstm = nn.LSTMCell(leaf_size, controller_size)
         self.readout = readout
         seen = {"state_and_read": controller_size + leaf_size, "state": controller_size, "read": leaf_size}
         self.head = nn.Linear(seen[readout], output_size)
@@ -91,7 +90,7 @@ class LSTMHAM(nn.Module):
         """
         leaves = self.memory.embed_cells(inputs, occupied, generator)
         accesses = timesteps * self.accesses_per_output
-        episode = unroll(self.memory, self.lstm, leaves, accesses, attention, generator, self.read_root, guide)
+        episode = unroll(self.memory, self.lstm, leaves, accesses, attention, generator, guide)
         last = slice(self.accesses_per_output - 1, None, self.accesses_per_output)
         states = torch.cat((torch.zeros_like(episode.hidden[:, :1]), episode.hidden[:, :-1]), dim=1)
         state, read = episode.hidden[:, last], episode.reads[:, last]

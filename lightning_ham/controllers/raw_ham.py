@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor, nn
 
 from lightning_ham.arguments import expect_integer
 from lightning_ham.controllers.rollout import Rollout
-from lightning_ham.controllers.unroll import unroll_queries
+from lightning_ham.engines import unroll
 from lightning_ham.memory import AttentionMode, HierarchicalAttentiveMemory, JoinKind
 
 
@@ -25,10 +28,11 @@ class RawHAM(nn.Module):
         leaf_size: Numbers per node of the tree, and per embedded operation (d and l in the paper).
         hidden_size: Units in the hidden layers of the memory's transformations; ``leaf_size`` if not given.
         join: ``gated``, ``choice`` or ``mlp``; see :data:`lightning_ham.memory.JoinKind`.
-        temperature: Of the relaxed branches of ``straight_through`` and ``straight_through_write``.
     """
 
     accesses_per_output = 1
+    gone_options: ClassVar[Mapping[str, Any]] = {"temperature": 1.0}
+    """As those of :class:`lightning_ham.controllers.LSTMHAM`."""
 
     def __init__(
         self,
@@ -37,11 +41,10 @@ class RawHAM(nn.Module):
         leaf_size: int = 32,
         hidden_size: int | None = None,
         join: JoinKind = "gated",
-        temperature: float = 1.0,
     ) -> None:
         super().__init__()
         expect_integer("output_size", output_size, at_least=2)
-        self.memory = HierarchicalAttentiveMemory(input_size, leaf_size, leaf_size, hidden_size, join, temperature)
+        self.memory = HierarchicalAttentiveMemory(input_size, leaf_size, leaf_size, hidden_size, join)
         hidden = hidden_size or leaf_size
         self.head = nn.Sequential(nn.Linear(leaf_size, hidden), nn.ReLU(), nn.Linear(hidden, output_size - 1))
 
@@ -76,7 +79,8 @@ class RawHAM(nn.Module):
                 "carries out one operation a timestep. Tasks that are no data structures need the controller lstm_ham."
             )
         queries = self.memory.embed_cells(inputs[:, :timesteps], occupied[:, :timesteps], generator)
-        episode = unroll_queries(self.memory, queries, inputs.shape[1], attention, generator, guide)
+        blank = self.memory.init_blank(len(inputs), inputs.shape[1])
+        episode = unroll(self.memory, queries, blank, timesteps, attention, generator, guide)
         found = self.head(episode.reads)
         left = self.head(self.memory.write_leaf(episode.reads.flatten(0, 1), queries.flatten(0, 1))).view_as(found)
         return Rollout(

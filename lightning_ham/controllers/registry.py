@@ -32,10 +32,14 @@ def controller_names() -> list[str]:
 def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return every option of the controller ``name``, those not in ``options`` at their defaults.
 
+    Options that a controller once had (``gone_options``, with the only value that still has a meaning) are left out.
+
     Raises:
         ValueError: If there is no such controller, or it has no such option.
     """
-    parameters = list(inspect.signature(_CONTROLLERS.get(name)).parameters.values())[2:]
+    controller = _CONTROLLERS.get(name)
+    options = _without_gone(name, options, getattr(controller, "gone_options", {}))
+    parameters = list(inspect.signature(controller).parameters.values())[2:]
     unnamed = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     known = {parameter.name: parameter.default for parameter in parameters if parameter.kind not in unnamed}
     for option in options:
@@ -50,6 +54,18 @@ def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     if missing:
         raise ValueError(f"Expected a value for option {missing[0]!r} of controller {name!r}, but got none.")
     return {option: options.get(option, default) for option, default in known.items()}
+
+
+def _without_gone(name: str, options: Mapping[str, Any], gone: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options but those that are gone; raise a ValueError if one of these is not what is always done now."""
+    for option, always in gone.items():
+        value = options.get(option, always)
+        if not (isinstance(value, int | float) and value == always):
+            raise ValueError(
+                f"Option {option!r} of controller {name!r} is gone: expected it to be {always!r}, which is what is "
+                f"always done now, but got {quoted(value)}."
+            )
+    return {option: value for option, value in options.items() if option not in gone}
 
 
 def make_controller(name: str, input_size: int, output_size: int, options: Mapping[str, Any]) -> nn.Module:

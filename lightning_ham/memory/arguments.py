@@ -1,9 +1,14 @@
-"""Checks of the tensors that a memory is given, with errors that say which one does not fit, and how."""
+"""Checks of what a memory is given, with errors that say what does not fit, and how."""
 
 from __future__ import annotations
 
+from typing import SupportsIndex
+
 import torch
 from torch import Tensor
+
+from lightning_ham.arguments import expect_integer
+from lightning_ham.memory.tree import Tree, check_num_leaves
 
 
 class ArgumentError(ValueError, RuntimeError):
@@ -37,6 +42,58 @@ def expect_kind(name: str, value: object, kind: type, source: str) -> None:
     """Raise a TypeError unless an argument is what one of the memory's methods returns."""
     if not isinstance(value, kind):
         raise TypeError(f"Expected argument `{name}` to be what {source} returns, but got a {type(value).__name__}.")
+
+
+def check_sizes(input_size: int, query_size: int, leaf_size: int, hidden_size: int | None, real_inputs: int) -> None:
+    """Raise a ValueError unless a memory can have these sizes."""
+    sizes = {"input_size": input_size, "query_size": query_size, "leaf_size": leaf_size, "hidden_size": hidden_size}
+    for name, size in sizes.items():
+        if size is not None:
+            expect_integer(name, size, at_least=1)
+    expect_integer("real_inputs", real_inputs)
+    if not 0 <= real_inputs <= min(input_size, (leaf_size - 1) // 2):
+        raise ValueError(
+            f"Expected argument `real_inputs` to be between 0 and `input_size` ({input_size}), and below half of "
+            f"`leaf_size` ({leaf_size}), but got {real_inputs}."
+        )
+
+
+def check_blank(batch: object, num_leaves: object) -> None:
+    """Raise an :class:`ArgumentError` unless so many trees of so many leaves may be asked for."""
+    for name, number in {"batch": batch, "num_leaves": num_leaves}.items():
+        if isinstance(number, bool) or not isinstance(number, SupportsIndex):
+            raise ArgumentError(f"Expected argument `{name}` to be a whole number, but got {number!r}.")
+    if int(batch) < 0:  # type: ignore[call-overload]
+        raise ArgumentError(f"Expected argument `batch` to be at least 0, but got {batch}.")
+
+
+def check_cells(inputs: Tensor, occupied: Tensor | None, cells: str, size: int, dtype: torch.dtype) -> Tensor:
+    """Check cells of ``size`` numbers, and which are occupied; return the latter, all if that was not said."""
+    expect_tensor("inputs", inputs, ("batch", cells, size), dtype)
+    if occupied is None:
+        return torch.ones(inputs.shape[:2], dtype=torch.bool, device=inputs.device)
+    expect_tensor("occupied", occupied, tuple(inputs.shape[:2]), torch.bool)
+    return occupied
+
+
+def check_access(tree: Tree, leaf_size: int, name: str, vectors: Tensor, size: int, dtype: torch.dtype) -> None:
+    """Check a tree of ``leaf_size``, and ``vectors`` of ``size`` for at most as many episodes as it has."""
+    expect_kind("tree", tree, Tree, "init")
+    nodes = tree.nodes
+    expect_tensor("tree.nodes", nodes, ("batch", "2 * num_leaves", leaf_size), dtype)
+    check_num_leaves(tree.num_leaves)
+    expect_tensor(name, vectors, ("batch", size), dtype)
+    if len(vectors) > len(nodes):
+        expect_tensor(name, vectors, (len(nodes), size), dtype)
+
+
+def check_guide(guide: Tensor, batch: int, num_leaves: int) -> None:
+    """Check the leaves that accesses of ``batch`` episodes are to go to."""
+    expect_tensor("guide", guide, (batch,), torch.int64)
+    if guide.device.type == "cpu" and batch:  # elsewhere, to look would take long
+        low, high = map(int, guide.aminmax())
+        if low < 0 or high >= num_leaves:
+            raise ArgumentError(f"Expected argument `guide` from 0 to {num_leaves - 1}, but got {low} to {high}.")
 
 
 def _is_cast(value: Tensor, dtype: torch.dtype) -> bool:

@@ -11,7 +11,7 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from lightning_ham.kernels.constants import COARSEST_DIFFERENCE, FINEST_DIFFERENCE
+from lightning_ham.memory.constants import COARSEST_DIFFERENCE, FINEST_DIFFERENCE
 
 JoinKind = Literal["gated", "choice", "mlp"]
 """How JOIN combines two children: ``gated`` and ``choice`` are ours, ``mlp`` the paper's."""

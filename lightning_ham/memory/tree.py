@@ -21,8 +21,8 @@ class Tree(NamedTuple):
 
     nodes: Tensor
     """All nodes, ``[batch, 2 * num_leaves, leaf_size]``, in heap order."""
-    token: Tensor | None = None
-    """Carries the gradient of a tree that is changed in place, shaped as ``nodes``; see :func:`begin_in_place`."""
+    gradient: _InPlaceGradient | None = None
+    """Of a tree with gradients that is changed in place; see :func:`begin_in_place`."""
 
     @property
     def num_leaves(self) -> int:
@@ -66,14 +66,30 @@ def build(leaves: Tensor, join: Join) -> Tree:
     return Tree(torch.cat((unused, *reversed(levels)), dim=1))
 
 
-def gather_rows(tree: Tree, rows: Tensor) -> tuple[Tensor, Tree]:
-    """Return the nodes ``[batch, count, leaf_size]`` that stand at ``rows`` ``[batch, count]``, and the tree."""
+def build_blank(blank: Tensor, batch: int, num_leaves: int, join: Join) -> Tree:
+    """Return trees all of whose leaves are ``blank`` ``[leaf_size]``: nodes of a level are equal, so log n JOINs do.
+
+    Raises:
+        ValueError: If the number of leaves is not a power of two.
+    """
+    check_num_leaves(num_leaves)
+    levels = [blank]
+    while 1 << len(levels) <= num_leaves:
+        levels.append(join(levels[-1], levels[-1]))
+    unused = torch.zeros_like(blank).unsqueeze(0)
+    rows = [level.expand(1 << depth, -1) for depth, level in enumerate(reversed(levels))]
+    return Tree(torch.cat((unused, *rows)).expand(batch, -1, -1).contiguous())
+
+
+def gather_rows(tree: Tree, rows: Tensor) -> Tensor:
+    """Return the nodes ``[batch, count, leaf_size]`` that stand at ``rows`` ``[batch, count]``."""
     _, total, size = tree.nodes.shape
-    nodes, flat = tree.nodes.reshape(-1, size), _flat_rows(rows, total)
-    if tree.token is None:
-        return nodes.index_select(0, flat).view(*rows.shape, size), tree
-    values, token = _GatherInPlace.apply(tree.token, nodes, flat)  # type: ignore[no-untyped-call]
-    return values.view(*rows.shape, size), tree._replace(token=token)
+    nodes, flat, gradient = tree.nodes.reshape(-1, size), _flat_rows(rows, total), tree.gradient
+    if gradient is None:
+        values = nodes.index_select(0, flat)
+    else:
+        values, gradient.token = _GatherInPlace.apply(gradient.token, nodes, flat)  # type: ignore[no-untyped-call]
+    return values.view(*rows.shape, size)
 
 
 def replace_rows(tree: Tree, rows: Tensor, values: Tensor, *, in_place: bool = False) -> Tree:
@@ -87,9 +103,10 @@ def replace_rows(tree: Tree, rows: Tensor, values: Tensor, *, in_place: bool = F
     """
     batch, total, size = tree.nodes.shape
     nodes, flat, values = tree.nodes.reshape(-1, size), _flat_rows(rows, total), values.reshape(-1, size)
-    if tree.token is not None:
-        token = _ReplaceInPlace.apply(tree.token, nodes, flat, values)  # type: ignore[no-untyped-call]
-        return tree._replace(token=token)
+    if tree.gradient is not None:
+        token = _ReplaceInPlace.apply(tree.gradient.token, nodes, flat, values)  # type: ignore[no-untyped-call]
+        tree.gradient.token = token
+        return tree
     copy = nodes.index_copy_ if in_place else nodes.index_copy
     return Tree(copy(0, flat, values).view(batch, total, size))
 
@@ -102,13 +119,26 @@ def _flat_rows(rows: Tensor, total: int) -> Tensor:
 def begin_in_place(tree: Tree) -> Tree:
     """Return a copy of ``tree`` that :func:`replace_rows` overwrites, with the gradients of one that is copied.
 
-    Gathering and replacing rows then cost nothing that grows with the tree, forward or backward. Instead of the
-    nodes, a token runs through the graph from one operation to the next; its gradient is the gradient of all nodes,
-    one buffer that every operation changes at its own rows on the way back. So every operation must take the tree that
-    the one before it returned (no tree may be used twice), and only :func:`gather_rows` gives nodes with a gradient.
+    Gathering and replacing rows then cost nothing that grows with the tree, forward or backward. Only
+    :func:`gather_rows` gives nodes with a gradient, and what was gathered before a replacement is not to be gathered
+    again: the tree is as it is now.
     """
     token = _BeginInPlace.apply(tree.nodes)  # type: ignore[no-untyped-call]
-    return Tree(tree.nodes.detach().clone(), token)
+    return Tree(tree.nodes.detach().clone(), _InPlaceGradient(token))
+
+
+class _InPlaceGradient:
+    """The gradient of a tree that is changed in place.
+
+    Instead of the nodes, a token runs through the graph from one operation on the tree to the next. Its gradient is
+    that of all nodes: one buffer, which every operation changes at its own rows on the way back.
+
+    Args:
+        token: Shaped as the nodes; the one that the last operation returned.
+    """
+
+    def __init__(self, token: Tensor) -> None:
+        self.token = token
 
 
 def _token_like(nodes: Tensor) -> Tensor:
@@ -206,7 +236,7 @@ def rejoin_paths(tree: Tree, rows: Tensor, leaves: Tensor, join: Join) -> Tree:
     values = leaves
     for level in range(tree.depth, 0, -1):
         # The last one has arrived beside the path; the others have siblings that nothing has changed.
-        siblings, tree = gather_rows(tree, rows[:, 1:level] ^ 1)
+        siblings = gather_rows(tree, rows[:, 1:level] ^ 1)
         siblings = torch.cat((values[:, level:], siblings), dim=1)
         values, is_right = values[:, :level], (rows[:, :level] & 1).bool().unsqueeze(-1)
         values = join(torch.where(is_right, siblings, values), torch.where(is_right, values, siblings))

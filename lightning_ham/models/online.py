@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 
 from lightning_ham.controllers.raw_ham import RawHAM
-from lightning_ham.memory import Tree, fused
+from lightning_ham.engines import may_compile
+from lightning_ham.engines.obstacles import obstacle, replaced
+from lightning_ham.engines.session import open_session, perceptron
+from lightning_ham.memory import Tree
 from lightning_ham.tasks import InstanceError, capacity_for
 from lightning_ham.tasks.plain import plain
 from lightning_ham.tasks.structures import Operation, Structure
@@ -149,17 +152,17 @@ class _Compiled:
         memory = controller.memory
         modules = memory.join, memory.search, memory.write_leaf, memory.embed, controller.head
         return (
-            memory.engine in ("auto", "fused")
-            and not memory.replaced("attend", "write", "put")
-            and fused.obstacle(memory.embed.blank, *modules) is None
+            may_compile(memory.engine)
+            and not replaced(memory, "attend", "write", "put")
+            and obstacle(memory.embed.blank, *modules) is None
         )
 
     @torch.inference_mode()
     def __init__(self, controller: RawHAM, num_leaves: int) -> None:
         memory = controller.memory
         self._dtype = memory.embed.blank.dtype
-        self._embed, self._head = fused.perceptron(memory.embed.mlp), fused.perceptron(controller.head)
-        self._session = fused.open_session(memory, memory.init_blank(1, num_leaves))
+        self._embed, self._head = perceptron(memory.embed.mlp), perceptron(controller.head)
+        self._session = open_session(memory, memory.init_blank(1, num_leaves))
         self.access, self.put, self.clear = self._session.access, self._session.put, self._session.restart
 
     def embed(self, cell: Tensor) -> Any:

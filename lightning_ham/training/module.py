@@ -9,7 +9,7 @@ import random
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from pytorch_lightning import LightningModule
@@ -20,6 +20,7 @@ from lightning_ham.arguments import LARGEST_SIZE, expect_integer, expect_number,
 from lightning_ham.controllers import Rollout
 from lightning_ham.evaluation.metrics import SequenceErrors
 from lightning_ham.memory import Engine, HierarchicalAttentiveMemory
+from lightning_ham.memory.attention import get_estimator, training_modes
 from lightning_ham.memory.engine import check_engine
 from lightning_ham.models import OpenStructure, TaskModel, Trace
 from lightning_ham.tasks import Episodes
@@ -28,7 +29,10 @@ from lightning_ham.training import losses
 from lightning_ham.training.datamodule import TaskDataModule, warn_of_other_lightning
 from lightning_ham.training.unused import UnusedOptionsWarning, told, unused_options
 
-TrainingAttention = Literal["reinforce", "straight_through", "straight_through_write", "soft"]
+if TYPE_CHECKING:
+    TrainingAttention = str
+else:  # what recipes may say: those of other packages too
+    TrainingAttention = Literal[tuple(training_modes())]
 Reward = Literal["log_likelihood", "bit_accuracy"]
 Baseline = Literal["learned", "leave_one_out", "none"]
 
@@ -131,8 +135,9 @@ class HAMModule(LightningModule):
     ) -> None:
         super().__init__()
         warn_of_other_lightning()
-        expect_one_of("attention", attention, get_args(TrainingAttention))
-        if reinforce is not None and attention != "reinforce":
+        expect_one_of("attention", attention, training_modes())
+        estimator = get_estimator(attention)
+        if reinforce is not None and not estimator.uses_rewards:
             raise ValueError(
                 f"Expected `reinforce` options only for attention 'reinforce', but got them for {attention!r}."
             )
@@ -187,7 +192,7 @@ class HAMModule(LightningModule):
             }
         )
         self.attention: TrainingAttention = attention
-        self.reinforce = (reinforce or ReinforceOptions()) if attention == "reinforce" else None
+        self.reinforce = (reinforce or ReinforceOptions()) if estimator.uses_rewards else None
         self.learning_rate = learning_rate
         self.final_learning_rate = final_learning_rate
         self.entropy_bonus = entropy_bonus

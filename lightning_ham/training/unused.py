@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lightning_ham.memory.attention import COUNTERFACTUAL_MODES
+from lightning_ham.memory.attention import get_estimator
 from lightning_ham.models import TaskModel
 
 _OF_THE_CHOICE = ("attention", "reinforce", "entropy_bonus", "final_entropy_bonus", "branch_prior")
 """Options of how a leaf is chosen, and of what rewards the choice."""
-_OF_STRAIGHT_THROUGH = ("final_noise", "query_share", "controller_options.temperature")
+_OF_STRAIGHT_THROUGH = ("final_noise", "query_share")
 """Options of the gradient that goes straight through a sampled choice."""
 _OF_THE_MEMORY = ("cell_noise", "engine")
 
@@ -49,8 +49,11 @@ def _reasons(options: Mapping[str, Any], model: TaskModel) -> Iterator[tuple[tup
         yield ("guide_weight",), "no batch is guided"
     if options["guided_fraction"] == 1:
         yield _OF_THE_CHOICE + _OF_STRAIGHT_THROUGH, "all batches are guided"
-    if attention not in COUNTERFACTUAL_MODES:
-        yield _OF_STRAIGHT_THROUGH, f"only straight-through attentions use it, not '{attention}'"
+    estimator = get_estimator(attention)
+    uses = {"final_noise": estimator.scales_noise, "query_share": estimator.shares_query}
+    not_used = tuple(name for name, is_used in uses.items() if not is_used)
+    if not_used:
+        yield not_used, f"only straight-through attentions use it, not '{attention}'"
     if options["entropy_bonus"] == 0:
         yield ("final_entropy_bonus", "branch_prior"), "the entropy bonus is 0"
     if options.get("reinforce.baseline", "learned") != "learned":

@@ -19,10 +19,9 @@ EXACT = {"rtol": 1e-10, "atol": 1e-10}
 VARIANTS = [
     {},
     {"accesses_per_output": 3},
-    {"read_root": True},
     {"readout": "state"},
-    {"readout": "read", "read_root": True},
-    {"join": "mlp", "accesses_per_output": 2, "read_root": True},
+    {"readout": "read"},
+    {"join": "mlp", "accesses_per_output": 2},
 ]
 
 
@@ -86,8 +85,7 @@ def follow(model: LSTMHAM, inputs: Tensor, occupied: Tensor, leaves: list[int]) 
         results["branch_probs"].append(torch.stack(rights) if rights else torch.zeros(0))
 
         read = cells[leaf]
-        seen = torch.cat((read, heap[1])) if model.read_root else read
-        hidden, cell = model.lstm(seen.unsqueeze(0), (hidden, cell))
+        hidden, cell = model.lstm(read.unsqueeze(0), (hidden, cell))
         cells[leaf] = memory.write_leaf(read.unsqueeze(0), hidden)[0]
         if access % model.accesses_per_output == 0:
             seen = {"state": hidden[0], "read": read, "state_and_read": torch.cat((hidden[0], read))}[model.readout]
@@ -135,7 +133,7 @@ def test_argmax_goes_right_iff_the_probability_is_above_one_half():
 
 @pytest.mark.parametrize("mode", MODES)
 def test_without_gradients_the_rollout_is_the_same(mode):
-    model = make_controller(read_root=True, accesses_per_output=2)
+    model = make_controller(accesses_per_output=2)
     episodes = random_episodes(8, 8)
     with_gradients = model(*episodes, 4, mode, seeded(2))
     for context in (torch.no_grad(), torch.inference_mode()):
@@ -280,7 +278,6 @@ def rollout_and_gradient(**options) -> tuple[Rollout, Tensor]:
         ("join", "mlp", "gated"),
         ("real_inputs", 2, 0),
         ("accesses_per_output", 2, 1),
-        ("read_root", True, False),
         ("readout", "state", "state_and_read"),
         ("readout", "read", "state_and_read"),
     ],
@@ -291,17 +288,6 @@ def test_every_option_changes_the_outputs(option, value, default):
     by_default, _ = rollout_and_gradient()
     assert torch.equal(unchanged.outputs, by_default.outputs)
     assert not torch.allclose(changed.outputs, by_default.outputs)
-
-
-def test_temperature_changes_the_gradient_of_straight_through_alone():
-    by_default, default_gradient = rollout_and_gradient()
-    unchanged, same_gradient = rollout_and_gradient(temperature=1.0)
-    changed, gradient = rollout_and_gradient(temperature=0.5)
-    assert torch.equal(default_gradient, same_gradient)
-    assert not torch.allclose(gradient, default_gradient)
-    for a, b, c in zip(by_default, unchanged, changed, strict=True):
-        assert torch.equal(a, b)
-        assert torch.equal(a, c)
 
 
 def test_the_default_attention_is_argmax():
@@ -319,7 +305,6 @@ def test_the_default_attention_is_argmax():
         ({"leaf_size": 0}, "Expected argument `leaf_size` to be at least 1, but got 0."),
         ({"hidden_size": 0}, "Expected argument `hidden_size` to be at least 1, but got 0."),
         ({"join": "mpl"}, "Expected argument `join` to be one of ('gated', 'choice', 'mlp'), but got 'mpl'."),
-        ({"temperature": 0.0}, "Expected argument `temperature` to be positive, but got 0.0."),
         (
             {"real_inputs": 4},
             "Expected argument `real_inputs` to be between 0 and `input_size` (3), and below half of "
@@ -348,7 +333,7 @@ def test_a_rollout_needs_no_value_of_a_tensor_and_stays_on_its_device(mode, devi
     # A fake tensor has no values: `.item()`, `bool(...)` and the like raise, as does a mixture of devices.
     with FakeTensorMode() as fake:
         with torch.device(device):
-            model = LSTMHAM(INPUT_SIZE, OUTPUT_SIZE, **SIZES, read_root=True)
+            model = LSTMHAM(INPUT_SIZE, OUTPUT_SIZE, **SIZES)
             inputs, occupied = torch.zeros(4, 8, INPUT_SIZE), torch.ones(4, 8, dtype=torch.bool)
         rollout = model(inputs, occupied, 3, mode)
         (rollout.outputs.sum() + rollout.log_probs.sum() + rollout.entropies.sum()).backward()

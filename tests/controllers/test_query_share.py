@@ -6,7 +6,7 @@ from torch import Tensor
 
 from lightning_ham.controllers import LSTMHAM, Rollout
 from lightning_ham.controllers.raw_ham import RawHAM
-from lightning_ham.controllers.unroll import unroll_queries
+from lightning_ham.engines import unroll
 from lightning_ham.memory import HierarchicalAttentiveMemory
 
 ENGINES = ["reference", "sparse", "fused"]
@@ -79,7 +79,8 @@ def gradients_of_queries(engine: str, mode: str, share: float) -> tuple[Tensor, 
             memory.write_leaf.leaf.weight *= 3
     memory.query_share = share
     queries = torch.randn(BATCH, TIMESTEPS, 4, dtype=torch.float64, generator=seeded(1)).requires_grad_()
-    accesses = unroll_queries(memory, queries, NUM_LEAVES, mode, seeded(2))
+    blank = memory.init_blank(BATCH, NUM_LEAVES)
+    accesses = unroll(memory, queries, blank, TIMESTEPS, mode, seeded(2))
     loss = torch.sin(accesses.reads).sum() + torch.sin(accesses.logits).sum()
     of_queries, of_weights = torch.autograd.grad(loss, [queries, memory.search.query.weight])
     return of_queries, of_weights

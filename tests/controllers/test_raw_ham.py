@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lightning_ham.controllers import Rollout, complete_options, fused
+from lightning_ham.controllers import Rollout, complete_options
 from lightning_ham.controllers.raw_ham import RawHAM
+from lightning_ham.engines import episodes, threads
 from lightning_ham.tasks import get_task
 
 MODES = ["straight_through", "straight_through_write", "reinforce", "soft", "argmax"]
@@ -58,7 +59,6 @@ def test_every_engine_is_the_reference(engine: str, data: st.DataObject) -> None
         "leaf_size": data.draw(st.integers(1, 6)),
         "hidden_size": data.draw(st.sampled_from([None, 1, 7])),
         "join": data.draw(st.sampled_from(["gated", "choice", "mlp"])),
-        "temperature": data.draw(st.sampled_from([0.5, 1.0])),
     }
     mode = data.draw(st.sampled_from([mode for mode in MODES if (engine, mode) != ("fused", "soft")]))
     num_leaves = 2 ** data.draw(st.integers(0, 4))
@@ -83,13 +83,13 @@ def test_every_engine_follows_a_guide_as_the_reference_does(engine: str) -> None
 
 @pytest.mark.parametrize("mode", ["straight_through_write", "straight_through", "argmax"])
 def test_every_engine_is_the_reference_in_float32_and_over_many_blocks_and_threads(mode: str, monkeypatch) -> None:
-    sizes = 2 * fused.LANES + 3, 8, 7
-    monkeypatch.setattr(fused, "_threads", None)
+    sizes = 2 * threads.LANES + 3, 8, 7
+    monkeypatch.setattr(threads, "_threads", None)
     before = torch.get_num_threads()
     results = []
     try:
         for engine, count in (("reference", 1), ("sparse", 1), ("fused", 1), ("fused", 3)):
-            fused.set_num_threads(count, compiled=True)
+            threads.set_num_threads(count, compiled=True)
             results.append(run(make(engine, torch.float32), mode, *sizes))
     finally:
         torch.set_num_threads(before)
@@ -115,7 +115,7 @@ def test_without_gradients_it_does_the_same(mode: str) -> None:
 
 def test_engines_are_chosen_as_asked_for() -> None:
     inputs, occupied = torch.zeros(300, 2, 3, dtype=torch.float64), torch.ones(300, 2, dtype=torch.bool)
-    with mock.patch.object(fused, "run_queries", side_effect=fused.run_queries) as compiled:
+    with mock.patch.object(episodes, "run_episodes", side_effect=episodes.run_episodes) as compiled:
         for engine, mode, calls in (("sparse", "argmax", 0), ("auto", "soft", 0), ("auto", "argmax", 1)):
             make(engine)(inputs, occupied, 1, mode)
             assert compiled.call_count == calls
@@ -159,5 +159,4 @@ def test_options_have_defaults_that_a_recipe_can_change() -> None:
         "leaf_size": 8,
         "hidden_size": None,
         "join": "gated",
-        "temperature": 1.0,
     }

@@ -17,10 +17,8 @@ DEFAULTS = {
     "leaf_size": 32,
     "hidden_size": None,
     "join": "gated",
-    "temperature": 1.0,
     "real_inputs": 0,
     "accesses_per_output": 1,
-    "read_root": False,
     "readout": "state_and_read",
 }
 
@@ -66,20 +64,33 @@ def test_given_options_take_their_place():
 
 
 def test_complete_options_are_complete_already():
-    options = complete_options("lstm_ham", {"read_root": True})
+    options = complete_options("lstm_ham", {"readout": "read"})
     assert complete_options("lstm_ham", options) == options
 
 
 def test_controller_is_built_with_its_options():
-    options = {"controller_size": 5, "leaf_size": 6, "accesses_per_output": 2, "read_root": True}
+    options = {"controller_size": 5, "leaf_size": 6, "accesses_per_output": 2, "readout": "read"}
     controller = make_controller("lstm_ham", 3, 4, options)
     assert type(controller) is LSTMHAM
     assert (controller.controller_size, controller.accesses_per_output) == (5, 2)
-    assert controller.read_root
+    assert controller.readout == "read"
     rollout = controller(torch.zeros(2, 4, 3), torch.ones(2, 4, dtype=torch.bool), 3)
     assert rollout.outputs.shape == (2, 3, 4)
     assert rollout.states.shape == (2, 6, 5)
     assert rollout.branch_probs.shape == (2, 6, 2)
+
+
+GONE = [("lstm_ham", "temperature", 1.0), ("lstm_ham", "read_root", False), ("raw_ham", "temperature", 1)]
+
+
+@pytest.mark.parametrize(("name", "option", "always"), GONE)
+def test_an_option_that_is_gone_may_be_what_is_always_done_and_nothing_else(name, option, always):
+    assert complete_options(name, {"leaf_size": 8, option: always}) == complete_options(name, {"leaf_size": 8})
+    for other in (0.5, True, "hot", None, [1.0]):
+        if other == always:
+            continue
+        with pytest.raises(ValueError, match=f"^Option '{option}' of controller '{name}' is gone: expected it to be "):
+            complete_options(name, {option: other})
 
 
 @pytest.mark.parametrize("call", [complete_options, lambda name, options: make_controller(name, 3, 4, options)])

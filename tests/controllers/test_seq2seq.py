@@ -350,7 +350,7 @@ def test_sizes_below_one_are_refused(name, argument):
 @pytest.mark.parametrize("task", task_names())
 def test_it_has_more_parameters_than_our_largest_model_with_a_memory(name, task):
     sizes = get_task(task).input_size, get_task(task).output_size
-    largest = LSTMHAM(*sizes, hidden_size=64, read_root=True, accesses_per_output=2)
+    largest = LSTMHAM(*sizes, hidden_size=64, accesses_per_output=2)
     assert count(CONTROLLERS[name](*sizes)) > count(largest)
 
 

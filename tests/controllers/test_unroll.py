@@ -16,11 +16,13 @@ from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lightning_ham.controllers import LSTMHAM, Rollout, fused
-from lightning_ham.controllers.unroll import Unrolled, unroll, unroll_queries
-from lightning_ham.kernels import episode
-from lightning_ham.memory import Engine, HierarchicalAttentiveMemory, ham
-from lightning_ham.memory.attention import descend
+from lightning_ham.controllers import LSTMHAM, Rollout
+from lightning_ham.engines import Unrolled, compiled, episodes, threads, unroll
+from lightning_ham.engines.kernels import episode
+from lightning_ham.engines.obstacles import obstacle_to_episodes
+from lightning_ham.memory import Engine, HierarchicalAttentiveMemory
+from lightning_ham.memory.attention import estimator, get_estimator, straight_through
+from lightning_ham.memory.attention.descent import descend
 from lightning_ham.memory.transforms import MLPJoin, Search
 from lightning_ham.tasks import get_task
 from lightning_ham.training import losses
@@ -105,9 +107,7 @@ def cases(draw, modes=MODES) -> Case:
             "leaf_size": leaf_size,
             "hidden_size": draw(st.sampled_from([None, 1, 5])),
             "join": draw(st.sampled_from(["gated", "choice", "mlp"])),
-            "temperature": draw(st.sampled_from([0.5, 1.0])),
             "accesses_per_output": draw(st.integers(1, 2)),
-            "read_root": draw(st.booleans()),
         },
         batch=draw(st.integers(1, 5)),
         num_leaves=2 ** draw(st.integers(0, 4)),
@@ -131,19 +131,19 @@ def recorded_margins() -> Iterator[list[Tensor]]:
     """How far every branch of the reference's descents was from the other one."""
     margins: list[Tensor] = []
 
-    def record(tree, query, search, mode, noise):
+    def record(tree, query, search, noise, **options):
         rounds = []
 
         def keep(nodes, query):
             rounds.append(search(nodes, query))
             return rounds[-1]
 
-        descent = descend(tree, query, keep, mode, noise)
+        descent = descend(tree, query, keep, noise, **options)
         logits = torch.cat([query.new_zeros(len(query), 0), *rounds], dim=1)
-        margins.append((logits + (noise if mode != "argmax" else 0)).abs().flatten())
+        margins.append((logits + (noise if noise.shape[1] else 0)).abs().flatten())
         return descent
 
-    with mock.patch.object(ham, "descend", record):
+    with mock.patch.object(estimator, "descend", record), mock.patch.object(straight_through, "descend", record):
         yield margins
 
 
@@ -217,7 +217,7 @@ def test_going_back_twice_gives_the_same_gradient(engine, case):
 @pytest.mark.parametrize("mode", SAMPLED)
 def test_two_losses_of_one_rollout_add_up(engine, mode):
     """What policy gradients do: a part of the graph is gone through first, and then all of it."""
-    case = Case({"read_root": True}, 4, 8, 3, mode, frozenset(["outputs", "log_probs"]), 0)
+    case = Case({}, 4, 8, 3, mode, frozenset(["outputs", "log_probs"]), 0)
     model, inputs = case.controller(torch.float64, engine), case.inputs(torch.float64)
     rollout = case.rollout(model, inputs)
     separate = [
@@ -234,7 +234,7 @@ def test_two_losses_of_one_rollout_add_up(engine, mode):
 def test_without_gradients_it_is_the_reference_too(engine, mode):
     if not runs(engine, mode):
         pytest.skip("no such attention")
-    case = Case({"read_root": True}, 4, 8, 3, mode, frozenset(), 1)
+    case = Case({}, 4, 8, 3, mode, frozenset(), 1)
     expected = case.rollout(case.controller(torch.float64, "reference"), case.inputs(torch.float64))
     for context in (torch.no_grad(), torch.inference_mode()):
         with context:
@@ -249,7 +249,7 @@ def test_what_is_frozen_gets_no_gradient_and_the_rest_gets_its_own(engine, mode)
     """Only the LSTM and WRITE learn: the tree as it was built has no gradient, what is written to it has one."""
     if not runs(engine, mode):
         pytest.skip("no such attention")
-    case = Case({"read_root": True}, 4, 8, 3, mode, frozenset(["outputs"]), 2)
+    case = Case({}, 4, 8, 3, mode, frozenset(["outputs"]), 2)
     results = []
     for name in ("reference", engine):
         model = case.controller(torch.float64, name)
@@ -273,7 +273,7 @@ def leaves_of(case: Case, model: LSTMHAM, dtype: torch.dtype = torch.float64) ->
 
 
 def steps_of(model: LSTMHAM, leaves: Tensor, accesses: int, mode: str = "straight_through") -> Unrolled:
-    return unroll(model.memory, model.lstm, leaves, accesses, mode, seeded(3), model.read_root)
+    return unroll(model.memory, model.lstm, leaves, accesses, mode, seeded(3))
 
 
 @pytest.mark.parametrize("engine", ["auto", "reference", *ENGINES])
@@ -329,7 +329,7 @@ def test_a_mode_that_nobody_knows_is_refused_however_many_accesses_there_are(eng
         with pytest.raises(ValueError, match=r"Expected argument `attention` to be one of .* but got 'argmx'\."):
             unroll(model.memory, model.lstm, leaves, 3, "argmx", guide=guide)
         with pytest.raises(ValueError, match=r"Expected argument `attention` to be one of .* but got 'argmx'\."):
-            unroll_queries(model.memory, leaves[:, :3].new_zeros(len(leaves), 3, 32), 8, "argmx", guide=guide)
+            unroll(model.memory, leaves.new_zeros(len(leaves), 3, 32), leaves, 3, "argmx", guide=guide)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -414,7 +414,7 @@ class CountBytes(TorchDispatchMode):
 
 def bytes_per_access(engine: Engine, mode: str, num_leaves: int) -> tuple[float, float]:
     """What one more access costs, forward and backward."""
-    case = Case({"controller_size": 4, "leaf_size": 8, "read_root": True}, 2, num_leaves, 0, mode, frozenset(), 7)
+    case = Case({"controller_size": 4, "leaf_size": 8}, 2, num_leaves, 0, mode, frozenset(), 7)
     model = case.controller(torch.float32, engine)
     totals = []
     for accesses in (4, 12):
@@ -473,7 +473,7 @@ def test_an_access_without_gradients_costs_no_more_than_its_path(engine):
 def test_what_the_fused_engine_keeps_of_an_access_grows_with_its_path():
     """Its compiled loops allocate nothing else for an access: the rest is as large as a tree, once."""
     controller = LSTMHAM(INPUT_SIZE, OUTPUT_SIZE, 4, 8)
-    w = fused._arrays(fused._pack(controller.memory, controller.lstm))
+    w = compiled._arrays(compiled._pack(controller.memory, controller.lstm))
     kept = []
     for num_leaves in (SMALL, LARGE):
         sizes = []
@@ -494,7 +494,7 @@ BATCHES = [1, 7, 63, 65, 130]
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_number_of_threads_changes_no_bit(batch, dtype):
-    case = Case({"hidden_size": 5, "read_root": True}, batch, 8, 3, "straight_through", frozenset(), 13)
+    case = Case({"hidden_size": 5}, batch, 8, 3, "straight_through", frozenset(), 13)
     model = case.controller(dtype, "fused")
     leaves = leaves_of(case, model, dtype).detach().requires_grad_()
     parts = (model.memory.join, model.memory.search, model.memory.write_leaf, model.lstm)
@@ -502,8 +502,8 @@ def test_the_number_of_threads_changes_no_bit(batch, dtype):
     results = []
     before = torch.get_num_threads()
     try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
             steps = steps_of(model, leaves, 3)
             loss = steps.hidden.sum() + steps.reads.pow(2).sum() + steps.logits.sum()
             results.append([*steps[:4], *torch.autograd.grad(loss, [leaves, *parameters])])
@@ -514,15 +514,15 @@ def test_the_number_of_threads_changes_no_bit(batch, dtype):
 
 
 def test_threads_go_to_the_compiled_loops_where_those_do_the_work(monkeypatch):
-    monkeypatch.setattr(fused, "_threads", None)
+    monkeypatch.setattr(threads, "_threads", None)
     before = torch.get_num_threads()
     try:
-        fused.set_num_threads(3, compiled=True)
-        assert (fused.get_num_threads(), torch.get_num_threads()) == (3, 1)
+        threads.set_num_threads(3, compiled=True)
+        assert (threads.get_num_threads(), torch.get_num_threads()) == (3, 1)
         together = threading.Barrier(3)
-        fused._for_blocks(3 * fused.LANES, lambda *_: together.wait(timeout=60))  # passes if three run at once
-        fused.set_num_threads(2, compiled=False)
-        assert (fused.get_num_threads(), torch.get_num_threads()) == (2, 2)
+        threads.for_blocks(3 * threads.LANES, lambda *_: together.wait(timeout=60))  # passes if three run at once
+        threads.set_num_threads(2, compiled=False)
+        assert (threads.get_num_threads(), torch.get_num_threads()) == (2, 2)
     finally:
         torch.set_num_threads(before)
 
@@ -718,7 +718,7 @@ def parametrized_write(model: LSTMHAM) -> None:
     ],
 )
 def test_what_it_cannot_run_is_refused_with_the_reason_and_auto_runs_it(monkeypatch, change, mode, dtype, reason):
-    monkeypatch.setattr("lightning_ham.controllers.unroll.WORTH_COMPILING", 1)
+    monkeypatch.setattr(episodes, "ACCESSES_WORTH_COMPILING", 1)
     case = Case({}, 4, 8, 3, mode, frozenset(), 19)
     model = case.controller(torch.float64, "fused").to(dtype)
     if change:
@@ -735,7 +735,7 @@ def test_half_precision_and_other_devices_are_refused_with_the_reason():
     model = LSTMHAM(INPUT_SIZE, OUTPUT_SIZE, 5, 4)
 
     def reason(leaves: Tensor) -> str | None:
-        return fused.obstacle(model.memory, model.lstm, leaves, "argmax", read_root=False)
+        return obstacle_to_episodes(model.memory, model.lstm, leaves, "argmax", get_estimator("argmax"))
 
     leaves = torch.zeros(2, 8, 4)
     assert reason(leaves) is None
@@ -751,22 +751,21 @@ def test_half_precision_and_other_devices_are_refused_with_the_reason():
 
 def test_without_numba_it_says_so(monkeypatch):
     model = LSTMHAM(INPUT_SIZE, OUTPUT_SIZE, 5, 4)
-    monkeypatch.setattr("lightning_ham.memory.fused._has_numba", lambda: False)
-    reason = fused.obstacle(model.memory, model.lstm, torch.zeros(2, 8, 4), "argmax", read_root=False)
+    monkeypatch.setattr("lightning_ham.engines.obstacles._has_numba", lambda: False)
+    leaves = torch.zeros(2, 8, 4)
+    reason = obstacle_to_episodes(model.memory, model.lstm, leaves, "argmax", get_estimator("argmax"))
     assert reason == "it needs Numba: pip install numba"
 
 
 @pytest.mark.parametrize("engine", ["auto", "fused"])
-@pytest.mark.parametrize(
-    ("leaf_size", "seen", "state", "read_root"), [(3, 4, 5, False), (4, 9, 5, False), (4, 4, 5, True), (4, 4, 9, False)]
-)
-def test_sizes_that_do_not_fit_are_refused(monkeypatch, engine, leaf_size, seen, state, read_root):
+@pytest.mark.parametrize(("leaf_size", "seen", "state"), [(3, 4, 5), (4, 9, 5), (4, 4, 9)])
+def test_sizes_that_do_not_fit_are_refused(monkeypatch, engine, leaf_size, seen, state):
     """Compiled loops would read whatever stands behind an array."""
-    monkeypatch.setattr("lightning_ham.controllers.unroll.WORTH_COMPILING", 1)
+    monkeypatch.setattr(episodes, "ACCESSES_WORTH_COMPILING", 1)
     memory = HierarchicalAttentiveMemory(INPUT_SIZE, 5, 4, engine=engine)
     cell = torch.nn.LSTMCell(seen, state)
     with pytest.raises(ValueError if engine == "fused" else RuntimeError, match=r"fit together|input_size|shape"):
-        unroll(memory, cell, torch.zeros(2, 8, leaf_size), 2, read_root=read_root)
+        unroll(memory, cell, torch.zeros(2, 8, leaf_size), 2)
 
 
 def test_parametrized_weights_are_the_ones_it_uses():
@@ -784,7 +783,7 @@ def test_parametrized_weights_are_the_ones_it_uses():
 def test_auto_takes_it_for_large_batches_only():
     case = Case({}, 4, 8, 3, "argmax", frozenset(), 21)
     model = case.controller(torch.float32, "auto")
-    with mock.patch.object(fused, "run_episodes", side_effect=fused.run_episodes) as run:
+    with mock.patch.object(episodes, "run_episodes", side_effect=episodes.run_episodes) as run:
         case.rollout(model, case.inputs(torch.float32))
         assert not run.called
         large = case._replace(batch=128)
@@ -803,7 +802,7 @@ def test_it_needs_no_value_of_a_tensor_and_stays_on_its_device(engine, mode, num
     # A fake tensor has no values: `.item()`, `bool(...)` and the like raise, as does a mixture of devices.
     with FakeTensorMode() as fake:
         with torch.device(device):
-            model = LSTMHAM(INPUT_SIZE, OUTPUT_SIZE, 5, 4, accesses_per_output=2, read_root=True)
+            model = LSTMHAM(INPUT_SIZE, OUTPUT_SIZE, 5, 4, accesses_per_output=2)
             inputs, occupied = torch.zeros(4, num_leaves, INPUT_SIZE), torch.ones(4, num_leaves, dtype=torch.bool)
         model.memory.engine = engine
         rollout = model(inputs, occupied, 3, mode)
@@ -839,7 +838,7 @@ def test_meta_tensors_suffice(engine, mode):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("engine", ["auto", *ON_ANY_DEVICE])
 def test_on_cuda_without_waiting_for_it(engine, mode):
-    case = Case({"read_root": True}, 8, 16, 4, mode, frozenset(["outputs", "log_probs", "entropies"]), 9)
+    case = Case({}, 8, 16, 4, mode, frozenset(["outputs", "log_probs", "entropies"]), 9)
     model = case.controller(torch.float32, engine).cuda()
     inputs, occupied = case.inputs(torch.float32).detach().cuda(), torch.ones(8, 16, dtype=torch.bool, device="cuda")
     generator = torch.Generator("cuda").manual_seed(0)
@@ -865,7 +864,7 @@ def half_precision() -> Iterator[None]:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("engine", ON_ANY_DEVICE)
 def test_under_autocast_nodes_keep_the_type_of_the_parameters(engine, mode, join):
-    case = Case({"join": join, "read_root": True}, 4, 8, 3, mode, frozenset(DIFFERENTIABLE), 10)
+    case = Case({"join": join}, 4, 8, 3, mode, frozenset(DIFFERENTIABLE), 10)
     model, inputs = case.controller(torch.float32, engine), case.inputs(torch.float32)
     tree = model.memory.init(inputs)
     assert tree.nodes.dtype == torch.float32
@@ -899,7 +898,7 @@ def test_under_autocast_the_numbers_are_close(engine):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("engine", ON_ANY_DEVICE)
 def test_parameters_in_half_precision_work_too(engine, mode):
-    case = Case({"read_root": True}, 4, 8, 3, mode, frozenset(["outputs"]), 12)
+    case = Case({}, 4, 8, 3, mode, frozenset(["outputs"]), 12)
     model, inputs = case.controller(torch.bfloat16, engine), case.inputs(torch.bfloat16)
     rollout = case.rollout(model, inputs)
     assert rollout.outputs.dtype == torch.bfloat16

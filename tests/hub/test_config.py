@@ -8,6 +8,7 @@ import time
 import pytest
 
 from lightning_ham import __version__
+from lightning_ham.controllers import complete_options
 from lightning_ham.hub.config import MAX_BYTES, make_config, read_config
 from lightning_ham.models import TaskModel
 
@@ -40,9 +41,31 @@ def test_a_config_by_another_release_of_the_same_format_is_read(config, read):
     assert read(config | {"lightning_ham_version": "9.9.9"})["lightning_ham_version"] == "9.9.9"
 
 
-def test_a_whole_number_will_do_where_a_number_is_wanted(config, read):
-    config["controller_options"] |= {"temperature": 2}
-    assert read(config)["controller_options"]["temperature"] == 2
+@pytest.fixture
+def more_options(monkeypatch):
+    """Controllers with an option that is a number, and one that is true or false, as those of other packages may be."""
+    more = {"rate": 1.0, "is_odd": False}
+
+    def complete(name, options):
+        known = complete_options(name, {option: value for option, value in options.items() if option not in more})
+        return known | {option: options.get(option, default) for option, default in more.items()}
+
+    monkeypatch.setattr("lightning_ham.hub.config.complete_options", complete)
+    return more
+
+
+def test_a_whole_number_will_do_where_a_number_is_wanted(config, read, more_options):
+    config["controller_options"] |= more_options | {"rate": 2}
+    assert read(config)["controller_options"]["rate"] == 2
+
+
+def test_options_of_older_models_that_are_gone_may_be_there(config, read):
+    config["controller_options"] |= {"temperature": 1.0, "read_root": False}
+    assert read(config) == config
+    config["controller_options"]["read_root"] = True
+    with pytest.raises(ValueError, match="Option 'read_root' of controller 'lstm_ham' is gone: expected") as raised:
+        read(config)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -107,13 +130,13 @@ def test_wrong_keys_and_values(config, read, change, message):
             "'controller_options.hidden_size' to be a plain value or a list of such, but got {'a'",
         ),
         ("hidden_size", [[1, 10**9]], "Expected key 'controller_options.hidden_size[0][1]' to be at most 16,384"),
-        ("read_root", 1, "Expected key 'controller_options.read_root' to be true or false, but got 1."),
+        ("is_odd", 1, "Expected key 'controller_options.is_odd' to be true or false, but got 1."),
         ("join", 1, "Expected key 'controller_options.join' to be a string, but got 1."),
-        ("temperature", "hot", "Expected key 'controller_options.temperature' to be a number, but got 'hot'."),
+        ("rate", "hot", "Expected key 'controller_options.rate' to be a number, but got 'hot'."),
     ],
 )
-def test_wrong_options(config, read, name, value, message):
-    config["controller_options"][name] = value
+def test_wrong_options(config, read, more_options, name, value, message):
+    config["controller_options"] |= (more_options if name in more_options else {}) | {name: value}
     with pytest.raises(ValueError, match=re.escape(message)) as raised:
         read(config)
     assert len(str(raised.value)) < 500
@@ -218,7 +241,8 @@ def test_an_option_of_many_levels_is_refused(config, read):
         read(config)
 
 
-def test_infinite_numbers_are_refused(config, read):
-    text = json.dumps(config).replace('"temperature": 1.0', '"temperature": 1e999')
-    with pytest.raises(ValueError, match=r"'controller_options.temperature' to be a finite number, but got inf"):
+def test_infinite_numbers_are_refused(config, read, more_options):
+    config["controller_options"] |= more_options
+    text = json.dumps(config).replace('"rate": 1.0', '"rate": 1e999')
+    with pytest.raises(ValueError, match=r"'controller_options.rate' to be a finite number, but got inf"):
         read(text.encode())

@@ -77,7 +77,7 @@ def test_saving_and_loading_cost_no_random_numbers(model, tmp_path, write_checkp
 
 @pytest.mark.parametrize("task", ["add", "merge", "reverse", "search", "sort"])
 def test_every_task_and_option_can_be_saved(task, tmp_path):
-    options = {"controller_size": 5, "leaf_size": 3, "hidden_size": 7, "join": "mlp", "read_root": True}
+    options = {"controller_size": 5, "leaf_size": 3, "hidden_size": 7, "join": "mlp", "readout": "read"}
     HAMModel(task, controller_options=options).save(tmp_path / task)
     loaded = from_pretrained(tmp_path / task)
     assert options.items() <= loaded.controller_options.items()

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_ham.kernels import arithmetic
+from lightning_ham.engines.kernels import arithmetic
 
 DTYPES = [np.float32, np.float64]
 SIZES = st.integers(0, 20)

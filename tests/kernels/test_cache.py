@@ -12,7 +12,7 @@ import pytest
 import lightning_ham
 
 TINY = """
-from lightning_ham.kernels.arithmetic import compiled, sigmoid
+from lightning_ham.engines.kernels.arithmetic import compiled, sigmoid
 
 @compiled
 def twice(x):
@@ -23,7 +23,7 @@ def thrice(x):
     return twice(x) + sigmoid(x)
 """
 RUN = """
-from lightning_ham.kernels import tiny
+from lightning_ham.engines.kernels import tiny
 print(tiny.twice(0.0), tiny.thrice(0.0), sum(tiny.twice.stats.cache_hits.values()), tiny.twice.stats.cache_path)
 """
 NOWHERE = "/dev/null/folder"
@@ -35,12 +35,17 @@ class Copy:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.kernels = folder / "lightning_ham" / "kernels"
+        package = folder / "lightning_ham"
+        self.kernels = package / "engines" / "kernels"
         self.cache = self.kernels / "__pycache__"
         source = Path(lightning_ham.__file__).parent
         ignore = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(source / "kernels", self.kernels, ignore=ignore)
-        shutil.copy(source / "__init__.py", self.kernels.parent)
+        shutil.copytree(source / "engines" / "kernels", self.kernels, ignore=ignore)
+        shutil.copy(source / "__init__.py", package)
+        (package / "memory").mkdir()
+        shutil.copy(source / "memory" / "constants.py", package / "memory")
+        for above in ("engines", "memory"):  # they would import PyTorch
+            (package / above / "__init__.py").touch()
         (self.kernels / "tiny.py").write_text(TINY)
         self.home = folder / "home"
         self.home.mkdir()
@@ -109,7 +114,7 @@ def test_an_edit_of_another_file_is_never_missed(copy: Copy) -> None:
 def test_an_edit_while_a_process_runs_is_not_taken_for_what_it_has_imported(copy: Copy) -> None:
     edit = f"""
 import pathlib
-from lightning_ham.kernels import tiny
+from lightning_ham.engines.kernels import tiny
 path = pathlib.Path(tiny.__file__)
 path.write_text(path.read_text().replace("2 *", "4 *"))
 {RUN}

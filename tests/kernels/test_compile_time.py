@@ -6,7 +6,7 @@ import threading
 import time
 
 from lightning_ham.controllers import compile_seconds
-from lightning_ham.kernels.compile_time import CompileTime
+from lightning_ham.engines.kernels.compile_time import CompileTime
 
 PROGRAM = """
 import time

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from lightning_ham.kernels.first_use import FirstUse
+from lightning_ham.engines.first_use import FirstUse
 
 
 @pytest.mark.parametrize("failure", [None, RuntimeError("no compiled object yet")])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lightning_ham.kernels.workspace import Workspace
+from lightning_ham.engines.kernels.workspace import Workspace
 
 FLOAT = np.dtype(np.float32)
 

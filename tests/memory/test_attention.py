@@ -8,17 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_ham.memory.attention import (
-    Descent,
-    check_mode,
-    descend,
-    draw_noise,
-    leaf_probabilities,
-    path_entropy,
-    path_log_prob,
-    straight_through_read,
-    went_right,
-)
+from lightning_ham.memory.attention import get_estimator
+from lightning_ham.memory.attention.descent import Descent, path_entropy, path_log_prob, went_right
+from lightning_ham.memory.attention.soft import leaf_probabilities
+from lightning_ham.memory.attention.straight_through import straight_through_read
 from lightning_ham.memory.transforms import Search
 from lightning_ham.memory.tree import Tree
 
@@ -63,8 +56,9 @@ def probabilities_below(logits, row, num_leaves):
 
 def seeded_descent(tree, query, search, mode, seed=0):
     """A descent whose noise is drawn from a generator with this seed."""
-    noise = draw_noise(len(query), tree.depth, mode, query, torch.Generator().manual_seed(seed))
-    return descend(tree, query, search, mode, noise)
+    estimator = get_estimator(mode)
+    noise = estimator.draw_noise(len(query), tree.depth, query, torch.Generator().manual_seed(seed))
+    return estimator.descend(tree, query, search, noise)
 
 
 @settings(max_examples=40, deadline=None)
@@ -111,8 +105,9 @@ def rounds_of(noise, depth, mode):
 
 def descent_and_rounds(tree, query, search, mode) -> tuple[Descent, tuple[torch.Tensor, ...]]:
     """A descent, and the noise `[batch, nodes]` of each of its rounds."""
-    noise = draw_noise(len(query), tree.depth, mode, query, torch.Generator().manual_seed(1))
-    return descend(tree, query, search, mode, noise), rounds_of(noise, tree.depth, mode)
+    estimator = get_estimator(mode)
+    noise = estimator.draw_noise(len(query), tree.depth, query, torch.Generator().manual_seed(1))
+    return estimator.descend(tree, query, search, noise), rounds_of(noise, tree.depth, mode)
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2, 5])
@@ -199,7 +194,7 @@ def test_counterfactual_descents_follow_the_probabilities_below_their_sibling():
 @pytest.mark.parametrize("mode", SAMPLED)
 def test_noise_has_the_logistic_distribution_and_is_finite(mode, dtype):
     like = torch.zeros((), dtype=dtype)
-    noise = draw_noise(50_000, 4, mode, like, torch.Generator().manual_seed(4))
+    noise = get_estimator(mode).draw_noise(50_000, 4, like, torch.Generator().manual_seed(4))
     assert noise.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     assert noise.isfinite().all()
     for column in noise.unbind(1):
@@ -211,20 +206,20 @@ def test_noise_has_the_logistic_distribution_and_is_finite(mode, dtype):
 
 @pytest.mark.parametrize("mode", SAMPLED)
 def test_no_two_noises_of_a_descent_are_the_same(mode):
-    noise = draw_noise(5, 6, mode, torch.zeros((), dtype=torch.float64), torch.Generator().manual_seed(5))
+    noise = get_estimator(mode).draw_noise(5, 6, torch.zeros((), dtype=torch.float64), torch.Generator().manual_seed(5))
     assert len(noise.unique()) == noise.numel()
 
 
 @pytest.mark.parametrize(("mode", "count"), [("reinforce", 6), ("straight_through", 21), ("argmax", 0)])
 def test_noise_is_as_much_as_the_mode_needs(mode, count):
-    assert draw_noise(3, 6, mode, torch.zeros(())).shape == (3, count)
-    assert draw_noise(3, 0, mode, torch.zeros(())).shape == (3, 0)
+    assert get_estimator(mode).draw_noise(3, 6, torch.zeros(())).shape == (3, count)
+    assert get_estimator(mode).draw_noise(3, 0, torch.zeros(())).shape == (3, 0)
 
 
 @pytest.mark.parametrize("uniform", [torch.zeros, torch.ones])
 def test_noise_of_a_uniform_zero_or_one_is_finite(monkeypatch, uniform):
     monkeypatch.setattr(torch, "rand", lambda *shape, **options: uniform(*shape))
-    noise = draw_noise(3, 2, "reinforce", torch.zeros(()))
+    noise = get_estimator("reinforce").draw_noise(3, 2, torch.zeros(()))
     assert noise.shape == (3, 2)
     assert noise.isfinite().all()
 
@@ -259,11 +254,10 @@ def straight_through_case():
     return randn(4, LEAF_SIZE), randn(4, 3, LEAF_SIZE), randn(4, 3), randn(4, 3)
 
 
-@pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5])
-def test_straight_through_read_is_the_leaf_with_the_gradient_of_its_formula(temperature):
+def test_straight_through_read_is_the_leaf_with_the_gradient_of_its_formula():
     leaf, counterfactuals, logits, noise = straight_through_case()
     right = (logits + noise > 0).long()
-    read = straight_through_read(leaf, counterfactuals, logits, noise, right, temperature)
+    read = straight_through_read(leaf, counterfactuals, logits, noise, right)
     assert torch.equal(read, leaf)
 
     upstream = torch.randn(4, LEAF_SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
@@ -275,23 +269,23 @@ def test_straight_through_read_is_the_leaf_with_the_gradient_of_its_formula(temp
     for episode in range(4):
         for level in range(3):
             z = (logits + noise)[episode, level].item()
-            p = 1 / (1 + math.exp(-z / temperature))
+            p = 1 / (1 + math.exp(-z))
             taken, other = leaf[episode].tolist(), counterfactuals[episode, level].tolist()
             right, left = (taken, other) if z > 0 else (other, taken)
             along = sum(u * (r - le) for u, r, le in zip(upstream[episode].tolist(), right, left, strict=True))
-            expected = along * p * (1 - p) / temperature
+            expected = along * p * (1 - p)
             assert to_logits[episode, level].item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_straight_through_read_is_the_leaf_exactly_in_float32_too():
     leaf, counterfactuals, logits, noise = (1e3 * tensor.float() for tensor in straight_through_case())
     right = (logits + noise > 0).long()
-    assert torch.equal(straight_through_read(leaf, counterfactuals, logits, noise, right, 1.0), leaf)
+    assert torch.equal(straight_through_read(leaf, counterfactuals, logits, noise, right), leaf)
 
 
 @pytest.mark.parametrize("mode", ["reinforce", "straight_through", "soft", "argmax"])
 def test_known_modes_pass(mode):
-    check_mode(mode)
+    get_estimator(mode)
 
 
 def test_unknown_mode_names_the_known_ones():
@@ -301,4 +295,4 @@ def test_unknown_mode_names_the_known_ones():
         "but got 'hard'."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        check_mode("hard")
+        get_estimator("hard")

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_ham.memory import HierarchicalAttentiveMemory, Tree, fused
+from lightning_ham.engines import single
+from lightning_ham.memory import HierarchicalAttentiveMemory, Tree
 
 
 def access_and_write(memory, tree, query, mode, engine):
@@ -37,7 +38,7 @@ def test_an_access_is_that_of_the_reference(dtype, leaves, batch, leaf_size, hid
         tree = memory.init(torch.randn(batch, 2**leaves, 3).to(dtype))
         query = torch.randn(batch, query_size).to(dtype)
     expected, written = access_and_write(memory, tree, query, mode, "reference")
-    with mock.patch.object(fused, "attend", side_effect=fused.attend) as attend:
+    with mock.patch.object(single, "attend", side_effect=single.attend) as attend:
         got, nodes = access_and_write(memory, tree, query, mode, "fused")
     assert attend.called
     tolerance = 1e-12 if dtype == torch.float64 else 1e-5
@@ -47,10 +48,10 @@ def test_an_access_is_that_of_the_reference(dtype, leaves, batch, leaf_size, hid
 
 
 def test_auto_takes_it_from_large_trees_on_and_only_without_gradients(monkeypatch):
-    monkeypatch.setattr(fused, "WORTH_COMPILING", 8)
+    monkeypatch.setattr(single, "LEAVES_WORTH_COMPILING", 8)
     memory = HierarchicalAttentiveMemory(3, 4, 5)
     query = torch.randn(2, 4)
-    with mock.patch.object(fused, "attend", side_effect=fused.attend) as attend:
+    with mock.patch.object(single, "attend", side_effect=single.attend) as attend:
         memory.attend(memory.init(torch.randn(2, 8, 3)), query)
         with torch.no_grad():
             memory.attend(memory.init(torch.randn(2, 4, 3)), query)
@@ -83,7 +84,7 @@ def test_modules_that_it_does_not_know_are_called(change):
     change(memory)
     tree, query = memory.init(torch.randn(2, 8, 3)), torch.randn(2, 4)
     expected, written = access_and_write(memory, tree, query, "argmax", "reference")
-    with mock.patch.object(fused, "attend") as attend, mock.patch.object(fused, "write_in_place") as write:
+    with mock.patch.object(single, "attend") as attend, mock.patch.object(single, "write_in_place") as write:
         got, nodes = access_and_write(memory, tree, query, "argmax", "fused")
     assert not attend.called
     assert not write.called

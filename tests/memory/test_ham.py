@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lightning_ham import HierarchicalAttentiveMemory
-from lightning_ham.memory import Access, Tree, ham
-from lightning_ham.memory.attention import draw_noise, went_right
+from lightning_ham.memory import Access, Tree
+from lightning_ham.memory.attention.descent import went_right
+from lightning_ham.memory.attention.estimator import Estimator
 
 INPUT_SIZE, QUERY_SIZE, LEAF_SIZE, HIDDEN_SIZE = 2, 3, 3, 8
 MODES = ["reinforce", "straight_through", "soft", "argmax"]
@@ -263,7 +264,7 @@ def filled(memory: HierarchicalAttentiveMemory, batch: int, num_leaves: int) -> 
 @pytest.mark.parametrize("mode", HARD)
 @pytest.mark.parametrize("num_leaves", [1, 2, 16])
 def test_the_forward_value_of_a_hard_read_is_the_attended_leaf_itself(mode, num_leaves):
-    memory = make_memory(temperature=0.1)
+    memory = make_memory()
     tree, query = filled(memory, 64, num_leaves)
     access = memory.attend(tree, query, mode, seeded(1))
     assert torch.equal(access.read, tree.leaves[torch.arange(64), access.leaf])
@@ -490,7 +491,6 @@ def straight_through_reference(
     inputs: Tensor,
     occupied: Tensor,
     noises: list[list[Tensor]],
-    temperature: float,
 ) -> tuple[Tensor, list[int]]:
     """One episode's total reward and leaves, given its `noises` of each access and round."""
     plain = PlainMemory.of_inputs(network.memory, inputs, occupied)
@@ -501,7 +501,7 @@ def straight_through_reference(
         end = descend_from(1, 0, 0, plain, query, rounds)
         for level in range(plain.depth):
             perturbed = plain.logit(row, query) + rounds[level][0]
-            p = torch.sigmoid(perturbed / temperature)
+            p = torch.sigmoid(perturbed)
             went_right = bool(perturbed > 0)
             sibling = 2 * row + (not went_right)
             other = descend_from(sibling, level + 1, level + 1, plain, query, rounds)
@@ -518,21 +518,22 @@ def straight_through_reference(
     return total, leaves
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0])
 @pytest.mark.parametrize(("num_leaves", "accesses"), [(1, 1), (2, 2), (4, 2), (8, 3)])
-def test_straight_through_equals_its_formula_with_its_gradient(monkeypatch, num_leaves, accesses, temperature):
+def test_straight_through_equals_its_formula_with_its_gradient(monkeypatch, num_leaves, accesses):
     batch = 5
-    network = Network(temperature=temperature)
+    network = Network()
     episodes = [one_episode(num_leaves) for _ in range(batch)]
     inputs, occupied = map(torch.stack, zip(*episodes, strict=True))
 
     noises = []
 
-    def record(*args) -> Tensor:
-        noises.append(draw_noise(*args))
+    draw_noise = Estimator.draw_noise
+
+    def record(*args, **options) -> Tensor:
+        noises.append(draw_noise(*args, **options))
         return noises[-1]
 
-    monkeypatch.setattr(ham, "draw_noise", record)
+    monkeypatch.setattr(Estimator, "draw_noise", record)
     got = run(network, inputs, occupied, accesses, "straight_through", seed=7)
     assert len(noises) == accesses
     widths = list(range(1, int(math.log2(num_leaves)) + 1))
@@ -540,7 +541,7 @@ def test_straight_through_equals_its_formula_with_its_gradient(monkeypatch, num_
     expected = []
     for index, episode in enumerate(episodes):
         by_access = [list(noise[index].split(widths)) if widths else [] for noise in noises]
-        total, leaves = straight_through_reference(network, *episode, by_access, temperature)
+        total, leaves = straight_through_reference(network, *episode, by_access)
         assert got.leaves[index].tolist() == leaves
         expected.append(total)
     totals, expected = got.rewards.sum(1), torch.stack(expected)
@@ -639,18 +640,6 @@ def test_reinforce_is_unbiased_within_its_standard_error(num_leaves, accesses):
 # Options.
 
 
-def test_gradient_of_straight_through_depends_on_the_temperature_and_the_read_does_not():
-    results = []
-    for temperature in (1.0, 0.5):
-        torch.manual_seed(1)
-        memory = make_memory(temperature=temperature)
-        tree, query = filled(memory, 8, 8)
-        read = memory.attend(tree, query, "straight_through", seeded(1)).read
-        results.append((read, torch.autograd.grad(read.sum(), memory.search.out.weight)[0]))
-    assert torch.equal(results[0][0], results[1][0])
-    assert not torch.allclose(results[0][1], results[1][1])
-
-
 def root_and_shapes(**options) -> tuple[Tensor, list[torch.Size]]:
     torch.manual_seed(2)
     memory = HierarchicalAttentiveMemory(INPUT_SIZE, QUERY_SIZE, **options)
@@ -700,8 +689,6 @@ def test_hidden_size_is_leaf_size_if_not_given_and_reaches_every_hidden_layer(tr
             "but got -1.",
         ),
         ({"join": "sum"}, "Expected argument `join` to be one of ('gated', 'choice', 'mlp'), but got 'sum'."),
-        ({"temperature": 0.0}, "Expected argument `temperature` to be positive, but got 0.0."),
-        ({"temperature": -1}, "Expected argument `temperature` to be positive, but got -1."),
     ],
 )
 def test_constructor_errors(options, message):

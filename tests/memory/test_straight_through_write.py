@@ -6,7 +6,9 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from lightning_ham.memory import HierarchicalAttentiveMemory, Tree
-from lightning_ham.memory.attention import PLACE_SHARE, descend, draw_noise, straight_through_weights, went_right
+from lightning_ham.memory.attention import get_estimator
+from lightning_ham.memory.attention.descent import went_right
+from lightning_ham.memory.attention.straight_through_write import PLACE_SHARE, straight_through_weights
 from lightning_ham.memory.tree import begin_in_place, build, path_rows, rejoin_paths
 
 
@@ -14,9 +16,9 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def make_memory(join: str = "gated", temperature: float = 0.7) -> HierarchicalAttentiveMemory:
+def make_memory(join: str = "gated") -> HierarchicalAttentiveMemory:
     torch.manual_seed(0)
-    memory = HierarchicalAttentiveMemory(3, 4, leaf_size=5, join=join, temperature=temperature).double()
+    memory = HierarchicalAttentiveMemory(3, 4, leaf_size=5, join=join).double()
     with torch.no_grad():
         for parameter in memory.search.parameters():
             parameter *= 3
@@ -26,7 +28,7 @@ def make_memory(join: str = "gated", temperature: float = 0.7) -> HierarchicalAt
 def weights_everywhere(memory: HierarchicalAttentiveMemory, logits: Tensor, noise: Tensor, ends: Tensor) -> Tensor:
     """1 at the attended leaf and 0 at the others; each branch moves weight to the leaf on its other side."""
     depth, num_leaves = logits.shape[1], 1 << logits.shape[1]
-    p = torch.sigmoid((logits + noise) / memory.temperature)
+    p = torch.sigmoid(logits + noise)
     weights = one_hot(ends[:, 0], num_leaves).double()
     for level in range(depth):
         sign = 2.0 * went_right(ends[:, 0], depth)[:, level] - 1
@@ -38,10 +40,11 @@ def weights_everywhere(memory: HierarchicalAttentiveMemory, logits: Tensor, nois
 def read_everywhere(memory: HierarchicalAttentiveMemory, leaves: Tensor, queries: Tensor) -> list[Tensor]:
     """What the accesses read where every leaf is written, by a weight of 1 or 0, and the whole tree is joined again."""
     generator, depth, reads = seeded(1), leaves.shape[1].bit_length() - 1, []
+    estimator = get_estimator("straight_through_write")
     for query in queries.unbind(1):
         tree = build(leaves, memory.join)
-        noise = draw_noise(len(leaves), depth, "straight_through_write", query, generator)
-        descent = descend(tree, query, memory.search, "straight_through_write", noise)
+        noise = estimator.draw_noise(len(leaves), depth, query, generator)
+        descent = estimator.descend(tree, query, memory.search, noise)
         ends = torch.cat((descent.leaf_rows.unsqueeze(1), descent.counterfactual_rows), dim=1) - tree.num_leaves
         path = path_rows(descent.leaf_rows, depth)[:, :depth]
         nodes = torch.stack([tree.nodes[b, rows] for b, rows in enumerate(path)])
@@ -104,12 +107,12 @@ def test_a_push_that_is_not_read_at_once_learns_where_to_go() -> None:
 def test_weights_are_one_and_zero_exactly_and_move_along_each_branch() -> None:
     logits = torch.tensor([[0.3, -2.0], [5.0, 0.1]], requires_grad=True)
     noise, right = torch.tensor([[0.5, 1.0], [-9.0, 0.2]]), torch.tensor([[1, 0], [0, 1]])
-    weights = straight_through_weights(logits, noise, right, 2.0)
+    weights = straight_through_weights(logits, noise, right)
     assert weights.tolist() == [[1, 0, 0], [1, 0, 0]]
     for column, sign in ((0, 1), (1, -1)):
         (gradient,) = torch.autograd.grad(weights[:, column].sum(), logits, retain_graph=True)
-        p = torch.sigmoid((logits.detach() + noise) / 2)
-        slope = p * (1 - p) / 2 * (2 * right - 1)
+        p = torch.sigmoid(logits.detach() + noise)
+        slope = p * (1 - p) * (2 * right - 1)
         expected = slope if column == 0 else slope * torch.tensor([1, 0])
         torch.testing.assert_close(gradient, sign * expected)
 

@@ -58,7 +58,7 @@ def leaves_and_places(draw):
 def write(tree, places, values, *, in_place):
     """Put `values` at the leaves `places` and re-join their ancestors, as an access does."""
     rows = path_rows(places + tree.num_leaves, tree.depth)
-    siblings, tree = gather_rows(tree, rows[:, 1:] ^ 1)
+    siblings = gather_rows(tree, rows[:, 1:] ^ 1)
     return replace_rows(tree, rows, rejoin_path(rows, values, siblings, join), in_place=in_place)
 
 
@@ -90,8 +90,7 @@ def test_gather_takes_the_rows_of_each_episode():
     nodes = torch.randn(3, 8, 2, dtype=torch.float64)
     rows = torch.tensor([[1, 7, 7, 2], [3, 1, 4, 6], [5, 5, 2, 1]])
     tree = Tree(nodes)
-    gathered, same = gather_rows(tree, rows)
-    assert same is tree
+    gathered = gather_rows(tree, rows)
     assert gathered.shape == (3, 4, 2)
     for episode in range(3):
         for column in range(4):
@@ -99,7 +98,7 @@ def test_gather_takes_the_rows_of_each_episode():
 
 
 def test_gather_no_rows():
-    assert gather_rows(Tree(torch.randn(3, 8, 2)), torch.empty(3, 0, dtype=torch.long))[0].shape == (3, 0, 2)
+    assert gather_rows(Tree(torch.randn(3, 8, 2)), torch.empty(3, 0, dtype=torch.long)).shape == (3, 0, 2)
 
 
 def test_replace_changes_the_given_rows_of_each_episode():
@@ -228,14 +227,14 @@ def run_chain(tree, steps, values, *, read_last=True):
     """What a chain of gathers and replacements comes to, a number for each episode."""
     total = tree.nodes.new_zeros(len(tree.nodes))
     for step, value in zip(steps, values, strict=True):
-        nodes, tree = gather_rows(tree, step.gathered)
+        nodes = gather_rows(tree, step.gathered)
         if step.used:
             total = total + torch.sin(2 * nodes).sum((1, 2))
         new = value * torch.cos(nodes.sum(1, keepdim=True)) if step.replaced_by_gathered else value
         tree = replace_rows(tree, step.replaced, new)
     if read_last:
         everything = torch.arange(1, tree.nodes.shape[1]).expand(len(tree.nodes), -1)
-        nodes, tree = gather_rows(tree, everything)
+        nodes = gather_rows(tree, everything)
         total = total + (nodes**2 * torch.arange(1, tree.nodes.shape[1]).unsqueeze(1)).sum((1, 2))
     return total
 
@@ -294,9 +293,9 @@ def test_a_tree_in_place_has_the_nodes_of_the_given_one_and_leaves_that_alone():
 def test_a_tree_in_place_of_nodes_without_a_gradient_gives_one_to_what_is_written():
     values = torch.randn(1, 1, 2, requires_grad=True)
     tree = begin_in_place(Tree(torch.zeros(1, 4, 2)))
-    nodes, tree = gather_rows(tree, torch.tensor([[1, 2]]))
+    nodes = gather_rows(tree, torch.tensor([[1, 2]]))
     assert not nodes.requires_grad
-    nodes, _ = gather_rows(replace_rows(tree, torch.tensor([[2]]), values), torch.tensor([[1, 2]]))
+    nodes = gather_rows(replace_rows(tree, torch.tensor([[2]]), values), torch.tensor([[1, 2]]))
     (gradient,) = torch.autograd.grad(nodes.sum(), values)
     assert torch.equal(gradient, torch.ones(1, 1, 2))
 
@@ -304,16 +303,16 @@ def test_a_tree_in_place_of_nodes_without_a_gradient_gives_one_to_what_is_writte
 def test_the_token_of_a_tree_in_place_has_the_memory_of_one_number():
     tree = begin_in_place(Tree(torch.randn(2, 64, 8, requires_grad=True)))
     for _ in range(2):
-        assert tree.token is not None
-        assert tree.token.shape == tree.nodes.shape
-        assert tree.token.untyped_storage().nbytes() == 4
-        _, tree = gather_rows(tree, torch.ones(2, 1, dtype=torch.long))
+        assert tree.gradient is not None
+        assert tree.gradient.token.shape == tree.nodes.shape
+        assert tree.gradient.token.untyped_storage().nbytes() == 4
+        gather_rows(tree, torch.ones(2, 1, dtype=torch.long))
         tree = replace_rows(tree, torch.ones(2, 1, dtype=torch.long), torch.zeros(2, 1, 8))
 
 
 def test_an_empty_batch_is_a_batch():
     rows = torch.empty(0, 2, dtype=torch.long)
     for tree in (Tree(torch.zeros(0, 8, 3)), begin_in_place(Tree(torch.zeros(0, 8, 3)))):
-        nodes, same = gather_rows(tree, rows)
+        nodes = gather_rows(tree, rows)
         assert nodes.shape == (0, 2, 3)
-        assert replace_rows(same, rows, nodes).nodes.shape == (0, 8, 3)
+        assert replace_rows(tree, rows, nodes).nodes.shape == (0, 8, 3)

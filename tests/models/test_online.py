@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_ham import from_pretrained
-from lightning_ham.memory import fused
+from lightning_ham.engines.session import perceptron
 from lightning_ham.models import TaskModel, online
 from lightning_ham.tasks import InstanceError
 
@@ -312,10 +312,10 @@ def test_a_memory_that_puts_otherwise_is_asked(monkeypatch) -> None:
 def test_layers_and_inputs_that_do_not_fit_are_refused() -> None:
     linear, relu = torch.nn.Linear, torch.nn.ReLU()
     with pytest.raises(ValueError, match="Expected an output layer of 4 inputs, but got 5"):
-        fused.perceptron(torch.nn.Sequential(linear(3, 4), relu, linear(5, 2)))
+        perceptron(torch.nn.Sequential(linear(3, 4), relu, linear(5, 2)))
     layers = torch.nn.Sequential(linear(3, 4, bias=False), relu, linear(4, 2))
     x = torch.randn(3)
-    got = fused.perceptron(layers)(x.numpy())
+    got = perceptron(layers)(x.numpy())
     torch.testing.assert_close(torch.from_numpy(got), layers(x).detach())
     with pytest.raises(ValueError, match=r"Expected an input of 3 numbers, but got one of \[4\]"):
-        fused.perceptron(layers)(torch.randn(4).numpy())
+        perceptron(layers)(torch.randn(4).numpy())

@@ -16,7 +16,7 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lightning_ham.controllers import unroll
+from lightning_ham.engines import episodes as engine_episodes
 from lightning_ham.hub import from_pretrained
 from lightning_ham.memory import HierarchicalAttentiveMemory
 from lightning_ham.memory.tree import begin_in_place
@@ -233,10 +233,8 @@ OPTION_CHANGES = [
     {"leaf_size": 5},
     {"hidden_size": 5},
     {"join": "mlp"},
-    {"temperature": 0.5},
     {"real_inputs": 1},
     {"accesses_per_output": 2},
-    {"read_root": True},
     {"readout": "state"},
     {"readout": "read"},
 ]
@@ -279,7 +277,7 @@ def test_every_argument_changes_the_training(change):
 
 @pytest.mark.parametrize("change", OPTION_CHANGES, ids=first_key)
 def test_every_option_of_the_controller_changes_the_training(change):
-    base = BASE | {"attention": "straight_through"}  # the one that has a temperature
+    base = BASE | {"attention": "straight_through"}
     assert differs(fingerprint(**base), fingerprint(**(base | {"controller_options": TINY | change})))
 
 
@@ -578,7 +576,7 @@ def in_place_trees(monkeypatch: pytest.MonkeyPatch, module: HAMModule) -> int:
         begun.append(tree)
         return begin_in_place(tree)
 
-    monkeypatch.setattr(unroll, "begin_in_place", record)
+    monkeypatch.setattr(engine_episodes, "begin_in_place", record)
     train(module)
     return len(begun)
 
@@ -653,7 +651,7 @@ def test_trains_in_mixed_precision_much_as_in_float32(attention):
     "options",
     [
         {},
-        {"controller_options": TINY | {"join": "mlp", "read_root": True}, "seed": 3, "learning_rate": 0.1},
+        {"controller_options": TINY | {"join": "mlp", "readout": "read"}, "seed": 3, "learning_rate": 0.1},
         {"attention": "reinforce"},
         {
             "attention": "reinforce",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import signal
 import threading
@@ -13,7 +14,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class FirstUse:
-    """A context for every use of some compiled loops, which does something only until one use has succeeded.
+    """Wraps calls to compiled loops; acts only until the first succeeds.
 
     The first use says why it takes so long, if it does, and Ctrl-C ends it.
 
@@ -70,3 +71,15 @@ def _hearing_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
     if heard:
         raise KeyboardInterrupt
+
+
+def compile_seconds() -> float:
+    """Return how long this process has compiled loops since this was asked for the first time; 0 without Numba.
+
+    The first time imports Numba, which takes a second.
+    """
+    if importlib.util.find_spec("numba") is None:
+        return 0.0
+    from lightning_ham.engines.kernels.compile_time import COMPILE_TIME
+
+    return COMPILE_TIME.seconds

@@ -1,6 +1,6 @@
 """Whole episodes of a cell and its memory, forward and backward, for a few lanes (episodes of a batch) at a time.
 
-The mathematics is that of :mod:`lightning_ham.memory` and :mod:`lightning_ham.controllers.unroll`; the derivatives are
+The mathematics is that of :mod:`lightning_ham.memory` and :mod:`lightning_ham.engines.episodes`; the derivatives are
 written out. Trees are changed in place: forward keeps what an access overwrote, and backward puts it back, so that no
 access costs more than its path. Beside every inner node stands its *key*, the part of SEARCH's hidden layer that
 depends on the node alone: it is computed when the node is, and a visit then costs no product.
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lightning_ham.kernels.arithmetic import (
+from lightning_ham.engines.kernels.arithmetic import (
     accumulate,
     activate,
     add_column_sums,
@@ -28,8 +28,8 @@ from lightning_ham.kernels.arithmetic import (
     sigmoid,
     tanh_of,
 )
-from lightning_ham.kernels.constants import COARSEST_DIFFERENCE
-from lightning_ham.kernels.workspace import Workspace
+from lightning_ham.engines.kernels.workspace import Workspace
+from lightning_ham.memory.constants import COARSEST_DIFFERENCE
 
 Array = np.ndarray[Any, Any]
 
@@ -65,7 +65,6 @@ class Options(NamedTuple):
 
     gated: bool
     """Whether JOIN is the gated one."""
-    read_root: bool
     sampled: bool
     """Whether branches are sampled (else: right iff the logit is positive)."""
     counterfactual: bool
@@ -74,7 +73,6 @@ class Options(NamedTuple):
     """Whether the gradient reaches the branches through the place of the write too; only with ``counterfactual``."""
     given: bool
     """Whether the queries of all accesses are given, instead of being a cell's states."""
-    temperature: float
     place_share: float
     """Share of the gradient of a write's place that goes on to the nodes which SEARCH saw."""
     query_share: float
@@ -417,7 +415,6 @@ def _branch_gradients(
     ``[depth + 1, lanes]``, the loss that a write adds at the attended leaf and at each counterfactual one.
     """
     zero, one = dread.dtype.type(0), dread.dtype.type(1)
-    coldness = dread.dtype.type(1 / options.temperature)
     for a in range(grad.shape[0]):
         lane = first + a
         grad[a] = dlogits[t, lane, level]
@@ -427,8 +424,8 @@ def _branch_gradients(
             along = zero
             for i in range(dread.shape[1]):
                 along += dread[a, i] * (nodes[a, leaf, i] - nodes[a, other, i])
-            p = sigmoid((record.logits[t, lane, level] + noise[t, lane, level * (level + 1) // 2]) * coldness)
-            slope = p * (one - p) * coldness
+            p = sigmoid(record.logits[t, lane, level] + noise[t, lane, level * (level + 1) // 2])
+            slope = p * (one - p)
             if not (leaf >> (depth - 1 - level)) & 1:
                 slope = -slope
             grad[a] += along * slope
@@ -562,8 +559,6 @@ def forward(first, last, w, options, noise, record):
         # Step the cell
         if not options.given:
             _beside(read, hidden, cell_input)
-            if options.read_root:
-                _gather(nodes, rows[0], cell_input[:, size : 2 * size])
             gates = record.cell_gates[kept, first:last]
             affine(cell_input, w.cell, w.cell_bias, gates)
             _step_cell(gates, cell_scale, record.memory[before, first:last], record.memory[after, first:last], state)
@@ -797,8 +792,6 @@ def backward(
             gates = record.cell_gates[t, first:last]
             _step_cell_backward(gates, memory_before, memory_after, dstate, dmemory, dcell_gates, squashed)
             _beside(read, hidden, cell_input)
-            if options.read_root:
-                _gather(nodes, rows[0], cell_input[:, size : 2 * size])
             accumulate(cell_input.T, dcell_gates, w_grad.cell[block])
             add_column_sums(dcell_gates, w_grad.cell_bias[block])
             dcell_input[:] = zero
@@ -813,10 +806,6 @@ def backward(
         for a in range(lanes):
             for i in range(size):
                 dnodes[a, leaf_rows[a], i] += dleaf[a, i]
-        if options.read_root:
-            for a in range(lanes):
-                for i in range(size):
-                    dnodes[a, 1, i] += dcell_input[a, size + i]
         dquery[:] = zero
         for level in range(depth):
             _branch_gradients(

@@ -31,10 +31,11 @@ _CONFIG: Any = nb.config  # whose settings are made when it is imported, unseen 
 
 
 def _digest_of_sources() -> bytes:
-    """Return a hash of every file of this package, as any of them may be a part of what is compiled."""
+    """Return a hash of every file of this package and of the constants, as any may be a part of what is compiled."""
     digest = hashlib.sha256()
+    constants = files("lightning_ham").joinpath("memory", "constants.py")
     with suppress(OSError):  # the package may be replaced by another version right now
-        for file in sorted(files(__package__).iterdir(), key=lambda file: file.name):
+        for file in sorted([*files(__package__).iterdir(), constants], key=lambda file: file.name):
             if file.name.endswith((".py", ".pyc")):
                 digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
     return digest.digest()

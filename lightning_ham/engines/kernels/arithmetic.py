@@ -10,8 +10,8 @@ import numba as nb
 import numpy as np
 from numba.extending import overload
 
-from lightning_ham.kernels.cache import CompiledOnDisk
-from lightning_ham.kernels.constants import FINEST_DIFFERENCE
+from lightning_ham.engines.kernels.cache import CompiledOnDisk
+from lightning_ham.memory.constants import FINEST_DIFFERENCE
 
 # Sums may be reordered and products fused, as a BLAS does; NaN and infinity keep their meaning.
 _FASTMATH = {"reassoc", "contract", "nsz", "arcp"}

@@ -1,14 +1,56 @@
-"""One thing at a time, over and over: nothing is done twice but the arithmetic, in the thread of the caller alone."""
+"""Open sessions: one access after the other to one tree, with nothing done twice but the arithmetic.
+
+All of it is in the caller's thread. The compiled loops are imported when a session is opened.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import Tensor, nn
 
-from lightning_ham.kernels import access
+from lightning_ham.engines.first_use import FirstUse
+from lightning_ham.engines.single import arrays, search_parameters, write_parameters
+from lightning_ham.memory import HierarchicalAttentiveMemory, Tree
+
+if TYPE_CHECKING:
+    from lightning_ham.engines.kernels import access
 
 Array = np.ndarray[Any, Any]
+
+_first_session = FirstUse(
+    "Compiling the loops that carry out operations for this machine; this takes some seconds, once."
+)
+
+
+def open_session(memory: HierarchicalAttentiveMemory, tree: Tree) -> Session:
+    """Return accesses to ``tree``, a batch of one, which is changed in place; what there is to wait for is waited for.
+
+    :func:`lightning_ham.engines.obstacles.obstacle` must find none for it and JOIN, SEARCH and WRITE.
+    """
+    from lightning_ham.engines.kernels import access
+
+    (nodes,) = arrays(tree.nodes)
+    search = access.SearchWeights(*_copies(*search_parameters(memory.search)))
+    write = access.WriteWeights(*_copies(*write_parameters(memory)))
+    with _first_session():
+        return Session(nodes, search, write)
+
+
+def perceptron(layers: nn.Sequential) -> Perceptron:
+    """Return what does the same as a linear layer, a ReLU and a linear layer, in which no obstacle is found."""
+    hidden, out = (layer for layer in layers if isinstance(layer, nn.Linear))
+    return Perceptron(*_copies(hidden.weight, _bias(hidden), out.weight, _bias(out)))
+
+
+def _copies(*tensors: Tensor) -> list[Any]:
+    return [array.copy() for array in arrays(*tensors)]
+
+
+def _bias(layer: nn.Linear) -> Tensor:
+    bias: Any = layer.bias  # None where there is none, other than its annotation says
+    return layer.weight.new_zeros(layer.out_features) if bias is None else bias
 
 
 class Session:
@@ -21,6 +63,9 @@ class Session:
     """
 
     def __init__(self, nodes: Array, search: access.SearchWeights, write: access.WriteWeights) -> None:
+        from lightning_ham.engines.kernels import access
+
+        self._kernels = access
         _, rows, size = nodes.shape
         depth = rows.bit_length() - 2
         self._nodes, self._at_first = nodes, nodes.copy()
@@ -44,17 +89,17 @@ class Session:
             query: ``[1, l]``, of the type of the tree.
         """
         self._attend(query)
-        access.write(self._nodes, self._leaf_row, query, self._write)
+        self._kernels.write(self._nodes, self._leaf_row, query, self._write)
         return self._path[0, -1].copy()
 
     def put(self, query: Array, leaf: Array) -> None:
         """Attend, and put ``leaf`` ``[d]`` there without WRITE."""
         self._attend(query)
         self._nodes[0, self._leaf_row[0]] = leaf
-        access.rejoin(self._nodes, self._leaf_row, self._write)
+        self._kernels.rejoin(self._nodes, self._leaf_row, self._write)
 
     def _attend(self, query: Array) -> None:
-        access.attend(
+        self._kernels.attend(
             self._nodes, query, self._noise, self._search, self._leaf_row, self._logits, self._path, self._siblings
         )
 
@@ -73,8 +118,11 @@ class Perceptron:
     """
 
     def __init__(self, hidden: Array, hidden_bias: Array, out: Array, out_bias: Array) -> None:
+        from lightning_ham.engines.kernels import access
+
         if out.shape[1] != hidden.shape[0]:
             raise ValueError(f"Expected an output layer of {hidden.shape[0]} inputs, but got {out.shape[1]}.")
+        self._multiply = access.multiply
         self._hidden, self._hidden_bias, self._out, self._out_bias = hidden, hidden_bias, out, out_bias
 
     def __call__(self, x: Array) -> Array:
@@ -82,6 +130,6 @@ class Perceptron:
         if x.shape != self._hidden.shape[1:]:
             raise ValueError(f"Expected an input of {self._hidden.shape[1]} numbers, but got one of {list(x.shape)}.")
         hidden, out = self._hidden_bias.copy(), self._out_bias.copy()
-        access.multiply(self._hidden, x, hidden)
-        access.multiply(self._out, np.maximum(hidden, 0, out=hidden), out)
+        self._multiply(self._hidden, x, hidden)
+        self._multiply(self._out, np.maximum(hidden, 0, out=hidden), out)
         return out

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lightning_ham.kernels.arithmetic import compared, compiled, real_row, sigmoid
+from lightning_ham.engines.kernels.arithmetic import compared, compiled, real_row, sigmoid
 
 Array = np.ndarray[Any, Any]
 

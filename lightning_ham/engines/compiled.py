@@ -1,0 +1,155 @@
+"""Whole episodes as one operation of autograd, run by compiled loops on the CPU."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from lightning_ham.engines.first_use import FirstUse
+from lightning_ham.engines.threads import LANES, for_blocks
+from lightning_ham.memory import Estimator, HierarchicalAttentiveMemory
+from lightning_ham.memory.attention.straight_through_write import PLACE_SHARE
+from lightning_ham.memory.transforms import MLPJoin
+
+if TYPE_CHECKING:
+    from lightning_ham.engines.kernels.episode import Options, Weights
+
+_first_use = FirstUse("Compiling the training loops for this machine; this takes about a minute, once.")
+
+
+def run_episodes(
+    memory: HierarchicalAttentiveMemory,
+    source: nn.LSTMCell | Tensor,
+    leaves: Tensor,
+    noise: Tensor,
+    estimator: Estimator,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Attend, read, step the cell if there is one, write and re-join, in compiled loops.
+
+    Args:
+        memory: The memory.
+        source: The cell whose states are the queries, which takes the value read; or the queries of all accesses,
+            ``[accesses, batch, query_size]``.
+        leaves: The tree's leaves at first, ``[batch, num_leaves, leaf_size]``.
+        noise: Of each access, from the estimator, ``[accesses, batch, count]``.
+        estimator: One that compiled loops know.
+
+    Returns:
+        The cell's state after each access, or the queries, ``[accesses, batch, query_size]``; the values read,
+        ``[accesses, batch, leaf_size]``; SEARCH along the paths, ``[accesses, batch, depth]``; the attended leaves,
+        ``[accesses, batch]``.
+    """
+    cell = source if isinstance(source, nn.LSTMCell) else None
+    queries = leaves.new_empty(0, len(leaves), source.hidden_size) if isinstance(source, nn.LSTMCell) else source
+    options = _options(memory, noise, estimator, given=cell is None)
+    episodes = _Episodes.apply(leaves, queries, noise, options, *_pack(memory, cell))  # type: ignore[no-untyped-call]
+    hidden, reads, logits, attended = episodes
+    return hidden if cell else queries, reads, logits, attended
+
+
+def _options(memory: HierarchicalAttentiveMemory, noise: Tensor, estimator: Estimator, *, given: bool) -> Options:
+    from lightning_ham.engines.kernels.episode import Options
+
+    assert estimator.compiled is not None
+    return Options(
+        gated=not isinstance(memory.join, MLPJoin),
+        sampled=noise.shape[2] > 0,
+        counterfactual=estimator.compiled.counterfactual,
+        through_write=estimator.compiled.through_write,
+        given=given,
+        place_share=PLACE_SHARE,
+        query_share=memory.query_share if estimator.shares_query else 1.0,
+        keep=torch.is_grad_enabled(),
+    )
+
+
+def _pack(memory: HierarchicalAttentiveMemory, cell: nn.LSTMCell | None) -> Weights:
+    """Return the parameters as the kernels want them, as tensors that carry gradients."""
+    from lightning_ham.engines.kernels.episode import Weights
+
+    search, write = memory.search, memory.write_leaf
+    join_hidden, join_hidden_bias, join_out, join_out_bias = memory.join.layer_weights
+    cell_weight = search.query.weight.new_zeros(search.query.in_features, 0)
+    cell_bias = cell_weight.new_zeros(0)
+    if cell:
+        cell_weight = torch.cat((cell.weight_ih, cell.weight_hh), dim=1).t()
+        cell_bias = cell.bias_ih + cell.bias_hh if cell.bias else cell_weight.new_zeros(4 * cell.hidden_size)
+    return Weights(
+        join_hidden=join_hidden.t(),
+        join_hidden_bias=join_hidden_bias,
+        join_out=join_out.t(),
+        join_out_bias=join_out_bias,
+        search_node=search.node.weight.t(),
+        search_node_bias=search.node.bias,
+        search_query=search.query.weight.t(),
+        search_out=search.out.weight.flatten(),
+        search_out_bias=search.out.bias,
+        write=torch.cat((write.leaf.weight, write.query.weight), dim=1).t(),
+        write_bias=write.leaf.bias,
+        cell=cell_weight,
+        cell_bias=cell_bias,
+    )
+
+
+class _Episodes(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, leaves: Tensor, queries: Tensor, noise: Tensor, options: Options, *weights: Tensor
+    ) -> tuple[Tensor, ...]:
+        from lightning_ham.engines.kernels import episode
+
+        w = _arrays(weights)
+        noises = noise.contiguous().numpy()
+        record, workspace = episode.empty_record(leaves.detach().numpy(), len(noises), w, keep=options.keep)
+        record.hidden[: len(queries)] = queries.detach().numpy()
+        with _first_use():
+            for_blocks(len(leaves), lambda _, first, last: episode.forward(first, last, w, options, noises, record))
+        ctx.episode = w, options, noises, record, workspace
+        hidden, reads, logits, attended = map(
+            torch.from_numpy, (record.hidden[1:], record.reads, record.logits, record.leaves)
+        )
+        ctx.mark_non_differentiable(attended)
+        # The arrays share their memory; so autograd refuses to go back if one has been changed since.
+        ctx.save_for_backward(hidden, reads, logits, attended, *weights)
+        return hidden, reads, logits, attended
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        from lightning_ham.engines.kernels import episode
+
+        _ = ctx.saved_tensors  # raises if one has been changed, or freed
+        w, options, noises, record, _ = ctx.episode
+        dhidden, dreads, dlogits = (grad.contiguous().numpy() for grad in grads[:3])
+        batch, num_leaves, size = record.nodes.shape[0], record.keys.shape[1], record.nodes.shape[2]
+        transposed = _arrays(torch.from_numpy(matrix).t() for matrix in w)
+        blocks = max(1, -(-batch // LANES))
+        weights_grad = [torch.zeros(blocks, *matrix.shape, dtype=grads[0].dtype) for matrix in w]
+        leaves_grad = torch.empty(batch, num_leaves, size, dtype=grads[0].dtype)
+        w_grad, dleaves = _arrays(weights_grad), leaves_grad.numpy()
+        queries_grad = torch.empty(
+            len(noises) if options.given else 0, batch, record.hidden.shape[2], dtype=grads[0].dtype
+        )
+        dqueries = queries_grad.numpy()
+
+        def run(block: int, first: int, last: int) -> None:
+            episode.backward(
+                first, last, block, w, transposed, options, noises, record, dhidden, dreads, dlogits, w_grad, dleaves,
+                dqueries,
+            )  # fmt: skip
+
+        with _first_use():
+            for_blocks(batch, run)
+        # One after the other: how PyTorch orders a sum may depend on its threads.
+        sums = (functools.reduce(torch.add, grad) for grad in weights_grad)
+        return leaves_grad, queries_grad, None, None, *sums
+
+
+def _arrays(weights: Any) -> Weights:
+    from lightning_ham.engines.kernels.episode import Weights
+
+    return Weights(*(weight.detach().contiguous().numpy() for weight in weights))

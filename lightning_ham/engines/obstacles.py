@@ -1,0 +1,116 @@
+"""What keeps compiled loops from doing what a memory's modules do."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+
+import torch
+from torch import Tensor, nn
+
+from lightning_ham.memory import Estimator, HierarchicalAttentiveMemory
+from lightning_ham.memory.transforms import ChoiceJoin, Embed, GatedJoin, MLPJoin, Search, Write
+
+_Kind = type[nn.Module] | tuple[type[nn.Module], ...]
+"""A kind of module; several are one after the other in a Sequential."""
+
+_PERCEPTRON = (nn.Linear, nn.ReLU, nn.Linear)
+
+_PARTS: dict[_Kind, dict[str, _Kind]] = {
+    GatedJoin: {"hidden": nn.Linear, "out": nn.Linear},
+    ChoiceJoin: {"hidden": nn.Linear, "out": nn.Linear},
+    MLPJoin: {"mlp": (*_PERCEPTRON, nn.Tanh)},
+    Embed: {"mlp": _PERCEPTRON},
+    Search: {"node": nn.Linear, "query": nn.Linear, "out": nn.Linear},
+    Write: {"leaf": nn.Linear, "query": nn.Linear},
+}
+"""What the modules that compiled loops stand for consist of."""
+
+_KINDS = {kind.forward: kind for kind in (GatedJoin, ChoiceJoin, MLPJoin, Embed, Search, Write, nn.LSTMCell)}
+
+
+def obstacle(tensor: Tensor, *modules: nn.Module) -> str | None:
+    """Return what keeps compiled loops from working on ``tensor`` in the place of ``modules``, if anything."""
+    if tensor.device.type != "cpu":
+        return f"it runs on the CPU, and the memory is on '{tensor.device}'"
+    if type(tensor) not in (Tensor, nn.Parameter):
+        return f"it takes plain tensors, and the memory is a {type(tensor).__name__}"
+    if tensor.dtype not in (torch.float32, torch.float64) or torch.is_autocast_enabled("cpu"):
+        return "it computes in float32 or float64 only"
+    for module in modules:
+        kind: _Kind | None = _PERCEPTRON if type(module) is nn.Sequential else _KINDS.get(type(module).forward)
+        if kind is None or not _is_plain(module, kind, tensor.dtype):
+            return f"it does not know what {type(module).__name__} does"
+    if not _has_numba():
+        return "it needs Numba: pip install numba"
+    return None
+
+
+def _is_plain(module: nn.Module, kind: _Kind, dtype: torch.dtype) -> bool:
+    """Whether calling ``module`` does what ``kind`` does, in ``dtype``, and nothing else.
+
+    Parametrizations may be there: the parameter that is taken from the module is the one that they compute.
+    """
+    own = vars(module)  # there is no public way to ask for hooks, and this is asked at every access
+    parts = _PARTS.get(kind, {})
+    if isinstance(kind, tuple):
+        parts = {str(index): part for index, part in enumerate(kind)}
+        kind = nn.Sequential
+    if type(module).forward is not kind.forward or "forward" in own:
+        return False
+    if own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]:
+        return False
+    if any(parameter is not None and parameter.dtype != dtype for parameter in own["_parameters"].values()):
+        return False
+    found = own["_modules"]
+    if not parts.keys() <= found.keys() <= parts.keys() | {"parametrizations"}:
+        return False
+    return all(_is_plain(found[name], part, dtype) for name, part in parts.items())
+
+
+@functools.cache
+def _has_numba() -> bool:
+    return importlib.util.find_spec("numba") is not None
+
+
+def replaced(memory: HierarchicalAttentiveMemory, *names: str) -> str | None:
+    """Return the first of the methods called ``names`` that is another than the memory's class has, if any."""
+    for name in names:
+        own = getattr(HierarchicalAttentiveMemory, name)
+        if getattr(type(memory), name) is not own or name in vars(memory):
+            return name
+    return None
+
+
+def obstacle_to_episodes(
+    memory: HierarchicalAttentiveMemory,
+    source: nn.LSTMCell | Tensor,
+    leaves: Tensor,
+    attention: str,
+    estimator: Estimator,
+) -> str | None:
+    """Return what keeps compiled loops from running these episodes, if anything.
+
+    Args:
+        memory: The memory.
+        source: The cell whose states are the queries, or the queries ``[batch, accesses, query_size]``.
+        leaves: The leaves at first, ``[batch, num_leaves, leaf_size]``.
+        attention: Name of the estimator.
+        estimator: How leaves are chosen.
+    """
+    if estimator.compiled is None:
+        return f"attention '{attention}' {estimator.why_not_compiled}"
+    method = replaced(memory, "attend", "write")
+    if method:
+        return f"it does not know what {type(memory).__name__}.{method} does"
+    cell = source if isinstance(source, nn.LSTMCell) else None
+    found = obstacle(leaves, memory.join, memory.search, memory.write_leaf, *([cell] if cell else []))
+    if found:
+        return found
+    query_size = memory.search.query.in_features
+    fits = leaves.shape[2] == memory.leaf_size
+    if isinstance(source, Tensor):
+        fits &= (source.shape[0], source.shape[2], source.dtype) == (leaves.shape[0], query_size, leaves.dtype)
+    else:
+        fits &= (source.input_size, source.hidden_size) == (memory.leaf_size, query_size)
+    return None if fits else "leaves, memory and cell or queries do not fit together"  # compiled loops check no bounds

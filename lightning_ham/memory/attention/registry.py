@@ -1,0 +1,60 @@
+"""Estimators by the name of their mode: the built-in ones, and those that other packages register."""
+
+from __future__ import annotations
+
+import functools
+
+from lightning_ham.arguments import expect_one_of
+from lightning_ham.memory.attention.argmax import Argmax
+from lightning_ham.memory.attention.estimator import Estimator
+from lightning_ham.memory.attention.reinforce import Reinforce
+from lightning_ham.memory.attention.soft import Soft
+from lightning_ham.memory.attention.straight_through import StraightThrough
+from lightning_ham.memory.attention.straight_through_write import StraightThroughWrite
+from lightning_ham.registry import Registry
+
+AttentionMode = str
+"""The name of an estimator, see :func:`attention_modes`."""
+
+_BUILT_IN: dict[str, type[Estimator]] = {
+    "reinforce": Reinforce,
+    "straight_through": StraightThrough,
+    "straight_through_write": StraightThroughWrite,
+    "soft": Soft,
+    "argmax": Argmax,
+}
+_NAMES = tuple(_BUILT_IN)
+_ESTIMATORS: Registry[type[Estimator]] = Registry("estimator", _BUILT_IN, group="lightning_ham.estimators")
+
+GUIDED = Reinforce()
+"""How an access goes to a leaf that is given, by noise that forces its branches."""
+
+
+def attention_modes() -> list[str]:
+    """Return the names of all estimators: the built-in ones first, then those of other packages in their order."""
+    return [*_NAMES, *(name for name in _ESTIMATORS.names() if name not in _NAMES)]
+
+
+def training_modes() -> list[str]:
+    """Return the names of the estimators that may train; imports none, and so takes those of other packages for such.
+
+    :attr:`Estimator.trains` tells.
+    """
+    return [name for name in attention_modes() if name not in _NAMES or _BUILT_IN[name].trains]
+
+
+def get_estimator(attention: str) -> Estimator:
+    """Return the estimator called ``attention``.
+
+    Raises:
+        ValueError: If there is none.
+        ImportError: If it is another package's, and cannot be loaded.
+    """
+    if attention not in _NAMES:
+        expect_one_of("attention", attention, attention_modes())
+    return _made(attention)
+
+
+@functools.cache
+def _made(attention: str) -> Estimator:
+    return _ESTIMATORS.get(attention)()

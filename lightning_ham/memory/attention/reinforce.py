@@ -1,0 +1,19 @@
+"""Sampled branches that learn from rewards (section 3.2 of the paper)."""
+
+from __future__ import annotations
+
+from lightning_ham.memory.attention.estimator import Compiled, Estimator
+
+
+class Reinforce(Estimator):
+    """Samples every branch; nothing but the log-probability of the branches carries a gradient to SEARCH.
+
+    With noise that forces the branches it descends to a given leaf: guided accesses are of this kind too.
+    """
+
+    uses_rewards = True
+    compiled = Compiled()
+
+    def noise_count(self, depth: int) -> int:
+        """One for each branch."""
+        return depth

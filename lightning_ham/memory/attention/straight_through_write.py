@@ -1,0 +1,71 @@
+"""As ``straight_through``, and the place of the write carries a gradient to the branches too (ours)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_ham.memory.attention.descent import Descent, Search, went_right
+from lightning_ham.memory.attention.estimator import Access, Compiled
+from lightning_ham.memory.attention.straight_through import StraightThrough
+from lightning_ham.memory.transforms import Write
+from lightning_ham.memory.tree import Join, Tree, gather_rows, rejoin_paths
+
+PLACE_SHARE = 0.3
+"""Share of the gradient of a write's place that goes on from SEARCH to the nodes that it saw.
+
+With none, nodes do not learn to say where there is room. With all, it feeds itself: nodes get gradients from the places
+of later writes, which multiply from access to access, and the gradient of an episode of 32 explodes."""
+
+
+class StraightThroughWrite(StraightThrough):
+    """Writes to the attended leaf by a weight of 1 and to the counterfactual ones by 0, with gradients to the branches.
+
+    For episodes in which what is read at a write is not scored: :func:`straight_through_weights`.
+    """
+
+    compiled = Compiled(counterfactual=True, through_write=True)
+
+    def read(self, access: Access, descent: Descent, query: Tensor, search: Search) -> Access:
+        """Let the read and the weights of the write carry a gradient to the branches."""
+        access = super().read(access, descent, query, search)
+        depth = access.tree.depth
+        nodes = access.path[:, :depth]
+        logits_of_place = search(torch.lerp(nodes.detach(), nodes, PLACE_SHARE), query)
+        weights = straight_through_weights(logits_of_place, descent.noise, went_right(access.leaf, depth))
+        return access._replace(weights=weights, others=descent.counterfactual_rows)
+
+    def write(self, access: Access, query: Tensor, write: Write) -> Tensor:
+        """Return the attended leaf and the counterfactual ones, ``[batch, depth + 1, leaf_size]``."""
+        leaves = gather_rows(access.tree, _rows(access))
+        return torch.lerp(leaves, write(leaves, query), access.weights.unsqueeze(-1))
+
+    def rejoin(self, access: Access, leaves: Tensor, join: Join, *, in_place: bool = False) -> Tree:
+        """Join again the path and what branches off from it."""
+        return rejoin_paths(access.tree, _rows(access), leaves, join)
+
+
+def _rows(access: Access) -> Tensor:
+    """Return the heap rows of the leaves that are written, the attended one first, ``[batch, depth + 1]``."""
+    assert access.others is not None
+    return torch.cat((access.leaf.unsqueeze(1) + access.tree.num_leaves, access.others), dim=1)
+
+
+def straight_through_weights(logits: Tensor, noise: Tensor, right: Tensor) -> Tensor:
+    """Return how much is written to the attended leaf and to the counterfactual ones, with a gradient to the branches.
+
+    The attended leaf has weight 1 and the others 0. Each branch moves weight between the attended leaf and the one that
+    was reached on its other side, by ``p_j - stopgrad(p_j)``. A write ``h := w WRITE(h) + (1 - w) h`` to all of them
+    then tells the branches what the loss would have been elsewhere, to first order.
+
+    Args:
+        logits: SEARCH along the path, ``[batch, depth]``, with gradients: ``p = sigmoid(logits + noise)``.
+        noise: The noise with which the branches were sampled, ``[batch, depth]``.
+        right: Whether the descent went right at each level, ``[batch, depth]`` of 0 and 1.
+
+    Returns:
+        ``[batch, depth + 1]``: the attended leaf first, then the counterfactual ones from the root down.
+    """
+    p = torch.sigmoid(logits + noise)
+    moved = ((p - p.detach()) * (2 * right - 1)).to(logits.dtype)
+    return torch.cat((1 + moved.sum(dim=1, keepdim=True), -moved), dim=1)

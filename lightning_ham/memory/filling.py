@@ -1,0 +1,81 @@
+"""A memory's parameters, and the trees that it makes of cells."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lightning_ham.memory.arguments import check_blank, check_cells, check_sizes
+from lightning_ham.memory.transforms import Embed, JoinKind, Search, Write, make_join
+from lightning_ham.memory.tree import Tree, build, build_blank, check_num_leaves
+
+
+class Filling(nn.Module):
+    """The four transformations of a memory, and how its tree is filled; see :class:`HierarchicalAttentiveMemory`."""
+
+    def __init__(
+        self,
+        input_size: int,
+        query_size: int,
+        leaf_size: int,
+        hidden_size: int | None,
+        join: JoinKind,
+        real_inputs: int,
+    ) -> None:
+        super().__init__()
+        check_sizes(input_size, query_size, leaf_size, hidden_size, real_inputs)
+        self.input_size, self.query_size, self.leaf_size = input_size, query_size, leaf_size
+        self.cell_noise = 0.0
+        """Standard deviation of the noise that :meth:`embed_cells` adds in training."""
+        hidden = hidden_size or leaf_size
+        self.embed = Embed(input_size, leaf_size, hidden, real_inputs)
+        self.join = make_join(join, leaf_size, hidden, 2 * real_inputs)
+        self.search = Search(leaf_size, query_size, hidden)
+        self.write_leaf = Write(leaf_size, query_size, real_inputs)
+
+    def init(self, inputs: Tensor, occupied: Tensor | None = None) -> Tree:
+        """Fill the leaves with embedded inputs and join them bottom-up.
+
+        Args:
+            inputs: One input per leaf, ``[batch, num_leaves, input_size]``; ``num_leaves`` is a power of two.
+            occupied: Which leaves hold an input, ``[batch, num_leaves]``; the others become blank. All, if not given.
+
+        Raises:
+            ValueError: If the inputs are not so many and so wide.
+        """
+        occupied = check_cells(inputs, occupied, "num_leaves", self.input_size, self.embed.blank.dtype)
+        check_num_leaves(inputs.shape[1])
+        return build(self.embed(inputs, occupied), self.join)
+
+    def init_blank(self, batch: int, num_leaves: int) -> Tree:
+        """Return trees whose leaves are all blank; ``num_leaves`` is a power of two.
+
+        Raises:
+            ValueError: If there is no such tree.
+        """
+        check_blank(batch, num_leaves)
+        return build_blank(self.embed.blank, batch, num_leaves, self.join)
+
+    def embed_cells(self, inputs: Tensor, occupied: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Embed cells, blank where not ``occupied``; in training, with Gaussian noise of deviation ``cell_noise``.
+
+        JOIN then has to put right what is not quite a value that it knows, so that no errors add up on the way to the
+        root, however deep the tree is.
+
+        Args:
+            inputs: ``[batch, cells, input_size]``.
+            occupied: Which cells hold an input, ``[batch, cells]``.
+            generator: Source of the noise; torch's global one if not given.
+
+        Returns:
+            ``[batch, cells, leaf_size]``.
+
+        Raises:
+            ValueError: If the cells are not so wide.
+        """
+        check_cells(inputs, occupied, "cells", self.input_size, self.embed.blank.dtype)
+        leaves: Tensor = self.embed(inputs, occupied)
+        if not (self.training and self.cell_noise > 0):
+            return leaves
+        noise = torch.randn(leaves.shape, dtype=leaves.dtype, device=leaves.device, generator=generator)
+        return leaves + self.cell_noise * noise
