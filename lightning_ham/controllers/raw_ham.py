@@ -18,9 +18,10 @@ class RawHAM(nn.Module):
     """A memory that is blank at first, and carries out one operation a timestep.
 
     The operation takes the controller's place: embedded by EMBED, it is the query of SEARCH and of WRITE. What is put
-    out depends on the value read alone, but for the last bit, which says of the leaf after the write what the one
-    before it says of the value read (a hint, in the tasks of data structures). The tree has as many leaves as there
-    are cells in the input, so that every operation could write to a leaf of its own.
+    out depends on the value read alone, but for the state of the leaf: the last outputs are, for each of its
+    ``state_bits``, the bit of the value read and then that of the leaf after the write (hints, in the tasks of data
+    structures). The tree has as many leaves as there are cells in the input, so that every operation could write to a
+    leaf of its own.
 
     Args:
         input_size: Numbers per input cell, that is per operation (b in the paper).
@@ -28,6 +29,7 @@ class RawHAM(nn.Module):
         leaf_size: Numbers per node of the tree, and per embedded operation (d and l in the paper).
         hidden_size: Units in the hidden layers of the memory's transformations; ``leaf_size`` if not given.
         join: ``gated``, ``choice`` or ``mlp``; see :data:`lightning_ham.memory.JoinKind`.
+        state_bits: Bits that tell the state of a leaf; a task of a data structure brings its own number.
     """
 
     accesses_per_output = 1
@@ -41,12 +43,15 @@ class RawHAM(nn.Module):
         leaf_size: int = 32,
         hidden_size: int | None = None,
         join: JoinKind = "gated",
+        state_bits: int = 1,
     ) -> None:
         super().__init__()
-        expect_integer("output_size", output_size, at_least=2)
+        expect_integer("state_bits", state_bits, at_least=1)
+        expect_integer("output_size", output_size, at_least=2 * state_bits)
+        self.state_bits = state_bits
         self.memory = HierarchicalAttentiveMemory(input_size, leaf_size, leaf_size, hidden_size, join)
         hidden = hidden_size or leaf_size
-        self.head = nn.Sequential(nn.Linear(leaf_size, hidden), nn.ReLU(), nn.Linear(hidden, output_size - 1))
+        self.head = nn.Sequential(nn.Linear(leaf_size, hidden), nn.ReLU(), nn.Linear(hidden, output_size - state_bits))
 
     @property
     def controller_size(self) -> int:
@@ -83,8 +88,9 @@ class RawHAM(nn.Module):
         episode = unroll(self.memory, queries, blank, timesteps, attention, generator, guide)
         found = self.head(episode.reads)
         left = self.head(self.memory.write_leaf(episode.reads.flatten(0, 1), queries.flatten(0, 1))).view_as(found)
+        states = torch.stack((found[..., -self.state_bits :], left[..., -self.state_bits :]), dim=-1)
         return Rollout(
-            outputs=torch.cat((found, left[..., -1:]), dim=-1),
+            outputs=torch.cat((found[..., : -self.state_bits], states.flatten(-2)), dim=-1),
             states=queries,
             log_probs=episode.log_probs,
             entropies=episode.entropies,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from torch import nn
@@ -29,10 +30,17 @@ def controller_names() -> list[str]:
     return _CONTROLLERS.names()
 
 
-def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def complete_options(
+    name: str, options: Mapping[str, Any], defaults: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
     """Return every option of the controller ``name``, those not in ``options`` at their defaults.
 
     Options that a controller once had (``gone_options``, with the only value that still has a meaning) are left out.
+
+    Args:
+        name: The controller.
+        options: What is chosen.
+        defaults: What stands in for the controller's own defaults; options that it does not have are left out.
 
     Raises:
         ValueError: If there is no such controller, or it has no such option.
@@ -41,7 +49,11 @@ def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     options = _without_gone(name, options, getattr(controller, "gone_options", {}))
     parameters = list(inspect.signature(controller).parameters.values())[2:]
     unnamed = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    known = {parameter.name: parameter.default for parameter in parameters if parameter.kind not in unnamed}
+    known = {
+        parameter.name: defaults.get(parameter.name, parameter.default)
+        for parameter in parameters
+        if parameter.kind not in unnamed
+    }
     for option in options:
         if option not in known:
             close = difflib.get_close_matches(option, known, n=1)

@@ -13,7 +13,7 @@ from lightning_ham.engines.compiled import run_episodes
 from lightning_ham.engines.obstacles import obstacle_to_episodes
 from lightning_ham.memory import AttentionMode, Estimator, HierarchicalAttentiveMemory, Tree
 from lightning_ham.memory.attention import get_estimator
-from lightning_ham.memory.attention.descent import forcing_noise, path_entropy, path_log_prob
+from lightning_ham.memory.attention.descent import branch_logits, forcing_noise, path_entropy, path_log_prob
 from lightning_ham.memory.attention.registry import GUIDED
 from lightning_ham.memory.tree import begin_in_place, build, check_num_leaves
 
@@ -26,7 +26,8 @@ class Unrolled(NamedTuple):
     reads: Tensor
     """The values read, ``[batch, accesses, leaf_size]``."""
     logits: Tensor
-    """SEARCH along the path, ``[batch, accesses, depth]``."""
+    """Logits of the probabilities with which the branches on the path to the right were sampled, ``[batch, accesses,
+    depth]``: SEARCH, over the scale of the noise."""
     leaves: Tensor
     """Index of the attended leaf, ``[batch, accesses]``."""
     log_probs: Tensor
@@ -70,6 +71,7 @@ def unroll(
         by_access = source if isinstance(source, nn.LSTMCell) else source.transpose(0, 1)
         episodes = run_episodes(memory, by_access, leaves, noise, estimator)
         hidden, reads, logits, attended = (values.transpose(0, 1) for values in episodes)
+        logits = branch_logits(logits, memory.noise if estimator.scales_noise else 1.0)
         return Unrolled(hidden, reads, logits, attended, path_log_prob(logits, attended), path_entropy(logits))
     tree = start if isinstance(start, Tree) else build(leaves, memory.join)
     differentiable = torch.is_grad_enabled()
@@ -86,7 +88,7 @@ def unroll(
             hidden, state = cell(access.read, (hidden, state))
         else:
             hidden = query
-        steps.append((hidden, access.read, access.logits, access.leaf, access.log_prob, access.entropy))
+        steps.append((hidden, access.read, access.branch_logits, access.leaf, access.log_prob, access.entropy))
         tree = memory.write(access, hidden, in_place=not differentiable)
     return Unrolled(*(torch.stack(values, dim=1) for values in zip(*steps, strict=True)))
 

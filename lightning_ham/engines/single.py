@@ -38,7 +38,8 @@ class CompiledAccesses:
         rows, logits, path, siblings = attend(memory.search, tree, query, noise)
         none = logits.new_zeros(len(query), 0)
         leaf = rows - tree.num_leaves
-        return Access(path[:, -1], leaf, logits, path, siblings, none, tree, estimator=estimator)
+        scale = memory.noise if estimator.scales_noise else 1.0
+        return Access(path[:, -1], leaf, logits, path, siblings, none, tree, estimator=estimator, noise_scale=scale)
 
     def write(self, memory: HierarchicalAttentiveMemory, access: Access, query: Tensor) -> bool:
         """Write to the attended leaf and re-join its ancestors, in place."""

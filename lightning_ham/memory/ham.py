@@ -91,6 +91,7 @@ class HierarchicalAttentiveMemory(Filling):
         else:
             check_guide(guide, batch, tree.num_leaves)
             estimator, noise = GUIDED, forcing_noise(guide, depth, query)
+        scale = self.noise if estimator.scales_noise else 1.0
         share = self.query_share if estimator.shares_query else 1.0
         query = _with_share(query, share)
         # Attend: from the root, to the right with probability SEARCH(h_node, h_LSTM).
@@ -102,7 +103,7 @@ class HierarchicalAttentiveMemory(Filling):
         # Read: h_a.
         leaf = descent.leaf_rows - tree.num_leaves
         weights = logits.new_zeros(batch, 0) if descent.weights is None else descent.weights
-        access = Access(path[:, depth], leaf, logits, path, siblings, weights, tree, None, share, estimator)
+        access = Access(path[:, depth], leaf, logits, path, siblings, weights, tree, None, share, estimator, scale)
         return estimator.read(access, descent, query, self.search)
 
     def write(self, access: Access, query: Tensor, *, in_place: bool = False) -> Tree:

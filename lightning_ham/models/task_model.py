@@ -51,7 +51,8 @@ class TaskModel(nn.Module):
     Args:
         task: Name of the task.
         controller: Name of the controller.
-        controller_options: The controller's keyword arguments; those not given keep their defaults.
+        controller_options: The controller's keyword arguments; those not given keep the defaults that the task has for
+            them, or else their own.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class TaskModel(nn.Module):
         self.task_name = task
         self.task = get_task(task)
         self.controller_name = controller
-        self.controller_options = complete_options(controller, controller_options or {})
+        self.controller_options = complete_options(controller, controller_options or {}, self.task.controller_defaults)
         self.controller = make_controller(
             controller, self.task.input_size, self.task.output_size, self.controller_options
         )

@@ -20,6 +20,9 @@ class Queue(Structure):
 
     name = "queue"
     input_size = 1 + VALUE_BITS
+    output_size = VALUE_BITS + 4
+    num_hints = 4
+    controller_defaults: ClassVar = {"state_bits": 2}  # without the second, training does not tell a leaf that is spent
     spends_leaves = True  # a push into a leaf that is free again would come before older elements
     cell_labels = "value"
     example = '[["push", 7], ["push", 30], ["pop"]]'

@@ -30,8 +30,9 @@ class Structure(Task[Operations, list[int]]):
     the operands' bits, most significant first, zeros for a pop. Only the value put out at a
     pop is scored; there is no end flag, as there is an output for every operation.
 
-    The last two output bits are hints for training: whether the operation found a leaf that is taken, as a pop must
-    and a push must not, and whether it left the leaf taken.
+    The last output bits are hints for training: whether the operation found a leaf that is taken, as a pop must and a
+    push must not, and whether it left the leaf taken. Where leaves are taken once and for all (``spends_leaves``), two
+    bits before them say as much of leaves that are spent: no operation must find one, and a pop leaves one.
 
     Operation t of m is a pop with probability t/m unless the structure is empty, as in the paper. In a hard case the
     structure is filled and then emptied: pushes are nine times as likely as pops before a uniformly chosen
@@ -50,7 +51,7 @@ class Structure(Task[Operations, list[int]]):
     operands: ClassVar[tuple[str, ...]] = ("value",)
     """What a push is given, in order; a pop puts the last of it out."""
     spends_leaves: ClassVar[bool] = False
-    """Whether the hints say that a leaf stays taken after a pop."""
+    """Whether a leaf stays taken after a pop, spent, according to the hints."""
     last_in_first_out: ClassVar[bool] = False
     """Whether a pop takes what was pushed last: to be pushed again, elements go in reverse of how they came out."""
 
@@ -128,8 +129,9 @@ class Structure(Task[Operations, list[int]]):
 
     def hints(self, cells: Tensor, lengths: Tensor) -> Tensor:
         is_pop = cells[..., 0] == 1
-        left_taken = torch.ones_like(is_pop) if self.spends_leaves else is_pop.logical_not()
-        return torch.stack([is_pop, left_taken], dim=-1).float()
+        if not self.spends_leaves:
+            return torch.stack([is_pop, ~is_pop], dim=-1).float()
+        return torch.stack([torch.zeros_like(is_pop), is_pop, is_pop, torch.ones_like(is_pop)], dim=-1).float()
 
     def guide(self, episodes: Episodes) -> Tensor:
         # A push goes to the first leaf that is free, or was never taken; a pop to what it takes.

@@ -3,7 +3,7 @@
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import ClassVar, Generic, NamedTuple, TypeVar, cast
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -59,6 +59,8 @@ class Task(ABC, Generic[Instance, Answer]):
     """Output bits behind a symbol that training may learn from too (`hints`); they are neither scored nor answers."""
     num_guided: ClassVar[int] = 0
     """Accesses before each output that `guide` names the cells of; 0 in a task without a guide."""
+    controller_defaults: ClassVar[Mapping[str, Any]] = {}
+    """Options of controllers that have other defaults for this task; a controller without them takes no notice."""
     can_be_shifted: ClassVar[bool] = True
     """Whether an instance may begin at any cell; not where the cells are carried out one after the other."""
     variants: ClassVar[Mapping[str, str]] = {}

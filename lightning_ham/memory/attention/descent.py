@@ -96,6 +96,15 @@ def went_right(leaf: Tensor, depth: int) -> Tensor:
     return (leaf.unsqueeze(-1) >> shifts) & 1
 
 
+def branch_logits(logits: Tensor, noise_scale: float) -> Tensor:
+    """Return the logits of the probabilities with which branches to the right are sampled, shaped as ``logits``.
+
+    With logistic noise times s, ``1[logit + noise > 0]`` is Bernoulli(sigmoid(logit / s)). Without noise nothing is
+    sampled, and the logits are returned as they are.
+    """
+    return logits if noise_scale in (0, 1) else logits / noise_scale
+
+
 def path_log_prob(logits: Tensor, leaf: Tensor) -> Tensor:
     """Return the log-probability of the branches to ``leaf`` ``[...]``, given SEARCH on its path ``[..., depth]``."""
     signs = 2 * went_right(leaf, logits.shape[-1]).to(logits.dtype) - 1

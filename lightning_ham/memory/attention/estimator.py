@@ -10,6 +10,7 @@ from torch import Tensor
 from lightning_ham.memory.attention.descent import (
     Descent,
     Search,
+    branch_logits,
     descend,
     logistic_noise,
     path_entropy,
@@ -100,7 +101,7 @@ class Estimator:
 
         Over sampled paths its mean is the entropy of the choice of a leaf.
         """
-        return path_entropy(access.logits)
+        return path_entropy(access.branch_logits)
 
 
 class Access(NamedTuple):
@@ -111,7 +112,7 @@ class Access(NamedTuple):
     leaf: Tensor
     """Index of the attended leaf from 0 on the left, ``[batch]``; the most probable one for ``soft``."""
     logits: Tensor
-    """SEARCH along the path to that leaf, ``[batch, depth]``: sigmoid of it is the probability of going right."""
+    """SEARCH along the path to that leaf, ``[batch, depth]``."""
     path: Tensor
     """The nodes from the root to the leaf, ``[batch, depth + 1, leaf_size]``."""
     siblings: Tensor
@@ -127,11 +128,18 @@ class Access(NamedTuple):
     """Share of WRITE's gradient that goes on to the query."""
     estimator: Estimator = Estimator()
     """How the leaf was chosen."""
+    noise_scale: float = 1.0
+    """Factor of the logistic noise with which the branches were sampled."""
+
+    @property
+    def branch_logits(self) -> Tensor:
+        """Logits of the probabilities with which the branches to the right were sampled, ``[batch, depth]``."""
+        return branch_logits(self.logits, self.noise_scale)
 
     @property
     def log_prob(self) -> Tensor:
         """Log-probability of the branches taken, ``[batch]``."""
-        return path_log_prob(self.logits, self.leaf)
+        return path_log_prob(self.branch_logits, self.leaf)
 
     @property
     def entropy(self) -> Tensor:

@@ -11,7 +11,7 @@ from lightning_ham.memory.attention.straight_through import StraightThrough
 from lightning_ham.memory.transforms import Write
 from lightning_ham.memory.tree import Join, Tree, gather_rows, rejoin_paths
 
-PLACE_SHARE = 0.3
+PLACE_SHARE = 0.1
 """Share of the gradient of a write's place that goes on from SEARCH to the nodes that it saw.
 
 With none, nodes do not learn to say where there is room. With all, it feeds itself: nodes get gradients from the places
