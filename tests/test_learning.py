@@ -5,7 +5,7 @@ import pytorch_lightning as pl
 import torch
 
 from lightning_ham import HAMModule, TaskDataModule
-from lightning_ham.training import LengthCurriculum, MovingAverage, ReinforceOptions
+from lightning_ham.training import ExplorationOptions, LengthCurriculum, MovingAverage, ReinforceOptions
 from lightning_ham.training.evaluation import evaluate
 
 
@@ -62,10 +62,10 @@ def test_what_was_learned_holds_on_longer_inputs():
     "options",
     [
         {"attention": "soft"},
-        {"attention": "reinforce", "entropy_bonus": 0.05},
+        {"attention": "reinforce", "exploration": ExplorationOptions(entropy_bonus=0.05)},
         {
             "attention": "reinforce",
-            "entropy_bonus": 0.05,
+            "exploration": ExplorationOptions(entropy_bonus=0.05),
             "reinforce": ReinforceOptions(baseline="leave_one_out", rollouts=4),
         },
     ],

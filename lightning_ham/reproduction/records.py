@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, cast
 
-from lightning_ham.hub.card import Comparison, CurvePoint, TrainingInfo, span
+from lightning_ham.hub.card import Comparison, CurvePoint, TrainingInfo, guided_fraction, span
 from lightning_ham.hub.files import WEIGHTS
 from lightning_ham.learning_curve import first_at
 from lightning_ham.runs.folder import EVALUATION, TRAINING
@@ -143,10 +143,10 @@ def make_run(run_dir: Path) -> Run:
 def trained_on(hyper_parameters: Mapping[str, Any]) -> str:
     """Return the longest instances of a training, and whether it was shown where to attend, in words.
 
-    >>> trained_on({"data": {"capacity": 64}, "model": {"guided_fraction": 1.0}})
+    >>> trained_on({"data": {"capacity": 64}, "model": {"supervision": {"guided_fraction": 1.0}}})
     'up to 64, guided'
     """
-    guided = ", guided" if hyper_parameters["model"].get("guided_fraction") else ""
+    guided = ", guided" if guided_fraction(hyper_parameters) else ""
     return f"up to {hyper_parameters['data']['capacity']}{guided}"
 
 
