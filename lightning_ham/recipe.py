@@ -43,13 +43,17 @@ from lightning_ham.trainer_options import DEFAULTS as TRAINER_DEFAULTS
 from lightning_ham.trainer_options import LEFT_OUT, check_options, check_trainer
 from lightning_ham.training import (
     BreakUpGuard,
+    ExplorationOptions,
     HAMModule,
     LengthCurriculum,
     MovingAverage,
     ReinforceOptions,
+    ScheduleOptions,
     StopAtErrors,
+    SupervisionOptions,
     TaskDataModule,
 )
+from lightning_ham.training.former_options import what_became_of
 
 _PACKAGE = Path(__file__).parent
 RECIPES = _PACKAGE / "recipes" if (_PACKAGE / "recipes").is_dir() else _PACKAGE.parent / "recipes"
@@ -134,6 +138,9 @@ _LINKED = {"model.task": "task", "data.task": "task", "model.seed": "seed_everyt
 _SECTIONS: dict[str, type[Any]] = {
     "model": HAMModule,
     "model.reinforce": ReinforceOptions,
+    "model.schedule": ScheduleOptions,
+    "model.exploration": ExplorationOptions,
+    "model.supervision": SupervisionOptions,
     "data": TaskDataModule,
     "curriculum": LengthCurriculum,
     "stop": StopAtErrors,
@@ -145,7 +152,7 @@ _MOST_THREADS = 1024
 
 @contextmanager
 def named_as_keys(section: str, arguments: Iterable[str]) -> Iterator[None]:
-    """Have a ValueError name keys as a recipe writes them, 'model.learning_rate', in place of `learning_rate`.
+    """Have a ValueError name keys as a recipe writes them, 'data.batch_size', in place of `batch_size`.
 
     Args:
         section: The section whose keys they are; "" for the keys of none.
@@ -265,6 +272,9 @@ class RecipeParser(LightningArgumentParser):
 
     def _unknown(self, key: str) -> str:
         """Say what is wrong with a key that no recipe has."""
+        became = what_became_of(key)
+        if became:
+            return became
         left_out = key.removeprefix("trainer.")
         if left_out in LEFT_OUT:
             return f"Key 'trainer.{left_out}' cannot be set in a recipe: {LEFT_OUT[left_out]}."
@@ -481,7 +491,7 @@ class RecipeCLI(LightningCLI):
         generator = torch.Generator().manual_seed(0)
         episodes = task.sample(1, (task.min_length, task.min_length), generator=generator)
         with trainer.precision_plugin.forward_context() if on_cpu else nullcontext():
-            module.model(episodes, module.attention, generator, guided=module.guided_fraction > 0)
+            module.model(episodes, module.attention, generator, guided=module.supervision.guided_fraction > 0)
 
     def unused_keys(self) -> dict[str, str]:
         """Return the keys that have no effect here although they are not at their defaults, each with the reason."""

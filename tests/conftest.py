@@ -60,7 +60,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 TINY = {
     "seed_everything": 3,
     "task": "search",
-    "model": {"controller_options": {"controller_size": 8, "leaf_size": 8}, "learning_rate": 0.03},
+    "model": {"controller_options": {"controller_size": 8, "leaf_size": 8}, "schedule": {"learning_rate": 0.03}},
     "data": {
         "batch_size": 16,
         "batches_per_epoch": 4,

@@ -6,7 +6,7 @@ import torch
 
 from lightning_ham import HAMModule, TaskDataModule
 from lightning_ham.evaluation import evaluate
-from lightning_ham.training import LengthCurriculum, MovingAverage, ReinforceOptions
+from lightning_ham.training import ExplorationOptions, LengthCurriculum, MovingAverage, ReinforceOptions
 
 
 @pytest.fixture(autouse=True)
@@ -62,10 +62,10 @@ def test_what_was_learned_holds_on_longer_inputs():
     "options",
     [
         {"attention": "soft"},
-        {"attention": "reinforce", "entropy_bonus": 0.05},
+        {"attention": "reinforce", "exploration": ExplorationOptions(entropy_bonus=0.05)},
         {
             "attention": "reinforce",
-            "entropy_bonus": 0.05,
+            "exploration": ExplorationOptions(entropy_bonus=0.05),
             "reinforce": ReinforceOptions(baseline="leave_one_out", rollouts=4),
         },
     ],

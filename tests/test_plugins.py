@@ -86,7 +86,7 @@ def run(module: str, *arguments: str, folder: Path, environment: dict[str, str],
 def test_a_recipe_trains_a_plugins_task_with_a_plugins_controller(installed, tmp_path, environment):
     recipe = {
         "task": "last_first",
-        "model": {"controller": "echo", "controller_options": {"width": 6}, "learning_rate": 0.01},
+        "model": {"controller": "echo", "controller_options": {"width": 6}, "schedule": {"learning_rate": 0.01}},
         "data": {"batch_size": 8, "batches_per_epoch": 2, "capacity": 4, "validation_lengths": [[1, 4]]},
         "trainer": {"max_epochs": 1, "accelerator": "cpu"},
         "evaluation": {"lengths": [[1, 4]], "episodes": 20},

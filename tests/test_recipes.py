@@ -42,7 +42,8 @@ def test_the_papers_own_method_has_its_recipes():
         assert module.attention == ("soft" if name.endswith("-soft") else "reinforce")
         if module.attention == "reinforce":
             assert (module.reinforce.baseline, module.reinforce.rollouts) == ("learned", 1)
-            assert module.entropy_bonus > module.entropy_bonus * module.final_entropy_bonus > 0
+            bonus = module.exploration.entropy_bonus
+            assert bonus > bonus * module.exploration.final_entropy_bonus > 0
         options = module.model.controller_options
         assert [options[name] for name in ("controller_size", "leaf_size", "join", "readout")] == [
             20,

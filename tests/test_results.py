@@ -139,7 +139,7 @@ def bundled_model(wrong=3):
         "seed": 0,
         "results": [{**result((1, 32), wrong, 2500), "variant": "grid"}, result((1, 2), 10, 10)],
     }
-    hyper_parameters = {"data": {"capacity": 64}, "model": {"guided_fraction": 0.5}}
+    hyper_parameters = {"data": {"capacity": 64}, "model": {"supervision": {"guided_fraction": 0.5}}}
     training = {"seconds": 754.0, "seed": 5, "machine": "a laptop", "hyper_parameters": hyper_parameters}
     return records.Bundled("ham-merge", evaluation, training)
 

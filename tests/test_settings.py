@@ -14,6 +14,7 @@ import yaml
 
 from lightning_ham.recipe import RecipeCLI, find_recipe, recipe_names
 from lightning_ham.trainer_options import LEFT_OUT
+from lightning_ham.training.former_options import MOVED, REMOVED
 
 # Runs `fit` up to the moment at which a training would begin, in one process for all: that takes a tenth of a second.
 PROBE = """
@@ -141,19 +142,17 @@ def test_null_is_a_value_where_it_has_a_meaning(probe, tiny, key):
 # Named cases.
 
 NUMBERS = {
-    "model.learning_rate": "positive",
-    "model.final_learning_rate": "above 0 and at most 1",
-    "model.entropy_bonus": "at least 0",
-    "model.final_entropy_bonus": "above 0 and at most 1",
-    "model.branch_prior": "above 0 and below 1",
-    "model.final_noise": "above 0 and at most 1",
+    "model.schedule.learning_rate": "positive",
+    "model.schedule.final_learning_rate": "above 0 and at most 1",
+    "model.exploration.entropy_bonus": "at least 0",
+    "model.exploration.final_entropy_bonus": "above 0 and at most 1",
+    "model.exploration.branch_prior": "above 0 and below 1",
+    "model.exploration.final_noise": "above 0 and at most 1",
     "model.query_share": "between 0 and 1",
-    "model.hint_weight": "at least 0",
-    "model.cell_noise": "at least 0",
-    "model.guided_fraction": "between 0 and 1",
-    "model.guide_weight": "at least 0",
+    "model.supervision.hint_weight": "at least 0",
+    "model.exploration.cell_noise": "at least 0",
+    "model.supervision.guided_fraction": "between 0 and 1",
     "model.reinforce.discount": "between 0 and 1",
-    "model.reinforce.baseline_weight": "positive",
     "data.smaller_fraction": "between 0 and 1",
     "data.hard_fraction": "between 0 and 1",
     "curriculum.threshold": "above 0 and at most 1",
@@ -189,7 +188,7 @@ REFUSED = [
     ("threads", "null", "to be an integer, but got null."),
     ("task", "null", "to be a string, but got null."),
     ("model.controller", "null", "to be a string, but got null."),
-    ("model.until_error", "null", "to be true or false, but got null."),
+    ("model.supervision.until_error", "null", "to be true or false, but got null."),
     ("data.batch_size", "null", "to be an integer, but got null."),
     ("evaluation.seed", "null", "to be an integer, but got null."),
     ("trainer.accumulate_grad_batches", "null", "to be an integer, but"),
@@ -365,8 +364,8 @@ def test_an_option_of_lightning_that_is_none_of_recipes_says_why_and_what_there_
     [
         ("trainer.max_epoch", "did you mean 'trainer.max_epochs'?"),
         ("trainr.max_epochs", "did you mean 'trainer.max_epochs'?"),
-        ("learning_rate", "did you mean 'model.learning_rate'?"),
-        ("data.learning_rat", "did you mean 'model.learning_rate'?"),
+        ("learning_rate", "did you mean 'model.schedule.learning_rate'?"),
+        ("data.learning_rat", "did you mean 'model.schedule.learning_rate'?"),
         ("trainer.gpus", "see --help for those there are."),
     ],
 )
@@ -374,6 +373,40 @@ def test_an_unknown_key_names_the_nearest_if_one_is_near(probe, tiny, key, hint)
     outcome = probe(tiny, f"--{key}=1")
     assert outcome.is_told()
     assert outcome.stderr == f"error: Unknown key {key!r} in the recipe or on the command line; {hint}\n"
+
+
+# Keys from before.
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_a_key_that_has_another_name_now_is_told_by_it(probe, tiny, name):
+    expected = f"error: Key 'model.{name}' is now 'model.{MOVED[name]}'.\n"
+    for outcome in (probe(with_key(tiny, f"model.{name}", "1")), probe(tiny, f"--model.{name}", "1")):
+        assert outcome.is_told()
+        assert outcome.stderr == expected
+
+
+@pytest.mark.parametrize("name", REMOVED)
+def test_a_key_that_is_gone_says_what_holds_instead(probe, tiny, name):
+    expected = f"error: Key 'model.{name}' is gone: {REMOVED[name]}.\n"
+    for outcome in (probe(with_key(tiny, f"model.{name}", "1")), probe(tiny, f"--model.{name}", "1")):
+        assert outcome.is_told()
+        assert outcome.stderr == expected
+
+
+@pytest.mark.parametrize("group", ["schedule", "exploration", "supervision"])
+def test_a_group_of_options(probe, tiny, group):
+    assert probe(with_key(tiny, f"model.{group}", "")).status == 0
+    assert probe(with_key(tiny, f"model.{group}", "{}")).status == 0
+    for value, got in (("3", "3"), ("[1]", "[1]")):
+        outcome = probe(with_key(tiny, f"model.{group}", value))
+        assert outcome.is_told()
+        assert outcome.stderr == f"error: Expected key 'model.{group}' to hold keys of its own, but got {got}.\n"
+    for value in ("null", "3", "[1]", "{nothing: 1}"):
+        outcome = probe(tiny, f"--model.{group}", value)
+        assert outcome.is_told()
+        assert outcome.status == 2
+        assert group in outcome.stderr or "nothing" in outcome.stderr
 
 
 # What is no recipe.
@@ -425,8 +458,10 @@ def test_aliases_that_multiply_cost_nothing(probe):
     ],
 )
 def test_numbers_are_read_as_they_are_written(tmp_path, written, read):
-    (tmp_path / "mine.yaml").write_text(f"\ufefftask: search\nmodel: {{learning_rate: {written}}}\n", encoding="utf-8")
-    assert RecipeCLI(tmp_path / "mine.yaml", []).model.learning_rate == read
+    (tmp_path / "mine.yaml").write_text(
+        f"\ufefftask: search\nmodel: {{schedule: {{learning_rate: {written}}}}}\n", encoding="utf-8"
+    )
+    assert RecipeCLI(tmp_path / "mine.yaml", []).model.schedule.learning_rate == read
 
 
 @pytest.mark.parametrize("name", ["1e3", "null", "2026-01-01", "\U0001f600 \x7f", "true", "a: b", "'\"\\"])
@@ -484,23 +519,30 @@ def test_variables_of_wandb_do_not_matter_where_nothing_is_logged(probe, tiny):
     ("arguments", "told"),
     [
         ([], {}),
-        (["--model.final_noise", "0.5"], {}),
+        (["--model.exploration.final_noise", "0.5"], {}),
         (
-            ["--model.final_noise", "0.5", "--model.query_share", "0.3", "--model.attention", "soft"],
-            dict.fromkeys(("final_noise", "query_share"), "only straight-through attentions use it, not 'soft'"),
+            ["--model.exploration.final_noise", "0.5", "--model.query_share", "0.3", "--model.attention", "soft"],
+            dict.fromkeys(
+                ("exploration.final_noise", "query_share"), "only straight-through attentions use it, not 'soft'"
+            ),
         ),
         (
             ["--model.query_share", "0.5", "--model.attention", "reinforce"],
             {"query_share": "only straight-through attentions use it, not 'reinforce'"},
         ),
-        (["--model.guide_weight", "2"], {"guide_weight": "no batch is guided"}),
         (
-            ["--model.guided_fraction", "1", "--model.entropy_bonus", "0.2"],
-            {"entropy_bonus": "all batches are guided"},
+            ["--model.supervision.guided_fraction", "1", "--model.exploration.entropy_bonus", "0.2"],
+            {"exploration.entropy_bonus": "all batches are guided"},
         ),
-        (["--model.guided_fraction", "0.5", "--model.entropy_bonus", "0.2"], {}),
-        (["--model.entropy_bonus", "0", "--model.branch_prior", "0.2"], {"branch_prior": "the entropy bonus is 0"}),
-        (["--task", "sort", "--model.hint_weight", "2"], {"hint_weight": "task 'sort' has no hints"}),
+        (["--model.supervision.guided_fraction", "0.5", "--model.exploration.entropy_bonus", "0.2"], {}),
+        (
+            ["--model.exploration.entropy_bonus", "0", "--model.exploration.branch_prior", "0.2"],
+            {"exploration.branch_prior": "the entropy bonus is 0"},
+        ),
+        (
+            ["--task", "sort", "--model.supervision.hint_weight", "2"],
+            {"supervision.hint_weight": "task 'sort' has no hints"},
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -534,11 +576,11 @@ def test_other_keys_without_effect(tiny_recipe, arguments, told):
 
 
 def test_options_without_effect_are_told_once_as_the_training_begins(fit, tmp_path, tiny_recipe):
-    options = ["--model.final_noise", "0.5", "--stop.patience", "3", "--trainer.max_epochs", "1"]
+    options = ["--model.exploration.final_noise", "0.5", "--stop.patience", "3", "--trainer.max_epochs", "1"]
     done = fit(tmp_path, tiny_recipe, "--model.attention", "soft", *options)
     assert done.returncode == 0
     assert done.stderr.splitlines()[1] == (
-        "Without effect: 'model.final_noise' (only straight-through attentions use it, not 'soft'); "
+        "Without effect: 'model.exploration.final_noise' (only straight-through attentions use it, not 'soft'); "
         "'stop.patience' (there is no bar to meet in 'stop.errors')."
     )
     assert done.stderr.count("Without effect") == 1

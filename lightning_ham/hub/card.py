@@ -158,13 +158,23 @@ def render_card(
         training=training,
         missed=missed_bar(training.get("bar", {}), evaluation, training["curve"]) if training and evaluation else {},
         trained_length=training["hyper_parameters"].get("data", {}).get("capacity") if training else None,
-        guided_fraction=training["hyper_parameters"].get("model", {}).get("guided_fraction", 0) if training else 0,
+        guided_fraction=guided_fraction(training["hyper_parameters"]) if training else 0,
         hyper_parameters=json.dumps(training["hyper_parameters"], indent=2) if training else "",
         pictures=pictures or {},
     )
     card = f"---\n{_metadata(model, evaluation, training).to_yaml()}\n---\n\n{body}"
     # Names of files need be no text: bytes that Python could not read as such are read as UTF-8, or shown as \\xe9.
     return card.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def guided_fraction(hyper_parameters: Mapping[str, Any]) -> float:
+    """Return the share of a training's batches that were guided; records of before have it beside the groups.
+
+    >>> guided_fraction({"model": {"supervision": {"guided_fraction": 0.5}}}), guided_fraction({})
+    (0.5, 0)
+    """
+    options = hyper_parameters.get("model", {})
+    return options.get("supervision", options).get("guided_fraction", 0)
 
 
 def example(model: TaskModel) -> Any:

@@ -120,7 +120,7 @@ def make_job(task: str, model: str, seed: int, runs: Path, overrides: tuple[str,
             f"--model.controller_options={{controller_size: {size}}}",
             "--model.attention=straight_through",  # they have no memory, so nothing to attend to
             "--model.reinforce=null",
-            "--model.guided_fraction=0",
+            "--model.supervision.guided_fraction=0",
             "--data.deeper_fraction=0",  # nor a tree that an instance could stand in elsewhere
             "--data.shifted_fraction=0",
             *overrides,

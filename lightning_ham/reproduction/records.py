@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypedDict, cast
 
 from lightning_ham.evaluation.bars import missed
 from lightning_ham.evaluation.record import Evaluation, LengthResult, errors_by_lengths, span
-from lightning_ham.hub.card import Comparison, CurvePoint, TrainingInfo
+from lightning_ham.hub.card import Comparison, CurvePoint, TrainingInfo, guided_fraction
 from lightning_ham.hub.files import WEIGHTS
 from lightning_ham.learning_curve import first_at
 from lightning_ham.runs.folder import EVALUATION, TRAINING
@@ -132,10 +132,10 @@ def make_run(run_dir: Path) -> Run:
 def trained_on(hyper_parameters: Mapping[str, Any]) -> str:
     """Return the longest instances of a training, and whether it was shown where to attend, in words.
 
-    >>> trained_on({"data": {"capacity": 64}, "model": {"guided_fraction": 1.0}})
+    >>> trained_on({"data": {"capacity": 64}, "model": {"supervision": {"guided_fraction": 1.0}}})
     'up to 64, guided'
     """
-    guided = ", guided" if hyper_parameters["model"].get("guided_fraction") else ""
+    guided = ", guided" if guided_fraction(hyper_parameters) else ""
     return f"up to {hyper_parameters['data']['capacity']}{guided}"
 
 

@@ -69,10 +69,10 @@ page is made from `results/*.json`, by `python -m lightning_ham.results`; nothin
 
 A sequence is wrong if a single bit of it is, its end included; branches and bits are decided at probability 1/2.
 Intervals are Wilson's, 95 %. The parameters are the same at all lengths. "Guided" means that training showed the memory
-which leaves to attend to (`model.guided_fraction`); the paper's models and the comparison models learned without. The
-comparison models LSTM (encoder-decoder) and LSTM+A (with attention) have more parameters than the HAM; they are trained
-with the same recipe: curriculum, batches and most updates. Compare their updates and times, too. The paper's
-figures are those of its own models (arXiv 1602.03218v2), each after up to 5,000,000 episodes."""
+which leaves to attend to (`model.supervision.guided_fraction`); the paper's models and the comparison models learned
+without. The comparison models LSTM (encoder-decoder) and LSTM+A (with attention) have more parameters than the HAM;
+they are trained with the same recipe: curriculum, batches and most updates. Compare their updates and times, too. The
+paper's figures are those of its own models (arXiv 1602.03218v2), each after up to 5,000,000 episodes."""
 
 _OVERVIEW = """\
 Wrong sequences of the median seed at lengths 1-32 and 33-128; the bar that a model is to reach in both, and how many

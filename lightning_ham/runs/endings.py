@@ -141,7 +141,7 @@ def explain(error: BaseException, signals: EndOnSignal, run_dir: Path | None) ->
     if isinstance(error, FloatingPointError) and run_dir:
         return Ending(
             f"error: {error}: the training ends, {run_dir / LAST} has the last finite weights, and a smaller "
-            "--model.learning_rate may keep them so.",
+            "--model.schedule.learning_rate may keep them so.",
             1,
         )
     if isinstance(error, OSError) and error.errno in _NO_ROOM:

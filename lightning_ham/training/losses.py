@@ -26,15 +26,6 @@ def log_likelihood(logits: Tensor, targets: Tensor, scored: Tensor) -> Tensor:
     return -(nll * scored).sum(dim=-1)
 
 
-def bit_accuracy(logits: Tensor, targets: Tensor, scored: Tensor) -> Tensor:
-    """Return the share of every timestep's scored bits that are right, ``[batch, timesteps]``; 0 where none is scored.
-
-    The paper's alternative reward. Arguments as in :func:`log_likelihood`.
-    """
-    right = scored & ~wrong_bits(logits, targets, scored)
-    return right.sum(dim=-1) / scored.sum(dim=-1).clamp(min=1)
-
-
 def until_first_error(logits: Tensor, targets: Tensor, scored: Tensor) -> Tensor:
     """Return ``scored`` without what comes after the first timestep that has a wrong bit; arguments as above."""
     wrong = wrong_bits(logits, targets, scored).any(dim=-1)

@@ -8,11 +8,12 @@ from typing import Any
 from lightning_ham.memory.attention import get_estimator
 from lightning_ham.models import TaskModel
 
-_OF_THE_CHOICE = ("attention", "reinforce", "entropy_bonus", "final_entropy_bonus", "branch_prior")
+_OF_THE_BONUS = ("exploration.final_entropy_bonus", "exploration.branch_prior")
+_OF_THE_CHOICE = ("attention", "reinforce", "exploration.entropy_bonus", *_OF_THE_BONUS)
 """Options of how a leaf is chosen, and of what rewards the choice."""
-_OF_STRAIGHT_THROUGH = ("final_noise", "query_share")
+_OF_STRAIGHT_THROUGH = ("exploration.final_noise", "query_share")
 """Options of the gradient that goes straight through a sampled choice."""
-_OF_THE_MEMORY = ("cell_noise", "engine")
+_OF_THE_MEMORY = ("exploration.cell_noise", "engine")
 
 
 class UnusedOptionsWarning(UserWarning):
@@ -23,8 +24,8 @@ def unused_options(options: Mapping[str, Any], defaults: Mapping[str, Any], mode
     """Return the options that have no effect although they are not at their defaults, each with the reason.
 
     Args:
-        options: The arguments of :class:`lightning_ham.training.HAMModule`; those of ``controller_options`` and
-            ``reinforce`` by their own names too, as ``reinforce.discount``.
+        options: The arguments of :class:`lightning_ham.training.HAMModule`; what is in groups, and in
+            ``controller_options``, by names such as ``reinforce.discount``.
         defaults: Their defaults, in the same form.
         model: The model that is trained.
     """
@@ -39,25 +40,21 @@ def unused_options(options: Mapping[str, Any], defaults: Mapping[str, Any], mode
 
 def _reasons(options: Mapping[str, Any], model: TaskModel) -> Iterator[tuple[tuple[str, ...], str]]:
     """Yield the options that this training does not use, with the reason, the most telling one first."""
-    attention = options["attention"]
+    attention, guided = options["attention"], options["supervision.guided_fraction"]
     if model.accesses_per_output == 0:
         names = _OF_THE_CHOICE + _OF_STRAIGHT_THROUGH + _OF_THE_MEMORY
         yield names, f"controller '{model.controller_name}' has no memory"
     if not model.task.num_hints:
-        yield ("hint_weight",), f"task '{model.task_name}' has no hints"
-    if options["guided_fraction"] == 0:
-        yield ("guide_weight",), "no batch is guided"
-    if options["guided_fraction"] == 1:
+        yield ("supervision.hint_weight",), f"task '{model.task_name}' has no hints"
+    if guided == 1:
         yield _OF_THE_CHOICE + _OF_STRAIGHT_THROUGH, "all batches are guided"
     estimator = get_estimator(attention)
-    uses = {"final_noise": estimator.scales_noise, "query_share": estimator.shares_query}
+    uses = {"exploration.final_noise": estimator.scales_noise, "query_share": estimator.shares_query}
     not_used = tuple(name for name, is_used in uses.items() if not is_used)
     if not_used:
         yield not_used, f"only straight-through attentions use it, not '{attention}'"
-    if options["entropy_bonus"] == 0:
-        yield ("final_entropy_bonus", "branch_prior"), "the entropy bonus is 0"
-    if options.get("reinforce.baseline", "learned") != "learned":
-        yield ("reinforce.baseline_weight",), "no baseline is learned"
+    if options["exploration.entropy_bonus"] == 0:
+        yield _OF_THE_BONUS, "the entropy bonus is 0"
 
 
 def told(unused: Mapping[str, str], section: str = "") -> str:

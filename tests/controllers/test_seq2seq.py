@@ -21,7 +21,7 @@ from lightning_ham.evaluation import evaluate
 from lightning_ham.hub import HAMModel, from_pretrained
 from lightning_ham.models import TaskModel
 from lightning_ham.tasks import get_task, task_names
-from lightning_ham.training import HAMModule, ReinforceOptions, TaskDataModule
+from lightning_ham.training import ExplorationOptions, HAMModule, ReinforceOptions, ScheduleOptions, TaskDataModule
 
 INPUT_SIZE, OUTPUT_SIZE, SIZE = 3, 2, 5
 CONTROLLERS = {"lstm": EncoderDecoder, "lstm_attention": AttentionEncoderDecoder}
@@ -476,7 +476,7 @@ def reverse_module(name: str, controller_size: int, **options) -> HAMModule:
     ],
 )
 def test_it_learns_to_reverse(name, controller_size, capacity, updates):
-    module = reverse_module(name, controller_size, learning_rate=1e-2)
+    module = reverse_module(name, controller_size, schedule=ScheduleOptions(learning_rate=1e-2))
 
     def wrong() -> int:
         (result,) = evaluate(module.model, [(1, capacity)], 500, seed=2)["results"]
@@ -493,9 +493,9 @@ def test_it_learns_to_reverse(name, controller_size, capacity, updates):
     "options",
     [
         {"attention": "soft"},
-        {"entropy_bonus": 0.5},
+        {"exploration": ExplorationOptions(entropy_bonus=0.5)},
         {"attention": "reinforce"},
-        {"attention": "reinforce", "reinforce": ReinforceOptions(reward="bit_accuracy", baseline="none")},
+        {"attention": "reinforce", "reinforce": ReinforceOptions(baseline="none")},
     ],
 )
 def test_it_is_trained_alike_whatever_is_said_of_the_branches(name, options):

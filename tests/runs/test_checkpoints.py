@@ -111,13 +111,13 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, part, value):
 
 
 def test_a_training_that_is_not_finite_any_more_ends_and_keeps_the_last_weights_that_were(fit, tmp_path, tiny_recipe):
-    done = fit(tmp_path, tiny_recipe, "--model.learning_rate", "1e30")
+    done = fit(tmp_path, tiny_recipe, "--model.schedule.learning_rate", "1e30")
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.splitlines()[1:] == [
         "error: Expected finite weights, but got nan or inf at update 2 (epoch 1): the training ends, "
-        "runs/tiny/checkpoints/last.ckpt has the last finite weights, and a smaller --model.learning_rate may keep "
-        "them so."
+        "runs/tiny/checkpoints/last.ckpt has the last finite weights, and a smaller "
+        "--model.schedule.learning_rate may keep them so."
     ]
     run = tmp_path / "runs" / "tiny"
     assert [path.name for path in run.glob("*/*") if path.is_file()] == ["last.ckpt"]

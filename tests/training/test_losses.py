@@ -53,13 +53,6 @@ def test_log_likelihood_has_no_gradient_from_bits_that_do_not_count():
     torch.testing.assert_close(logits.grad, (TARGETS - torch.sigmoid(LOGITS)) * SCORED)
 
 
-def test_bit_accuracy():
-    # A logit of 0, a probability of one half, is a 0: the third bit of the first timestep is wrong.
-    got = losses.bit_accuracy(LOGITS, TARGETS, SCORED)
-    torch.testing.assert_close(got.double(), torch.tensor([[2 / 3, 1 / 2], [0.0, 0.0]]).double())
-    assert losses.bit_accuracy(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1), torch.ones(1, 1, 1).bool()).item() == 1
-
-
 def test_until_first_error_ends_each_episode_after_its_first_wrong_timestep():
     logits = torch.tensor([[[1.0, 1.0], [1.0, -1.0], [1.0, 1.0]], [[-1.0, 1.0], [1.0, 1.0], [1.0, 1.0]]])
     targets = torch.tensor([[[1.0, 1.0], [1.0, 1.0], [1.0, 1.0]], [[1.0, 1.0], [1.0, 1.0], [0.0, 1.0]]])

@@ -1,0 +1,149 @@
+"""The objective of a training: from what a controller did in a batch of episodes to one number, in one view.
+
+The paper maximises the expected log-likelihood of an episode's output, where the branches A are sampled (section 3.2).
+Its gradient is ``E[ grad log p(y | A, x)  +  R * grad log p(A | x) ]``: the first summand is ``nll`` below, the second
+``policy``, for ``reinforce`` alone. The other attentions have a gradient to the branches in the first already.
+
+=========  ==================================================================  ======================
+summand    what it is                                                          weight in the loss
+=========  ==================================================================  ======================
+nll        ``- log p(y_t | A, x)``, per scored timestep t                      1
+policy     ``- (R_k - b_k) * log p(a_k)``, per scored timestep                 1, ``reinforce`` alone
+baseline   ``(b_k - R_k)^2``, per access k                                     1, if it is learned
+entropy    entropy of the branches ``a_k``, per access                         minus the entropy bonus
+prior      ``log q(a_k)``, expected, under a branch prior q other than 1/2     minus the entropy bonus
+hint       ``- log p(hint bits)``, per timestep that has some                  ``hint_weight``
+guide      ``- log p(a_k)`` of the leaves that the task names, per access      1, in guided batches
+=========  ==================================================================  ======================
+
+The return of an access is ``R_k = sum over i >= k of discount^(i - k) * r_i``, where the reward ``r_i`` of the last
+access before output t is ``log p(y_t | A, x)``, and 0 of others. Guided batches have no policy, baseline, entropy or
+prior in their loss: there, nothing is chosen.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from lightning_ham.controllers import Rollout
+from lightning_ham.tasks import Episodes, Task
+from lightning_ham.training import losses
+from lightning_ham.training.options import ExplorationOptions, ReinforceOptions, SupervisionOptions
+
+
+class Objective(NamedTuple):
+    """What a batch is trained on."""
+
+    loss: Tensor
+    """To be minimised; a scalar."""
+    summands: dict[str, Tensor]
+    """Those of the table above that this training has, each a scalar without its weight."""
+
+
+def objective(
+    rollout: Rollout,
+    episodes: Episodes,
+    task: Task[Any, Any],
+    *,
+    exploration: ExplorationOptions,
+    supervision: SupervisionOptions,
+    reinforce: ReinforceOptions | None,
+    bonus: float,
+    values: Tensor | None = None,
+    guided: bool = False,
+) -> Objective:
+    """Return the loss of a batch and its summands; see the table above.
+
+    Args:
+        rollout: What the controller did.
+        episodes: What it was to answer; with several rollouts of an episode, one row for each.
+        task: Whose episodes they are.
+        exploration: Has the prior of the branches.
+        supervision: Has the weight of hints, and says which timesteps count.
+        reinforce: Options of the policy gradient; None for other attentions.
+        bonus: The entropy bonus at this step of the training.
+        values: What the learned baseline says of every access, ``[batch, accesses]``, if there is one.
+        guided: Whether the controller was led to the leaves that the task names.
+    """
+    if supervision.until_error:
+        scored = losses.until_first_error(rollout.outputs, episodes.targets, episodes.scored)
+        episodes = episodes._replace(scored=scored)
+    likelihood = losses.log_likelihood(rollout.outputs, episodes.targets, episodes.scored)
+    timesteps = episodes.scored.any(dim=-1)
+    accesses = _accesses_that_count(timesteps, rollout)
+    summands = {
+        "nll": -losses.masked_mean(likelihood, timesteps),
+        "entropy": losses.masked_mean(rollout.entropies, accesses),
+    }
+    if exploration.branch_prior != 0.5:
+        prior = losses.log_prior(rollout.branch_probs, exploration.branch_prior)
+        summands["prior"] = losses.masked_mean(prior, accesses)
+    if task.num_hints:
+        hinted = task.hinted(episodes)
+        hints = losses.log_likelihood(rollout.outputs, episodes.targets, hinted)
+        summands["hint"] = -losses.masked_mean(hints, hinted.any(dim=-1))
+    if guided:
+        summands["guide"] = -losses.masked_mean(rollout.log_probs, accesses)
+        choice = summands["guide"]
+    else:
+        if reinforce is not None and rollout.log_probs.shape[1] > 0:  # without a memory there is no choice to reward
+            summands |= _policy_gradient(rollout, likelihood.detach(), timesteps, accesses, reinforce, values)
+        regularity = summands["entropy"] + summands.get("prior", 0.0)
+        choice = summands.get("policy", 0.0) + summands.get("baseline", 0.0) - bonus * regularity
+    loss = summands["nll"] + choice + supervision.hint_weight * summands.get("hint", 0.0)
+    return Objective(loss, summands)
+
+
+def _accesses_that_count(timesteps: Tensor, rollout: Rollout) -> Tensor:
+    """Return which accesses come up to the last scored timestep, ``[batch, accesses]``.
+
+    Args:
+        timesteps: Which are scored, ``[batch, timesteps]``.
+        rollout: What the controller did.
+    """
+    until_last = timesteps.flip(1).cumsum(dim=1).flip(1) > 0
+    return until_last.repeat_interleave(_accesses_per_output(rollout), dim=1)
+
+
+def _accesses_per_output(rollout: Rollout) -> int:
+    return rollout.log_probs.shape[1] // rollout.outputs.shape[1]
+
+
+def _policy_gradient(
+    rollout: Rollout,
+    rewards: Tensor,
+    timesteps: Tensor,
+    accesses: Tensor,
+    options: ReinforceOptions,
+    values: Tensor | None,
+) -> dict[str, Tensor]:
+    """Return ``policy``, and ``baseline`` if that is learned.
+
+    Args:
+        rollout: What the controller did.
+        rewards: Of every timestep, ``[batch, timesteps]``, without a gradient.
+        timesteps: Which of them are scored, shaped the same.
+        accesses: Which accesses count, ``[batch, accesses]``.
+        options: Of the policy gradient.
+        values: What the learned baseline says of every access, shaped as ``accesses``.
+    """
+    summands = {}
+    spread = losses.spread_over_accesses(rewards, _accesses_per_output(rollout))
+    returns = losses.discounted_returns(spread, options.discount)
+    advantages = returns
+    if options.baseline == "learned":
+        if values is None:
+            raise ValueError("Expected the values of the learned baseline, but got none.")
+        advantages = returns - values.detach()
+        summands["baseline"] = losses.baseline_loss(values, returns, accesses)
+    elif options.baseline == "leave_one_out":
+        advantages = returns - losses.leave_one_out_baseline(returns, options.rollouts)
+    if options.normalize:
+        deviations = advantages - losses.masked_mean(advantages, accesses)
+        advantages = advantages / (losses.masked_mean(deviations**2, accesses) + 1e-8).sqrt()
+    # Per scored timestep, as the likelihood is: together they are then the gradient of one objective.
+    accesses_per_timestep = accesses.sum() / timesteps.sum().clamp(min=1)
+    summands["policy"] = accesses_per_timestep * losses.policy_gradient_loss(rollout.log_probs, advantages, accesses)
+    return summands
