@@ -20,6 +20,7 @@ class Queue(Structure):
 
     name = "queue"
     input_size = 1 + VALUE_BITS
+    early_pops = (0.1, 0.5)  # with the first alone, in nearly full memories, trainings broke up
     output_size = VALUE_BITS + 4
     num_hints = 4
     controller_defaults: ClassVar = {"state_bits": 2}  # without the second, training does not tell a leaf that is spent

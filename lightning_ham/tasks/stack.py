@@ -19,6 +19,7 @@ class Stack(Structure):
 
     name = "stack"
     input_size = 1 + VALUE_BITS
+    early_pops = (0.1, 0.5)  # with the first alone, in nearly full memories, trainings broke up
     last_in_first_out = True
     cell_labels = "value"
     example = '[["push", 7], ["push", 30], ["pop"]]'

@@ -35,8 +35,8 @@ class Structure(Task[Operations, list[int]]):
     bits before them say as much of leaves that are spent: no operation must find one, and a pop leaves one.
 
     Operation t of m is a pop with probability t/m unless the structure is empty, as in the paper. In a hard case the
-    structure is filled and then emptied: pushes are nine times as likely as pops before a uniformly chosen
-    operation, and pops from there on.
+    structure is filled and then emptied: before a uniformly chosen operation, pops have one of the probabilities
+    ``early_pops``, and from there on 0.9.
     """
 
     output_size = VALUE_BITS + 2
@@ -48,6 +48,8 @@ class Structure(Task[Operations, list[int]]):
     can_be_shifted = False
     has_hard_cases = True
 
+    early_pops: ClassVar[tuple[float, ...]] = (0.1,)
+    """Probabilities of a pop in the first part of hard cases; each is as likely as the others."""
     operands: ClassVar[tuple[str, ...]] = ("value",)
     """What a push is given, in order; a pop puts the last of it out."""
     spends_leaves: ClassVar[bool] = False
@@ -173,7 +175,7 @@ class Structure(Task[Operations, list[int]]):
         return values
 
     def draw(self, lengths: Tensor, hard: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        is_pop = _draw_pops(lengths, hard, generator)
+        is_pop = _draw_pops(lengths, hard, self.early_pops, generator)
         operands = self.draw_operands(hard, is_pop.shape[1], generator).masked_fill(is_pop, 0)
         popped = self.answers(is_pop, operands) % NUM_VALUES
         return _cells(is_pop, operands, self.input_size - 1), to_bits(popped, VALUE_BITS)
@@ -202,14 +204,17 @@ class Structure(Task[Operations, list[int]]):
         return number
 
 
-def _draw_pops(lengths: Tensor, hard: Tensor, generator: torch.Generator | None) -> Tensor:
+def _draw_pops(
+    lengths: Tensor, hard: Tensor, early_pops: tuple[float, ...], generator: torch.Generator | None
+) -> Tensor:
     """Draw which operations are pops, bool of shape [batch, longest], none of them on an empty structure."""
     batch, longest = len(lengths), int(lengths.max())
     number = torch.arange(1, longest + 1)
     turn = (torch.rand(batch, generator=generator) * lengths).ceil().unsqueeze(1)
-    chances = torch.where(
-        hard.unsqueeze(1), torch.where(number < turn, 0.1, 0.9), number / lengths.unsqueeze(1)
-    )  # [batch, longest]
+    chances = (number / lengths.unsqueeze(1)).expand(batch, longest)
+    if hard.any():  # so that other samples do not hang on how hard ones are drawn
+        early = torch.tensor(early_pops)[torch.randint(len(early_pops), (batch, 1), generator=generator)]
+        chances = torch.where(hard.unsqueeze(1), torch.where(number < turn, early, 0.9), chances)
     is_pop = torch.rand(batch, longest, generator=generator) < chances
     sizes = torch.zeros(batch, dtype=torch.long)
     for t in range(longest):
