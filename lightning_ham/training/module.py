@@ -136,6 +136,8 @@ class HAMModule(LightningModule):
         warn_of_other_lightning()
         expect_one_of("attention", attention, training_modes())
         estimator = get_estimator(attention)
+        if not estimator.trains:
+            raise ValueError(f"Expected argument `attention` to be one that trains, but got {attention!r}.")
         if reinforce is not None and not estimator.uses_rewards:
             raise ValueError(
                 f"Expected `reinforce` options only for attention 'reinforce', but got them for {attention!r}."

@@ -51,6 +51,12 @@ class Estimator:
     why_not_compiled: ClassVar[str] = "is none that compiled loops know"
     """What is told where ``compiled`` is None."""
 
+    def __init_subclass__(cls) -> None:
+        """Take no subclass for one that compiled loops know unless it says so: they do not call its methods."""
+        super().__init_subclass__()
+        if "compiled" not in vars(cls):
+            cls.compiled = None
+
     def noise_count(self, depth: int) -> int:
         """Return how many numbers of noise one descent takes in a tree of ``depth`` levels of decisions."""
         return 0
