@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lightning_ham.controllers import Rollout, complete_options
-from lightning_ham.engines import episodes, threads
 from lightning_ham.controllers.raw_ham import RawHAM
+from lightning_ham.engines import episodes, threads
 from lightning_ham.tasks import get_task
 
 MODES = ["straight_through", "straight_through_write", "reinforce", "soft", "argmax"]
