@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -26,6 +26,19 @@ class Compiled(NamedTuple):
     """Whether they descend from every sibling not taken too, and send the read's gradient through the branches."""
     through_write: bool = False
     """Whether they send the gradient of the write's place through the branches too; only with ``counterfactual``."""
+
+
+class Rejoins(Protocol):
+    """A memory, as far as an estimator re-joins its tree."""
+
+    @property
+    def join(self) -> Join:
+        """JOIN."""
+        ...
+
+    def put(self, access: Access, leaf: Tensor, *, in_place: bool = False) -> Tree:
+        """Put a leaf where an access arrived, and join its ancestors again."""
+        ...
 
 
 class Estimator:
@@ -90,16 +103,16 @@ class Estimator:
         leaf: Tensor = write(access.path[:, -1], query)
         return leaf
 
-    def rejoin(self, access: Access, leaves: Tensor, join: Join, *, in_place: bool = False) -> Tree:
+    def rejoin(self, memory: Rejoins, access: Access, leaves: Tensor, *, in_place: bool = False) -> Tree:
         """Return the tree with the new leaves of :meth:`write`, and all nodes above them joined again.
 
         Args:
+            memory: Has JOIN, and puts a leaf where an access arrived.
             access: What was attended to.
             leaves: The new leaves.
-            join: JOIN.
             in_place: Overwrite the tree instead of copying it; only where no gradient is needed.
         """
-        return put_leaf(access, leaves, join, in_place=in_place)
+        return memory.put(access, leaves, in_place=in_place)
 
     def entropy(self, access: Access) -> Tensor:
         """Return the entropy of the choice in nats, ``[batch]``: of the branches on the path, summed over its levels.
