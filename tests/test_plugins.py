@@ -23,6 +23,9 @@ last_first = "ham_oddments:LastFirst"
 
 [project.entry-points."lightning_ham.controllers"]
 echo = "ham_oddments:Echo"
+
+[project.entry-points."lightning_ham.estimators"]
+left_alone = "ham_oddments:LeftAlone"
 """
 
 SOURCE = '''
@@ -30,6 +33,7 @@ import torch
 from torch import nn
 
 from lightning_ham.controllers import Rollout
+from lightning_ham.memory.attention.reinforce import Reinforce
 from lightning_ham.tasks.reverse import Reverse
 
 
@@ -37,6 +41,13 @@ class LastFirst(Reverse):
     """Put the integers out in reverse order, under another name."""
 
     name = "last_first"
+
+
+class LeftAlone(Reinforce):
+    """Leaves every leaf as it is."""
+
+    def write(self, access, query, write):
+        return access.path[:, -1]
 
 
 class Echo(nn.Module):
@@ -107,6 +118,21 @@ def test_a_recipe_trains_a_plugins_task_with_a_plugins_controller(installed, tmp
     (tmp_path / "numbers.jsonl").write_text("[7, 1000, 42]\n")
     answer = json.loads(run("lightning_ham.solve", str(model), "numbers.jsonl", **where))
     assert all(0 <= number < 1024 for number in answer)
+
+
+@pytest.mark.slow
+def test_a_recipe_trains_with_a_plugins_estimator(installed, tmp_path, environment):
+    recipe = {
+        "task": "reverse",
+        "model": {"controller_options": {"controller_size": 4, "leaf_size": 4}, "attention": "left_alone"},
+        "data": {"batch_size": 8, "batches_per_epoch": 2, "capacity": 4, "validation_lengths": [[1, 4]]},
+        "trainer": {"max_epochs": 1, "accelerator": "cpu"},
+        "evaluation": {"lengths": [[1, 4]], "episodes": 20},
+    }
+    (tmp_path / "oddments.yaml").write_text(yaml.safe_dump(recipe))
+    run("lightning_ham.fit", "oddments.yaml", folder=tmp_path, environment=environment, site=installed)
+    resolved = yaml.safe_load((tmp_path / "runs" / "oddments" / "recipe.yaml").read_text())
+    assert resolved["model"]["attention"] == "left_alone"
 
 
 def test_without_the_plugin_its_names_are_unknown(tmp_path, fit):

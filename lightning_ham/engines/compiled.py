@@ -16,7 +16,7 @@ from lightning_ham.memory.attention.straight_through_write import PLACE_SHARE
 from lightning_ham.memory.transforms import MLPJoin
 
 if TYPE_CHECKING:
-    from lightning_ham.engines.kernels.episode import Options, Weights
+    from lightning_ham.engines.kernels.record import Options, Weights
 
 _first_use = FirstUse("Compiling the training loops for this machine; this takes about a minute, once.")
 
@@ -52,7 +52,7 @@ def run_episodes(
 
 
 def _options(memory: HierarchicalAttentiveMemory, noise: Tensor, estimator: Estimator, *, given: bool) -> Options:
-    from lightning_ham.engines.kernels.episode import Options
+    from lightning_ham.engines.kernels.record import Options
 
     assert estimator.compiled is not None
     return Options(
@@ -69,7 +69,7 @@ def _options(memory: HierarchicalAttentiveMemory, noise: Tensor, estimator: Esti
 
 def _pack(memory: HierarchicalAttentiveMemory, cell: nn.LSTMCell | None) -> Weights:
     """Return the parameters as the kernels want them, as tensors that carry gradients."""
-    from lightning_ham.engines.kernels.episode import Weights
+    from lightning_ham.engines.kernels.record import Weights
 
     search, write = memory.search, memory.write_leaf
     join_hidden, join_hidden_bias, join_out, join_out_bias = memory.join.layer_weights
@@ -101,10 +101,11 @@ class _Episodes(torch.autograd.Function):
         ctx: Any, leaves: Tensor, queries: Tensor, noise: Tensor, options: Options, *weights: Tensor
     ) -> tuple[Tensor, ...]:
         from lightning_ham.engines.kernels import episode
+        from lightning_ham.engines.kernels import record as records
 
         w = _arrays(weights)
         noises = noise.contiguous().numpy()
-        record, workspace = episode.empty_record(leaves.detach().numpy(), len(noises), w, keep=options.keep)
+        record, workspace = records.empty_record(leaves.detach().numpy(), len(noises), w, keep=options.keep)
         record.hidden[: len(queries)] = queries.detach().numpy()
         with _first_use():
             for_blocks(len(leaves), lambda _, first, last: episode.forward(first, last, w, options, noises, record))
@@ -121,26 +122,23 @@ class _Episodes(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         from lightning_ham.engines.kernels import episode
+        from lightning_ham.engines.kernels.record import Gradients
 
         _ = ctx.saved_tensors  # raises if one has been changed, or freed
         w, options, noises, record, _ = ctx.episode
-        dhidden, dreads, dlogits = (grad.contiguous().numpy() for grad in grads[:3])
         batch, num_leaves, size = record.nodes.shape[0], record.keys.shape[1], record.nodes.shape[2]
         transposed = _arrays(torch.from_numpy(matrix).t() for matrix in w)
         blocks = max(1, -(-batch // LANES))
         weights_grad = [torch.zeros(blocks, *matrix.shape, dtype=grads[0].dtype) for matrix in w]
         leaves_grad = torch.empty(batch, num_leaves, size, dtype=grads[0].dtype)
-        w_grad, dleaves = _arrays(weights_grad), leaves_grad.numpy()
         queries_grad = torch.empty(
             len(noises) if options.given else 0, batch, record.hidden.shape[2], dtype=grads[0].dtype
         )
-        dqueries = queries_grad.numpy()
+        hidden, reads, logits = (grad.contiguous().numpy() for grad in grads[:3])
+        gradients = Gradients(hidden, reads, logits, _arrays(weights_grad), leaves_grad.numpy(), queries_grad.numpy())
 
         def run(block: int, first: int, last: int) -> None:
-            episode.backward(
-                first, last, block, w, transposed, options, noises, record, dhidden, dreads, dlogits, w_grad, dleaves,
-                dqueries,
-            )  # fmt: skip
+            episode.backward(first, last, block, w, transposed, options, noises, record, gradients)
 
         with _first_use():
             for_blocks(batch, run)
@@ -150,6 +148,6 @@ class _Episodes(torch.autograd.Function):
 
 
 def _arrays(weights: Any) -> Weights:
-    from lightning_ham.engines.kernels.episode import Weights
+    from lightning_ham.engines.kernels.record import Weights
 
     return Weights(*(weight.detach().contiguous().numpy() for weight in weights))

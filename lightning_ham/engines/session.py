@@ -1,21 +1,19 @@
 """Open sessions: one access after the other to one tree, with nothing done twice but the arithmetic.
 
-All of it is in the caller's thread. The compiled loops are imported when a session is opened.
+All of it is in the caller's thread. To import this is to import the compiled loops, so it is imported where it is used.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
 from lightning_ham.engines.first_use import FirstUse
+from lightning_ham.engines.kernels import access
 from lightning_ham.engines.single import arrays, search_parameters, write_parameters
 from lightning_ham.memory import HierarchicalAttentiveMemory, Tree
-
-if TYPE_CHECKING:
-    from lightning_ham.engines.kernels import access
 
 Array = np.ndarray[Any, Any]
 
@@ -29,8 +27,6 @@ def open_session(memory: HierarchicalAttentiveMemory, tree: Tree) -> Session:
 
     :func:`lightning_ham.engines.obstacles.obstacle` must find none for it and JOIN, SEARCH and WRITE.
     """
-    from lightning_ham.engines.kernels import access
-
     (nodes,) = arrays(tree.nodes)
     search = access.SearchWeights(*_copies(*search_parameters(memory.search)))
     write = access.WriteWeights(*_copies(*write_parameters(memory)))
@@ -63,9 +59,6 @@ class Session:
     """
 
     def __init__(self, nodes: Array, search: access.SearchWeights, write: access.WriteWeights) -> None:
-        from lightning_ham.engines.kernels import access
-
-        self._kernels = access
         _, rows, size = nodes.shape
         depth = rows.bit_length() - 2
         self._nodes, self._at_first = nodes, nodes.copy()
@@ -89,17 +82,17 @@ class Session:
             query: ``[1, l]``, of the type of the tree.
         """
         self._attend(query)
-        self._kernels.write(self._nodes, self._leaf_row, query, self._write)
+        access.write(self._nodes, self._leaf_row, query, self._write)
         return self._path[0, -1].copy()
 
     def put(self, query: Array, leaf: Array) -> None:
         """Attend, and put ``leaf`` ``[d]`` there without WRITE."""
         self._attend(query)
         self._nodes[0, self._leaf_row[0]] = leaf
-        self._kernels.rejoin(self._nodes, self._leaf_row, self._write)
+        access.rejoin(self._nodes, self._leaf_row, self._write)
 
     def _attend(self, query: Array) -> None:
-        self._kernels.attend(
+        access.attend(
             self._nodes, query, self._noise, self._search, self._leaf_row, self._logits, self._path, self._siblings
         )
 
@@ -118,11 +111,8 @@ class Perceptron:
     """
 
     def __init__(self, hidden: Array, hidden_bias: Array, out: Array, out_bias: Array) -> None:
-        from lightning_ham.engines.kernels import access
-
         if out.shape[1] != hidden.shape[0]:
             raise ValueError(f"Expected an output layer of {hidden.shape[0]} inputs, but got {out.shape[1]}.")
-        self._multiply = access.multiply
         self._hidden, self._hidden_bias, self._out, self._out_bias = hidden, hidden_bias, out, out_bias
 
     def __call__(self, x: Array) -> Array:
@@ -130,6 +120,6 @@ class Perceptron:
         if x.shape != self._hidden.shape[1:]:
             raise ValueError(f"Expected an input of {self._hidden.shape[1]} numbers, but got one of {list(x.shape)}.")
         hidden, out = self._hidden_bias.copy(), self._out_bias.copy()
-        self._multiply(self._hidden, x, hidden)
-        self._multiply(self._out, np.maximum(hidden, 0, out=hidden), out)
+        access.multiply(self._hidden, x, hidden)
+        access.multiply(self._out, np.maximum(hidden, 0, out=hidden), out)
         return out

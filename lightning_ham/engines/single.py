@@ -57,9 +57,10 @@ def _suits(memory: HierarchicalAttentiveMemory, tree: Tree, query: Any) -> bool:
     if not (isinstance(nodes, Tensor) and nodes.dim() == 3 and nodes.is_contiguous() and isinstance(query, Tensor)):
         return False
     rows = nodes.shape[1]
+    if rows < 2 or rows & (rows - 1) or obstacle(nodes, memory.join, memory.search, memory.write_leaf):
+        return False
     sizes = (len(nodes), memory.search.query.in_features), memory.leaf_size
-    fits = (query.shape, nodes.shape[2]) == sizes and query.dtype == nodes.dtype
-    if not fits or rows < 2 or rows & (rows - 1) or obstacle(nodes, memory.join, memory.search, memory.write_leaf):
+    if (query.shape, nodes.shape[2]) != sizes or query.dtype != nodes.dtype:
         return False
     return compiles(memory.engine, tree.num_leaves, LEAVES_WORTH_COMPILING, None)
 

@@ -121,7 +121,7 @@ class HierarchicalAttentiveMemory(Filling):
         # Write: h_a := WRITE(h_a, h_LSTM).
         leaves = access.estimator.write(access, _with_share(query, access.query_share), self.write_leaf)
         # Re-join: from a up to the root, h_e := JOIN(h_left, h_right).
-        return access.estimator.rejoin(access, leaves, self.join, in_place=in_place)
+        return access.estimator.rejoin(self, access, leaves, in_place=in_place)
 
     def put(self, access: Access, leaf: Tensor, *, in_place: bool = False) -> Tree:
         """Put ``leaf`` ``[batch, leaf_size]`` where a hard descent arrived, without WRITE; else as :meth:`write`."""

@@ -10,7 +10,6 @@ from torch import Tensor
 from lightning_ham.controllers.raw_ham import RawHAM
 from lightning_ham.engines import may_compile
 from lightning_ham.engines.obstacles import obstacle, replaced
-from lightning_ham.engines.session import open_session, perceptron
 from lightning_ham.memory import Tree
 from lightning_ham.tasks import InstanceError, capacity_for
 from lightning_ham.tasks.plain import plain
@@ -159,6 +158,8 @@ class _Compiled:
 
     @torch.inference_mode()
     def __init__(self, controller: RawHAM, num_leaves: int) -> None:
+        from lightning_ham.engines.session import open_session, perceptron  # compiled loops: they take long to import
+
         memory = controller.memory
         self._dtype = memory.embed.blank.dtype
         self._embed, self._head = perceptron(memory.embed.mlp), perceptron(controller.head)

@@ -108,6 +108,8 @@ class HAMModule(LightningModule):
         expect_one_of("attention", attention, training_modes())
         expect_number("query_share", query_share, at_least=0, at_most=1)
         estimator = get_estimator(attention)
+        if not estimator.trains:
+            raise ValueError(f"Expected argument `attention` to be one that trains, but got {attention!r}.")
         if reinforce is not None and not estimator.uses_rewards:
             raise ValueError(
                 f"Expected `reinforce` options only for attention 'reinforce', but got them for {attention!r}."

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_ham.controllers import LSTMHAM, Rollout
 from lightning_ham.engines import Unrolled, compiled, episodes, threads, unroll
-from lightning_ham.engines.kernels import episode
+from lightning_ham.engines.kernels.record import empty_record
 from lightning_ham.engines.obstacles import obstacle_to_episodes
 from lightning_ham.memory import Engine, HierarchicalAttentiveMemory
 from lightning_ham.memory.attention import estimator, get_estimator, straight_through
@@ -478,7 +478,7 @@ def test_what_the_fused_engine_keeps_of_an_access_grows_with_its_path():
     for num_leaves in (SMALL, LARGE):
         sizes = []
         for accesses in (4, 12):
-            record, _ = episode.empty_record(torch.zeros(2, num_leaves, 8).numpy(), accesses, w, keep=True)
+            record, _ = empty_record(torch.zeros(2, num_leaves, 8).numpy(), accesses, w, keep=True)
             sizes.append(sum(array.nbytes for array in record))
         kept.append((sizes[1] - sizes[0]) / 8)
     assert kept[1] <= math.log2(LARGE) / math.log2(SMALL) * kept[0]

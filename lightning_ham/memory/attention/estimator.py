@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -29,6 +29,19 @@ class Compiled(NamedTuple):
     """Whether they send the gradient of the write's place through the branches too; only with ``counterfactual``."""
 
 
+class Rejoins(Protocol):
+    """A memory, as far as an estimator re-joins its tree."""
+
+    @property
+    def join(self) -> Join:
+        """JOIN."""
+        ...
+
+    def put(self, access: Access, leaf: Tensor, *, in_place: bool = False) -> Tree:
+        """Put a leaf where an access arrived, and join its ancestors again."""
+        ...
+
+
 class Estimator:
     """How a leaf is chosen, and how a gradient reaches the choice; this one goes right iff SEARCH is positive.
 
@@ -51,6 +64,12 @@ class Estimator:
     """How compiled loops do the same; None if they do not know it."""
     why_not_compiled: ClassVar[str] = "is none that compiled loops know"
     """What is told where ``compiled`` is None."""
+
+    def __init_subclass__(cls) -> None:
+        """Take no subclass for one that compiled loops know unless it says so: they do not call its methods."""
+        super().__init_subclass__()
+        if "compiled" not in vars(cls):
+            cls.compiled = None
 
     def noise_count(self, depth: int) -> int:
         """Return how many numbers of noise one descent takes in a tree of ``depth`` levels of decisions."""
@@ -85,16 +104,16 @@ class Estimator:
         leaf: Tensor = write(access.path[:, -1], query)
         return leaf
 
-    def rejoin(self, access: Access, leaves: Tensor, join: Join, *, in_place: bool = False) -> Tree:
+    def rejoin(self, memory: Rejoins, access: Access, leaves: Tensor, *, in_place: bool = False) -> Tree:
         """Return the tree with the new leaves of :meth:`write`, and all nodes above them joined again.
 
         Args:
+            memory: Has JOIN, and puts a leaf where an access arrived.
             access: What was attended to.
             leaves: The new leaves.
-            join: JOIN.
             in_place: Overwrite the tree instead of copying it; only where no gradient is needed.
         """
-        return put_leaf(access, leaves, join, in_place=in_place)
+        return memory.put(access, leaves, in_place=in_place)
 
     def entropy(self, access: Access) -> Tensor:
         """Return the entropy of the choice in nats, ``[batch]``: of the branches on the path, summed over its levels.

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from lightning_ham.memory.attention.descent import Descent, Search
-from lightning_ham.memory.attention.estimator import Access, Estimator
+from lightning_ham.memory.attention.estimator import Access, Estimator, Rejoins
 from lightning_ham.memory.transforms import Write
-from lightning_ham.memory.tree import Join, Tree, build, path_rows
+from lightning_ham.memory.tree import Tree, build, path_rows
 
 
 class Soft(Estimator):
@@ -35,9 +35,9 @@ class Soft(Estimator):
         tree, weights = access.tree, access.weights.unsqueeze(-1)
         return torch.lerp(tree.leaves, write(tree.leaves, query), weights)
 
-    def rejoin(self, access: Access, leaves: Tensor, join: Join, *, in_place: bool = False) -> Tree:
+    def rejoin(self, memory: Rejoins, access: Access, leaves: Tensor, *, in_place: bool = False) -> Tree:
         """Build the whole tree anew."""
-        return build(leaves, join)
+        return build(leaves, memory.join)
 
     def entropy(self, access: Access) -> Tensor:
         """Return the entropy of the choice of a leaf, ``[batch]``."""

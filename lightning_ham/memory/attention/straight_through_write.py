@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from lightning_ham.memory.attention.descent import Descent, Search, went_right
-from lightning_ham.memory.attention.estimator import Access, Compiled
+from lightning_ham.memory.attention.estimator import Access, Compiled, Rejoins
 from lightning_ham.memory.attention.straight_through import StraightThrough
 from lightning_ham.memory.transforms import Write
-from lightning_ham.memory.tree import Join, Tree, gather_rows, rejoin_paths
+from lightning_ham.memory.tree import Tree, gather_rows, rejoin_paths
 
 PLACE_SHARE = 0.1
 """Share of the gradient of a write's place that goes on from SEARCH to the nodes that it saw.
@@ -40,9 +40,9 @@ class StraightThroughWrite(StraightThrough):
         leaves = gather_rows(access.tree, _rows(access))
         return torch.lerp(leaves, write(leaves, query), access.weights.unsqueeze(-1))
 
-    def rejoin(self, access: Access, leaves: Tensor, join: Join, *, in_place: bool = False) -> Tree:
+    def rejoin(self, memory: Rejoins, access: Access, leaves: Tensor, *, in_place: bool = False) -> Tree:
         """Join again the path and what branches off from it."""
-        return rejoin_paths(access.tree, _rows(access), leaves, join)
+        return rejoin_paths(access.tree, _rows(access), leaves, memory.join)
 
 
 def _rows(access: Access) -> Tensor:

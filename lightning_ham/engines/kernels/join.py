@@ -1,0 +1,150 @@
+"""JOIN: of two children to their parent, forward and backward, and how pairs of children are laid out."""
+
+from __future__ import annotations
+
+import math
+
+from lightning_ham.engines.kernels.arithmetic import (
+    accumulate,
+    activate,
+    add_column_sums,
+    affine,
+    compared,
+    compiled,
+    real_row,
+)
+from lightning_ham.memory.constants import COARSEST_DIFFERENCE
+
+
+@compiled
+def compare(x, size):
+    """Set what stands in ``x`` behind two children of ``size`` numbers: how their first numbers compare."""
+    for a in range(x.shape[0]):
+        for i in range(2 * size, x.shape[1]):
+            x[a, i] = compared(x[a, i - 2 * size], x[a, i - size])
+
+
+@compiled
+def compare_backward(x, size, dx):
+    """Add to the gradients of two children, in ``dx``, what comes from their comparison."""
+    half, coarsest = x.dtype.type(0.5), x.dtype.type(COARSEST_DIFFERENCE)
+    for a in range(x.shape[0]):
+        for i in range(2 * size, x.shape[1]):
+            left, right = i - 2 * size, i - size
+            difference = x[a, left] - x[a, right]
+            slope = half * dx[a, i] / math.sqrt(difference * difference + coarsest * coarsest)
+            dx[a, left] += slope
+            dx[a, right] -= slope
+
+
+@compiled
+def with_sibling(own, nodes, rows, x):
+    """Put ``own`` ``[lanes, d]``, which stands at ``rows``, and its sibling into ``x`` as a JOIN sees children."""
+    size = own.shape[1]
+    for a in range(own.shape[0]):
+        sibling = rows[a] ^ 1
+        at, beside = (size, 0) if rows[a] & 1 else (0, size)
+        for i in range(size):
+            x[a, at + i] = own[a, i]
+            x[a, beside + i] = nodes[a, sibling, i]
+    compare(x, size)
+
+
+@compiled
+def with_sibling_backward(dx, rows, down, dnodes):
+    """Add the gradient of a pair to that of the node at ``rows``, in ``down``, and of its sibling, in ``dnodes``."""
+    size = down.shape[1]
+    for a in range(down.shape[0]):
+        sibling = rows[a] ^ 1
+        at, beside = (size, 0) if rows[a] & 1 else (0, size)
+        for i in range(size):
+            down[a, i] += dx[a, at + i]
+            dnodes[a, sibling, i] += dx[a, beside + i]
+
+
+@compiled
+def both_children(nodes, row, x):
+    """Put both children of ``row`` in every lane's tree into ``x``, as a JOIN sees them."""
+    size = nodes.shape[2]
+    for a in range(nodes.shape[0]):
+        for i in range(size):
+            x[a, i] = nodes[a, 2 * row, i]
+            x[a, size + i] = nodes[a, 2 * row + 1, i]
+    compare(x, size)
+
+
+@compiled
+def join(x, w, gated, scale, hidden, gates, out):
+    """Join ``x`` ``[lanes, 2 d + r]``, both children and how their ``r`` reals compare, into ``out`` ``[lanes, d]``."""
+    lanes, size = out.shape
+    reals = x.shape[1] - 2 * size
+    zero = out.dtype.type(0)
+    affine(x, w.join_hidden, w.join_hidden_bias, hidden)
+    for a in range(lanes):
+        for u in range(hidden.shape[1]):
+            hidden[a, u] = max(hidden[a, u], zero)
+    affine(hidden, w.join_out, w.join_out_bias, gates)
+    activate(gates, scale)
+    if gated:
+        for a in range(lanes):
+            for i in range(size):
+                chosen = x[a, i] + gates[a, i] * (x[a, size + i] - x[a, i])
+                out[a, i] = chosen + gates[a, size + i] * (gates[a, 2 * size + i] - chosen)
+    else:
+        out[:] = gates
+    for a in range(lanes):
+        for i in range(reals):
+            out[a, i] = x[a, real_row(x[a, i], x[a, size + i], i, reals, size)]
+
+
+@compiled
+def join_input_backward(x, hidden, gates, grad, w_t, gated, dx, dgates, dhidden):
+    """Set ``dx`` ``[lanes, 2 d + r]`` to the gradient of a JOIN's children, given that of its parent.
+
+    ``dgates`` and ``dhidden``, shaped as ``gates`` and ``hidden``, become the gradients before the activations.
+    """
+    lanes, size = grad.shape
+    reals = x.shape[1] - 2 * size
+    zero, one = grad.dtype.type(0), grad.dtype.type(1)
+    if gated:
+        for a in range(lanes):
+            for i in range(2 * size, x.shape[1]):
+                dx[a, i] = zero
+            for i in range(size):
+                side, new, candidate = gates[a, i], gates[a, size + i], gates[a, 2 * size + i]
+                difference = x[a, size + i] - x[a, i]
+                chosen = x[a, i] + side * difference
+                dchosen = grad[a, i] * (one - new)
+                dx[a, i] = dchosen * (one - side)
+                dx[a, size + i] = dchosen * side
+                dgates[a, i] = dchosen * difference * side * (one - side)
+                dgates[a, size + i] = grad[a, i] * (candidate - chosen) * new * (one - new)
+                dgates[a, 2 * size + i] = grad[a, i] * new * (one - candidate * candidate)
+    else:
+        dx[:] = zero
+        for a in range(lanes):
+            for i in range(size):
+                dgates[a, i] = grad[a, i] * (one - gates[a, i] * gates[a, i])
+    for a in range(lanes):
+        for i in range(reals):
+            dx[a, i] = dx[a, size + i] = zero
+            dx[a, real_row(x[a, i], x[a, size + i], i, reals, size)] = grad[a, i]
+            for k in range(0, dgates.shape[1], size):
+                dgates[a, k + i] = zero
+    dhidden[:] = zero
+    accumulate(dgates, w_t.join_out, dhidden)
+    for a in range(lanes):
+        for u in range(hidden.shape[1]):
+            dhidden[a, u] = dhidden[a, u] if hidden[a, u] > zero else zero
+    accumulate(dhidden, w_t.join_hidden, dx)
+    compare_backward(x, size, dx)
+
+
+@compiled
+def join_backward(x, hidden, gates, grad, w_t, gated, w_grad, block, dx, dgates, dhidden):
+    """Do the same, and add to the weights' gradients."""
+    join_input_backward(x, hidden, gates, grad, w_t, gated, dx, dgates, dhidden)
+    accumulate(hidden.T, dgates, w_grad.join_out[block])
+    add_column_sums(dgates, w_grad.join_out_bias[block])
+    accumulate(x.T, dhidden, w_grad.join_hidden[block])
+    add_column_sums(dhidden, w_grad.join_hidden_bias[block])

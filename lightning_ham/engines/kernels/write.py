@@ -1,0 +1,59 @@
+"""WRITE: of a leaf to the new one, forward and backward."""
+
+from __future__ import annotations
+
+from lightning_ham.engines.kernels.arithmetic import accumulate, activate, add_column_sums, affine, compiled
+from lightning_ham.engines.kernels.rows import beside
+
+
+@compiled
+def write(old, query, w, scale, x, gates, new):
+    """Set ``new`` to WRITE of ``old`` ``[lanes, d]`` with ``query`` ``[lanes, l]``.
+
+    ``gates`` ``[lanes, 2 d]`` become gate and value, after their activations; ``x`` ``[lanes, d + l]`` is scratch.
+    """
+    size = old.shape[1]
+    beside(old, query, x)
+    affine(x, w.write, w.write_bias, gates)
+    activate(gates, scale)
+    for a in range(old.shape[0]):
+        for i in range(size):
+            new[a, i] = old[a, i] + gates[a, i] * (gates[a, size + i] - old[a, i])
+
+
+@compiled
+def write_backward(old, query, gates, grad, w_t, w_grad, block, query_share, x, dx, dgates, dold, dquery):
+    """Set the gradient of the old leaf, and add to those of the query and the weights, given that of the new leaf.
+
+    Args:
+        old: The old leaf, ``[lanes, d]``.
+        query: As in :func:`write`.
+        gates: What :func:`write` left.
+        grad: Gradient of the new leaf, ``[lanes, d]``.
+        w_t: Weights, transposed.
+        w_grad: Their gradients.
+        block: Where in them these lanes stand.
+        query_share: How much of the query's gradient goes on.
+        x: Scratch, ``[lanes, d + l]``, like ``dx``.
+        dx: Scratch.
+        dgates: Scratch, as ``gates``.
+        dold: Gradient of the old leaf, which is set.
+        dquery: Gradient of the query, ``[lanes, l]``.
+    """
+    size, one, zero = old.shape[1], old.dtype.type(1), old.dtype.type(0)
+    for a in range(old.shape[0]):
+        for i in range(size):
+            gate, value, g = gates[a, i], gates[a, size + i], grad[a, i]
+            dold[a, i] = g * (one - gate)
+            dgates[a, i] = g * (value - old[a, i]) * gate * (one - gate)
+            dgates[a, size + i] = g * gate * (one - value * value)
+    beside(old, query, x)
+    accumulate(x.T, dgates, w_grad.write[block])
+    add_column_sums(dgates, w_grad.write_bias[block])
+    dx[:] = zero
+    accumulate(dgates, w_t.write, dx)
+    for a in range(old.shape[0]):
+        for i in range(size):
+            dold[a, i] += dx[a, i]
+        for i in range(dquery.shape[1]):
+            dquery[a, i] += query_share * dx[a, size + i]
