@@ -12,6 +12,7 @@ from PIL import Image
 
 from lightning_ham import draw
 from lightning_ham.hub import HAMModel
+from lightning_ham.pictures import attention
 
 pytestmark = pytest.mark.usefixtures("restored_threads")
 
@@ -74,7 +75,7 @@ def merged(*leaves, answer=(7, 30, 21, 3), outputs=None, **options):
 def test_every_step_shows_what_the_trace_says(task, instance):
     model = make_model(task)
     trace = model.trace(instance)
-    root = parse(draw.attention_svg(model, instance))
+    root = parse(attention.attention_svg(model, instance))
     drawn = steps_of(root)
     assert [int(group.get("data-step")) for group in drawn] == list(range(len(trace["steps"])))
     for group, step in zip(drawn, trace["steps"], strict=True):
@@ -87,7 +88,7 @@ def test_every_step_shows_what_the_trace_says(task, instance):
 
 @pytest.mark.parametrize("leaf", range(4))
 def test_highlighted_path_leads_from_the_root_to_the_attended_leaf(leaf):
-    root = parse(draw.attention_svg(merged(leaf, leaf, leaf, leaf, leaf), INSTANCES["merge"], [0]))
+    root = parse(attention.attention_svg(merged(leaf, leaf, leaf, leaf, leaf), INSTANCES["merge"], [0]))
     (group,) = steps_of(root)
     edges = [tuple(map(float, re.findall(r"[\d.]+", path.get("d")))) for path in with_class(group, "edge", "taken")]
     nodes = [circle for node in with_class(group, "node", "taken") for circle in node.iter(f"{SVG}circle")]
@@ -102,7 +103,7 @@ def test_highlighted_path_leads_from_the_root_to_the_attended_leaf(leaf):
 
 
 def test_leaves_show_their_cells_and_what_happened_to_them():
-    root = parse(draw.attention_svg(merged(0, 3, 1, 2, 0), ([(0.125, 7), (0.5, 21)], [(0.25, 30)]), [2]))
+    root = parse(attention.attention_svg(merged(0, 3, 1, 2, 0), ([(0.125, 7), (0.5, 21)], [(0.25, 30)]), [2]))
     (group,) = steps_of(root)
     leaves = sorted(with_class(group, "leaf"), key=lambda leaf: int(leaf.get("data-leaf")))
     assert [texts(leaf) for leaf in leaves] == [["0.125", "7"], ["0.5", "21"], ["0.25", "30"], ["blank"]]
@@ -125,7 +126,7 @@ def test_leaves_show_their_cells_and_what_happened_to_them():
     ],
 )
 def test_labels(task, labels):
-    root = parse(draw.attention_svg(make_model(task), INSTANCES[task], [0]))
+    root = parse(attention.attention_svg(make_model(task), INSTANCES[task], [0]))
     leaves = sorted(with_class(root, "leaf"), key=lambda leaf: int(leaf.get("data-leaf", 99)))
     assert [texts(leaf) for leaf in leaves[: len(labels)]] == labels
 
@@ -136,7 +137,7 @@ def test_leaves_of_a_raw_ham_show_the_elements_that_they_hold():
     operations = [("push", 9, 4), ("push", 2, 7), ("pop",)]
     trace = model.trace(operations)
     at = [step["leaf"] for step in trace["steps"]]
-    root = parse(draw.attention_svg(model, operations))
+    root = parse(attention.attention_svg(model, operations))
     expected = [{at[0]: ["9", "4"]}, {at[0]: ["9", "4"], at[1]: ["2", "7"]}]
     expected.append(expected[1])
     for group, held, title in zip(steps_of(root), expected, ("push 9, 4", "push 2, 7", "pop"), strict=True):
@@ -149,7 +150,7 @@ def test_leaves_of_a_raw_ham_show_the_elements_that_they_hold():
 
 def test_long_labels_are_abbreviated_and_whole_values_kept_beside_them():
     instance = ([(0.0001, 7), (1 / 3, 21), (1.0, 3)], [])
-    root = parse(draw.attention_svg(merged(0, 1, 2, 3, 0), instance, [0]))
+    root = parse(attention.attention_svg(merged(0, 1, 2, 3, 0), instance, [0]))
     leaves = [leaf for leaf in with_class(root, "leaf") if leaf.get("data-leaf")]
     assert {leaf.get("data-leaf"): texts(leaf)[0] for leaf in leaves} == {
         "0": "1e-04",
@@ -164,13 +165,13 @@ def test_long_labels_are_abbreviated_and_whole_values_kept_beside_them():
 def test_outputs_are_symbols_until_the_end():
     model = merged(0, 3, 1, 2, 0)
     model.steps[3]["output"] = [0, 0, 0, 0, 0, 1]
-    root = parse(draw.attention_svg(model, INSTANCES["merge"]))
+    root = parse(attention.attention_svg(model, INSTANCES["merge"]))
     outputs = [texts(output) for group in steps_of(root) for output in with_class(group, "output")]
     assert outputs == [["7"], ["30"], ["21"], ["end"], ["after end"]]
 
 
 def test_silent_timesteps_put_nothing_out_that_counts():
-    root = parse(draw.attention_svg(make_model("search"), INSTANCES["search"]))
+    root = parse(attention.attention_svg(make_model("search"), INSTANCES["search"]))
     first, second = (texts(output)[0] for group in steps_of(root) for output in with_class(group, "output"))
     assert first == "unscored"
     assert second == str(make_model("search").solve([INSTANCES["search"]])[0])
@@ -178,7 +179,7 @@ def test_silent_timesteps_put_nothing_out_that_counts():
 
 def test_output_stands_at_the_last_access_before_it():
     model = make_model("sort", accesses_per_output=2)
-    root = parse(draw.attention_svg(model, INSTANCES["sort"]))
+    root = parse(attention.attention_svg(model, INSTANCES["sort"]))
     assert [len(with_class(group, "output")) for group in steps_of(root)] == [0, 1] * 4
     assert "access 1" in texts(root)
 
@@ -191,13 +192,13 @@ def test_output_stands_at_the_last_access_before_it():
     ],
 )
 def test_heading_says_whether_the_answer_is_right(answer, expected):
-    root = parse(draw.attention_svg(merged(0, 3, 1, 2, 0, answer=answer), INSTANCES["merge"]))
+    root = parse(attention.attention_svg(merged(0, 3, 1, 2, 0, answer=answer), INSTANCES["merge"]))
     assert expected in texts(root)
     assert expected in root.find(f"{SVG}desc").text
 
 
 def test_picture_is_described_and_has_its_own_background():
-    root = parse(draw.attention_svg(merged(0, 3, 1, 2, 0), INSTANCES["merge"], [1]))
+    root = parse(attention.attention_svg(merged(0, 3, 1, 2, 0), INSTANCES["merge"], [1]))
     assert root.get("role") == "img"
     assert root.get("aria-labelledby").split() == [root.find(f"{SVG}{tag}").get("id") for tag in ("title", "desc")]
     assert root.find(f"{SVG}title").text == "One episode of merge: the path of attention"
@@ -213,7 +214,7 @@ def test_everything_stands_inside_the_picture(task, length):
     model = make_model(task)
     episodes = model.task.sample(1, (length, length), generator=torch.Generator().manual_seed(0))
     instance = model.task.decode_inputs(episodes.inputs[0], episodes.occupied[0])
-    root = parse(draw.attention_svg(model, instance, [0, 1, 1, 0]))
+    root = parse(attention.attention_svg(model, instance, [0, 1, 1, 0]))
     width, height = float(root.get("width")), float(root.get("height"))
     for group in steps_of(root):
         x, y = map(float, re.findall(r"[\d.]+", group.get("transform")))
@@ -227,11 +228,11 @@ def test_everything_stands_inside_the_picture(task, length):
     ("value", "text"), [(0.0, "0.00"), (0.996, "1.00"), (0.504, "0.504"), (0.5, "0.5000"), (0.4961, "0.496")]
 )
 def test_probability_is_seen_on_its_side_of_one_half(value, text):
-    assert draw._probability(value) == text
+    assert attention._probability(value) == text
 
 
 def test_text_is_safe_in_xml():
-    assert draw._text("a<b&\x00") == "a&lt;b&amp;�"
+    assert attention._text("a<b&\x00") == "a&lt;b&amp;�"
 
 
 @pytest.fixture(scope="module")
@@ -302,7 +303,7 @@ def test_of_a_long_instance_some_steps_are_drawn_from_the_first_to_the_last(save
     assert steps[-1] == length
     gaps = {after - before for before, after in pairwise(steps)}
     assert max(gaps) - min(gaps) <= 1
-    assert float(root.get("height")) <= draw.MAX_HEIGHT
+    assert float(root.get("height")) <= attention.MAX_HEIGHT
     says = f"the path of attention in {drawn} of {length + 1} steps"
     assert (says in root.find(f"{SVG}title").text) == (drawn <= length)
 
@@ -325,11 +326,11 @@ def test_steps_that_are_asked_for_are_drawn_but_for_a_picture_that_no_program_op
 
 def test_arrays_are_instances_and_steps():
     model = make_model("sort")
-    expected = draw.attention_svg(model, [[9, 4], [2, 7]], [0, 2])
-    assert draw.attention_svg(model, np.array([[9, 4], [2, 7]]), np.array([0, 2])) == expected
-    assert draw.attention_svg(model, torch.tensor([[9.0, 4.0], [2.0, 7.0]]), range(0, 3, 2)) == expected
+    expected = attention.attention_svg(model, [[9, 4], [2, 7]], [0, 2])
+    assert attention.attention_svg(model, np.array([[9, 4], [2, 7]]), np.array([0, 2])) == expected
+    assert attention.attention_svg(model, torch.tensor([[9.0, 4.0], [2.0, 7.0]]), range(0, 3, 2)) == expected
     with pytest.raises(ValueError, match=r"Expected steps from 0 to 2, but got 1\.5"):
-        draw.attention_svg(model, [(9, 4), (2, 7)], [1.5])
+        attention.attention_svg(model, [(9, 4), (2, 7)], [1.5])
 
 
 def test_no_access_is_divided_among_threads(saved, tmp_path):
@@ -389,4 +390,4 @@ def test_unknown_model_is_one_line(capsys):
 
 def test_no_step_to_draw_is_an_error():
     with pytest.raises(ValueError, match="at least one step"):
-        draw.attention_svg(make_model("sort"), INSTANCES["sort"], [])
+        attention.attention_svg(make_model("sort"), INSTANCES["sort"], [])

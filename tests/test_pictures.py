@@ -7,12 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
-from lightning_ham import pictures
-from lightning_ham.draw import attention_svg
 from lightning_ham.hub import HAMModel
 from lightning_ham.hub.card import example
-from lightning_ham.learning_curve import draw_curve, drawn_from, first_at
-from lightning_ham.pictures import card_pictures, rules, shapes, svg_to_png
+from lightning_ham.pictures import card
+from lightning_ham.pictures.attention import attention_svg
+from lightning_ham.pictures.card import card_pictures, rules, shapes, svg_to_png
+from lightning_ham.pictures.curve import draw_curve
+from lightning_ham.pictures.png import drawn_from
+from lightning_ham.runs.learning_curve import first_at
 
 CURVE = [
     {"update": 50, "episodes": 800, "seconds": 9, "capacity": 2, "errors": {"current": 0.05}},
@@ -50,7 +52,7 @@ def test_a_card_has_both_pictures_and_each_says_what_of(task):
 def test_no_picture_of_what_is_not_there(monkeypatch):
     assert list(card_pictures(make_model(controller="lstm"), CURVE)) == ["learning_curve.png"]
     assert list(card_pictures(make_model(), [])) == ["attention.png"]
-    monkeypatch.setattr(pictures, "MAX_LEAVES", 3)
+    monkeypatch.setattr(card, "MAX_LEAVES", 3)
     assert card_pictures(make_model(), []) == {}
 
 

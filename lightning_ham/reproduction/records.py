@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, TypedDict, cast
 
 from lightning_ham.hub.card import Comparison, CurvePoint, TrainingInfo, span
 from lightning_ham.hub.files import WEIGHTS
-from lightning_ham.learning_curve import first_at
 from lightning_ham.runs.folder import EVALUATION, TRAINING
+from lightning_ham.runs.learning_curve import first_at
 from lightning_ham.tasks import Lengths
 from lightning_ham.training.evaluation import Evaluation, LengthResult
 

@@ -1,7 +1,7 @@
 """Pictures as files: those that a card shows, the learning curve and the path of attention, and what `draw` draws.
 
-The path of attention is the SVG that :mod:`lightning_ham.draw` makes, drawn with matplotlib, which brings its own
-fonts. No more of SVG and CSS is understood than is used there; anything else is an error.
+The path of attention is the SVG that :mod:`lightning_ham.pictures.attention` makes, drawn with matplotlib, which brings
+its own fonts. No more of SVG and CSS is understood than is used there; anything else is an error.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from xml.etree import ElementTree
 
-from lightning_ham.draw import MAX_LEAVES, attention_svg
 from lightning_ham.hub.card import CurvePoint, example
-from lightning_ham.learning_curve import draw_curve, png
 from lightning_ham.models import TaskModel
+from lightning_ham.pictures.attention import MAX_LEAVES, attention_svg
+from lightning_ham.pictures.curve import draw_curve
+from lightning_ham.pictures.png import png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,7 +73,7 @@ def svg_to_png(svg: str, data: object) -> bytes:
 
     Args:
         svg: The picture.
-        data: What it was made from; see :func:`lightning_ham.learning_curve.png`.
+        data: What it was made from; see :func:`lightning_ham.pictures.png.png`.
 
     Raises:
         ValueError: If the picture has something that only other SVG files have.
