@@ -46,7 +46,7 @@ FLOORS = {
     ),
     "runs": _floor(
         "foreign arguments controllers tasks models training hub pictures",
-        "torch pytorch_lightning filelock jsonargparse rich wandb yaml",
+        "torch pytorch_lightning filelock jsonargparse pydantic rich wandb yaml",
     ),
     "reproduction": _floor("tasks models training hub pictures runs", "torch yaml"),
     "output_files": _floor("", ""),

@@ -7,6 +7,7 @@ only those you trust.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -30,18 +31,16 @@ from lightning_ham.hub.config import make_config
 from lightning_ham.hub.push import check_name
 from lightning_ham.models import TaskModel
 from lightning_ham.runs.progress import make_progress
+from lightning_ham.runs.recipe.complaints import complaint, null_complaint
 from lightning_ham.runs.recipe.file import read_recipe
-from lightning_ham.runs.recipe.options import EvaluationOptions, HubOptions, WandbOptions
-from lightning_ham.runs.recipe.parser import LINKED, RecipeParser, named_as_keys, of_one_type
+from lightning_ham.runs.recipe.keys import LINKED, MADE, OPTIONS, OWN_KEYS, Given, checked, given_by, given_in
+from lightning_ham.runs.recipe.parser import RecipeParser, named_as_keys
 from lightning_ham.runs.recipe.trainer_options import DEFAULTS as TRAINER_DEFAULTS
 from lightning_ham.runs.recipe.trainer_options import LEFT_OUT, check_options, check_trainer
 from lightning_ham.runs.recipe.values import RECIPE_VALUES
 from lightning_ham.training import (
-    BreakUpGuard,
     HAMModule,
-    LengthCurriculum,
     MovingAverage,
-    StopAtErrors,
     TaskDataModule,
 )
 from lightning_ham.training.evaluation import check_lengths, episodes_per_range
@@ -63,8 +62,8 @@ class RecipeCLI(LightningCLI):
     def __init__(self, recipe: Path | None, overrides: Sequence[str]) -> None:
         self._recipe = recipe
         # To find the docstrings of attributes takes time, and only the help shows them.
-        wants_help = any(override == "-h" or override.endswith("help") for override in overrides)
-        set_parsing_settings(docstring_parse_attribute_docstrings=wants_help)
+        self._wants_help = any(override == "-h" or override.endswith("help") for override in overrides)
+        set_parsing_settings(docstring_parse_attribute_docstrings=self._wants_help)
         option = ""
         for override in overrides:
             option = override.partition("=")[0] if override.startswith("-") else option
@@ -97,17 +96,24 @@ class RecipeCLI(LightningCLI):
         """Check the recipe's keys, then parse it and what overrides it."""
         assert isinstance(parser, RecipeParser)
         assert isinstance(args, list)
+        given = [Given("task", None)]
         if self._recipe is not None:
-            recipe = parser.checked(read_recipe(self._recipe, parser.parser_mode))
+            recipe = checked(read_recipe(self._recipe, parser.parser_mode))
+            given = [*given_in({"task": None} | recipe), *(() if self._wants_help else given_by(args))]
             # Every value quoted and tagged, so that it stays what it is.
             args = ["--config", yaml.safe_dump(recipe, default_style='"'), *args]
         try:
             super().parse_arguments(parser, args)
+            with named_as_keys("", ["seed_everything"]):  # which could be a truth value, and is used at once
+                expect_integer("seed_everything", self.config.seed_everything, at_least=0, at_most=_LARGEST_SEED)
+            missing = null_complaint(self.config)
+            if missing:
+                raise ValueError(missing)
+            parser.validate(self.config, skip_unset=False)  # null deeper inside of values
         except OverflowError as error:  # of the parser's own conversion to a float
             raise ValueError("Expected numbers of at most 308 digits, but got a longer one.") from error
-        with named_as_keys("", ["seed_everything"]):  # which could be a truth value, and is used at once
-            expect_integer("seed_everything", self.config.seed_everything, at_least=0, at_most=_LARGEST_SEED)
-        parser.check_null(self.config)
+        except (argparse.ArgumentError, KeyError, TypeError) as error:
+            raise ValueError(complaint(given) or f"Expected values that its keys take, but got: {error}") from error
 
     def before_instantiate_classes(self) -> None:
         """Refuse a model that could not be built, or not be exported in the end."""
@@ -159,15 +165,15 @@ class RecipeCLI(LightningCLI):
         try:
             self.resolved()
         except (TypeError, ValueError) as error:  # a class of another package whose defaults are no plain values
-            got = of_one_type(str(error)) or str(error)
-            raise ValueError(f"Expected values that recipe.yaml can hold, but got: {got}") from error
+            raise ValueError(f"Expected values that recipe.yaml can hold, but got: {error}") from error
 
     def instantiate_classes(self) -> None:
         """Make all but the Trainer; what a class of Lightning refuses is an error like any other."""
+        assert isinstance(self.parser, RecipeParser)
         try:
             super().instantiate_classes()
         except (MisconfigurationException, ValueError) as error:
-            raise ValueError(of_one_type(str(error)) or str(error)) from error
+            raise ValueError(str(self.parser.refusal or error)) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer | None:  # type: ignore[override]
         """Leave the Trainer for :meth:`make_trainer`: its loggers need the run folder."""
@@ -249,29 +255,12 @@ class RecipeCLI(LightningCLI):
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what a recipe can say: what is ours first, the Trainer's many options last."""
-        parser.add_argument("--task", type=str, required=True, help="Name of the task, for the model and the data.")
-        parser.add_argument("--threads", type=int, default=1, help="CPU threads that training and evaluation use.")
-        parser.add_argument("--run_dir", type=str | None, default=None, help="Run folder; a new one in runs/ if null.")
-        parser.add_argument(
-            "--ckpt_path",
-            type=str | None,
-            default=None,
-            help="Checkpoint to resume, or 'last': that of this recipe's newest run folder (or of --run_dir).",
-        )
-        parser.add_argument(
-            "--weight_average",
-            type=float,
-            default=0.99,
-            help="Decay per update of the averaged weights, which are those that are validated and kept.",
-        )
-        parser.add_lightning_class_args(HAMModule, "model")
-        parser.add_lightning_class_args(TaskDataModule, "data")
-        parser.add_lightning_class_args(LengthCurriculum, "curriculum")
-        parser.add_lightning_class_args(StopAtErrors, "stop")
-        parser.add_lightning_class_args(BreakUpGuard, "guard")
-        parser.add_argument("--wandb", type=WandbOptions, default=WandbOptions())
-        parser.add_argument("--evaluation", type=EvaluationOptions, default=EvaluationOptions())
-        parser.add_argument("--hub", type=HubOptions, default=HubOptions())
+        for name, own in OWN_KEYS.items():
+            parser.add_argument(f"--{name}", type=own.kind, default=own.default, help=own.help, required=name == "task")
+        for section, made in MADE.items():
+            parser.add_lightning_class_args(made, section)
+        for section, options in OPTIONS.items():
+            parser.add_argument(f"--{section}", type=options, default=options())
         parser.add_class_arguments(
             Trainer, "trainer", fail_untyped=False, instantiate=False, sub_configs=True, skip=set(LEFT_OUT)
         )
