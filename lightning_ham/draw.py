@@ -18,8 +18,8 @@ from lightning_ham.controllers import set_num_threads
 from lightning_ham.hub import from_pretrained
 from lightning_ham.models import AnswerWarning
 from lightning_ham.output_files import check_place, write
-from lightning_ham.pictures.attention import attention_svg
-from lightning_ham.pictures.formats import FORMATS, converted, format_of, listed
+from lightning_ham.pictures.attention import draw_attention
+from lightning_ham.pictures.formats import FORMATS, format_of, listed, rendered
 from lightning_ham.tasks import Task
 
 
@@ -72,8 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         model = from_pretrained(arguments.model)
         set_num_threads(1, compiled=model.is_compiled)
         with on_one_line(AnswerWarning):
-            picture = attention_svg(model, _instance(model.task, arguments), arguments.steps)
-        write(output, picture if form == ".svg" else converted(picture, form))
+            picture = draw_attention(model, _instance(model.task, arguments), arguments.steps)
+        write(output, rendered(picture, form))
     except BrokenPipeError:
         raise
     except (ImportError, OSError, ValueError) as error:

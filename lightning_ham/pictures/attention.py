@@ -1,17 +1,20 @@
-"""The path of attention through one instance, drawn as SVG: a small tree for each access to the memory."""
+"""The path of attention through one instance: a small tree for each access to the memory."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
-from xml.sax.saxutils import escape
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from lightning_ham.models import TaskModel, Trace, TraceStep
+from lightning_ham.pictures.canvas import Canvas, Ink, Pen, Point
 from lightning_ham.tasks.plain import plain
 from lightning_ham.tasks.structures import Operations, Structure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MAX_LEAVES = 64
 """Most leaves of a tree that is drawn: the labels of more could not be read."""
@@ -24,33 +27,33 @@ _MARGIN, _GUTTER, _PANEL_TOP = 28.0, 36.0, 44.0
 _LEAST_WIDTH, _MOST_WIDTH, _TOP = 500.0, 1150.0, 84.0
 _LABEL_LENGTH = 5  # characters that fit in a leaf
 
-_STYLE = """\
-text { font-family: ui-sans-serif, system-ui, -apple-system, "Segoe UI", Inter, Helvetica, Arial, sans-serif; \
-font-size: 11px; fill: #1c2430; text-anchor: middle; font-variant-numeric: tabular-nums }
-.heading { font-size: 17px; font-weight: 600; text-anchor: start }
-.note { font-size: 12px; fill: #5b6675; text-anchor: start }
-.time { font-size: 13px; font-weight: 600; text-anchor: start }
-.group { font-size: 10px; fill: #5b6675 }
-.edge { stroke: #d5dbe2; stroke-width: 1.5; fill: none }
-.edge.taken { stroke: #0b6e69; stroke-width: 2.5 }
-.node circle { fill: #c3cbd5 }
-.node.taken circle { fill: #0b6e69 }
-.node.taken text { fill: #ffffff; font-size: 9.5px; font-weight: 600 }
-.leaf rect { fill: #ffffff; stroke: #b9c2cd; stroke-width: 1 }
-.leaf text { font-size: 10.5px }
-.leaf .first { font-weight: 600 }
-.leaf .second { fill: #5b6675 }
-.leaf.blank rect { fill: none; stroke-dasharray: 3 3 }
-.leaf.blank text { fill: #6b7685; font-size: 9.5px; font-weight: 400 }
-.leaf.rewritten rect { fill: #d9ece9; stroke: #8fc1bb }
-.leaf.attended rect { fill: #0b6e69; stroke: #0b6e69; stroke-dasharray: none }
-.leaf.attended text { fill: #ffffff }
-.output line { stroke: #0b6e69; stroke-width: 1.5 }
-.output rect { fill: #fdf0dc; stroke: #c77d11; stroke-width: 1 }
-.output text { font-size: 12.5px; font-weight: 600; fill: #7a4a04 }"""
+_DARK, _GREY, _GREEN, _WHITE = "#1c2430", "#5b6675", "#0b6e69", "#ffffff"
+_PAGE = Pen("#fbfbf9", "#dfe3e8")
+_HEADING = Ink(17, bold=True, anchor="left")
+_NOTE = Ink(12, _GREY, anchor="left")
+_TIME = Ink(13, bold=True, anchor="left")
+_GROUP = Ink(10, _GREY)
+_EDGE, _EDGE_TAKEN = Pen(stroke="#d5dbe2", width=1.5), Pen(stroke=_GREEN, width=2.5)
+_NODE_COLOUR, _PROBABILITY = "#c3cbd5", Ink(9.5, _WHITE, bold=True)
+_OUTPUT_LINE, _OUTPUT_BOX = Pen(stroke=_GREEN, width=1.5), Pen("#fdf0dc", "#c77d11")
+_OUTPUT = Ink(12.5, "#7a4a04", bold=True)
 
 
-def attention_svg(model: TaskModel, instance: Any, steps: Sequence[int] | None = None) -> str:
+class Picture(NamedTuple):
+    """A picture of the path of attention."""
+
+    figure: Figure
+    """What is drawn."""
+    width: float
+    """In pixels; so is the height."""
+    height: float
+    title: str
+    """Its heading."""
+    description: str
+    """What it shows, in words, with all values written out."""
+
+
+def draw_attention(model: TaskModel, instance: Any, steps: Sequence[int] | None = None) -> Picture:
     """Draw what a model attends to while it answers an instance.
 
     Args:
@@ -60,7 +63,7 @@ def attention_svg(model: TaskModel, instance: Any, steps: Sequence[int] | None =
             If not given, all, or from the first to the last so many as stand in :data:`MAX_HEIGHT` pixels.
 
     Returns:
-        The text of an SVG file with a background of its own.
+        The picture, with a background of its own; :mod:`.formats` makes a file of it.
 
     Raises:
         InstanceError: If the instance is not one of the task's.
@@ -77,15 +80,15 @@ def attention_svg(model: TaskModel, instance: Any, steps: Sequence[int] | None =
     trace = model.trace(instance)
     last = len(trace["steps"]) - 1
     if steps is None:
-        panels = _Picture(model, instance, trace, range(last + 1)).most_panels
-        return _Picture(model, instance, trace, spread(last + 1, panels), is_selection=True).render()
+        panels = _Drawing(model, instance, trace, range(last + 1)).most_panels
+        return _Drawing(model, instance, trace, spread(last + 1, panels), is_selection=True).render()
     shown = [plain(step) for step in plain(steps)]
     if not shown:
         raise ValueError("Expected at least one step to draw, but got none.")
     for step in shown:
         if type(step) is not int or not 0 <= step <= last:
             raise ValueError(f"Expected steps from 0 to {last}, but got {step}.")
-    return _Picture(model, instance, trace, shown).render()
+    return _Drawing(model, instance, trace, shown).render()
 
 
 def spread(total: int, most: int) -> list[int]:
@@ -99,8 +102,12 @@ def spread(total: int, most: int) -> list[int]:
     return sorted({round(place * (total - 1) / max(most - 1, 1)) for place in range(most)})
 
 
-class _Picture:
-    """Small trees in a grid, a heading above them, and below them what the marks mean."""
+class _Drawing:
+    """Small trees in a grid, a heading above them, and below them what the marks mean.
+
+    The elements of its SVG have ids such as ``step-2``, ``step-2.leaf-5.attended`` and, for its text,
+    ``step-2.leaf-5.attended.first``.
+    """
 
     def __init__(
         self, model: TaskModel, instance: Any, trace: Trace, shown: Sequence[int], *, is_selection: bool = False
@@ -129,37 +136,26 @@ class _Picture:
         rows = int((MAX_HEIGHT - _TOP - 2 * _MARGIN) // (self.panel_height + _GUTTER))
         return max(1, rows) * self.most_columns
 
-    def render(self) -> str:
+    def render(self) -> Picture:
         rows = math.ceil(len(self.shown) / self.most_columns)
         columns = math.ceil(len(self.shown) / rows)
         content = columns * (self.panel_width + _GUTTER) - _GUTTER
         width = max(_LEAST_WIDTH, content + 2 * _MARGIN)
         left = (width - content) / 2
-        top = _TOP
-        panels = []
+        legend = self._legend(width, _TOP + rows * (self.panel_height + _GUTTER))
+        height = legend[-1].y + 7 + _MARGIN
+        self.canvas = canvas = Canvas(width, height)
+        canvas.box((0.5, 0.5), width - 1, height - 1, 10, _PAGE, "background")
+        canvas.text(_MARGIN, 38, self._heading(), _HEADING)
+        canvas.text(_MARGIN, 58, self._verdict(), _NOTE)
         for position, step in enumerate(self.shown):
-            x = left + position % columns * (self.panel_width + _GUTTER)
-            y = top + position // columns * (self.panel_height + _GUTTER)
-            panels += [f'<g class="step" data-step="{step}" transform="translate({x:g} {y:g})">']
-            panels += [*self._panel(step), "</g>"]
-        legend_top = top + rows * (self.panel_height + _GUTTER)
-        legend, height = self._legend(width, legend_top)
-        return "\n".join(
-            [
-                f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" '
-                f'height="{height:g}" role="img" aria-labelledby="ham-title ham-description">',
-                f'<title id="ham-title">{_text(self._heading())}</title>',
-                f'<desc id="ham-description">{_text(self._description())}</desc>',
-                f"<style>\n{_STYLE}\n</style>",
-                f'<rect x="0.5" y="0.5" width="{width - 1:g}" height="{height - 1:g}" rx="10" fill="#fbfbf9" '
-                'stroke="#dfe3e8"/>',
-                f'<text class="heading" x="{_MARGIN:g}" y="38">{_text(self._heading())}</text>',
-                f'<text class="note" x="{_MARGIN:g}" y="58">{_text(self._verdict())}</text>',
-                *panels,
-                *legend,
-                "</svg>\n",
-            ]
-        )
+            self.x = left + position % columns * (self.panel_width + _GUTTER)
+            self.y = _TOP + position // columns * (self.panel_height + _GUTTER)
+            self.name = f"step-{step}" if self.shown.index(step) == position else f"step-{step}-again-{position}"
+            self._panel(step)
+        for entry in legend:
+            self._mark(entry)
+        return Picture(canvas.figure, width, height, self._heading(), self._description())
 
     def _heading(self) -> str:
         total = len(self.trace["steps"])
@@ -174,6 +170,9 @@ class _Picture:
 
     def _description(self) -> str:
         sentences = [f"A binary tree over {self.trace['num_leaves']} leaves, drawn for {len(self.shown)} accesses."]
+        if self.operations is None:
+            begun = "; ".join(f"leaf {leaf}: {cell.value}" for leaf, cell in enumerate(self.cells))
+            sentences.append(f"The leaves begin with {begun}.")
         for step in self.shown:
             attended = self.trace["steps"][step]
             sentences.append(
@@ -181,22 +180,22 @@ class _Picture:
             )
         return " ".join([*sentences, f"{self._verdict()}."])
 
-    def _panel(self, step: int) -> Iterator[str]:
+    def _panel(self, step: int) -> None:
         access = self.trace["steps"][step]
         operation = f": {_operation_in_words(self.operations[step])}" if self.operations else ""
-        yield f'<text class="time" x="3" y="12">{self.clock} {step}{operation}</text>'
-        yield from self._edges(access)
-        yield from self._nodes(access)
+        self.canvas.text(self.x + 3, self.y + 12, f"{self.clock} {step}{operation}", _TIME, self.name)
+        self._edges(access)
+        self._nodes(access)
         if self.grouped:
-            yield from self._groups()
+            self._groups()
         if self.symbols[step]:
-            yield from self._output(access, self.symbols[step])
+            self._output(access, self.symbols[step])
         contents = self._contents(step)
         rewritten = (
             {earlier["leaf"] for earlier in self.trace["steps"][:step]} if not self.operations else set(contents)
         )
         for leaf in range(self.trace["num_leaves"]):
-            yield from self._leaf(leaf, contents, leaf == access["leaf"], leaf in rewritten)
+            self._leaf(leaf, contents, leaf == access["leaf"], leaf in rewritten)
 
     def _contents(self, step: int) -> dict[int, object]:
         """Return what the labels of the leaves say at a step: what they began with, or the elements that they hold."""
@@ -213,98 +212,126 @@ class _Picture:
                 held.pop(access["leaf"], None)
         return held
 
-    def _place(self, level: int, index: int) -> tuple[float, float]:
+    def _place(self, level: int, index: int) -> Point:
         """Return the centre of a node, or where the edge to a leaf ends."""
         span = self.panel_width / (1 << level)
-        return (index + 0.5) * span, _PANEL_TOP + level * _LEVEL - (_RADIUS if level < self.depth else 0)
+        down = _PANEL_TOP + level * _LEVEL - (_RADIUS if level < self.depth else 0)
+        return self.x + (index + 0.5) * span, self.y + down
 
-    def _edges(self, access: TraceStep) -> Iterator[str]:
-        taken = []
+    def _edges(self, access: TraceStep) -> None:
+        taken: list[tuple[Point, Point]] = []
+        others: list[tuple[Point, Point]] = []
         for level in range(self.depth):
             for child in range(2 << level):
-                (x, y), (child_x, child_y) = self._place(level, child >> 1), self._place(level + 1, child)
-                line = f'd="M{x:g} {y:g}L{child_x:g} {child_y:g}"/>'
-                if access["leaf"] >> (self.depth - level - 1) == child:
-                    taken.append(f'<path class="edge taken" {line}')
-                else:
-                    yield f'<path class="edge" {line}'
-        yield from taken  # above the others
+                edge = self._place(level, child >> 1), self._place(level + 1, child)
+                on_path = access["leaf"] >> (self.depth - level - 1) == child
+                (taken if on_path else others).append(edge)
+        if self.depth:
+            self.canvas.lines(others, _EDGE, f"{self.name}.edges")
+            self.canvas.lines(taken, _EDGE_TAKEN, f"{self.name}.path")
 
-    def _nodes(self, access: TraceStep) -> Iterator[str]:
+    def _nodes(self, access: TraceStep) -> None:
+        taken: list[Point] = []
+        others: list[Point] = []
         for level in range(self.depth):
-            for index in range(1 << level):
-                x, y = self._place(level, index)
-                if access["leaf"] >> (self.depth - level) == index:
-                    probability = _probability(access["branch_probabilities"][level])
-                    yield f'<g class="node taken"><circle cx="{x:g}" cy="{y:g}" r="{_RADIUS:g}"/>'
-                    yield f'<text x="{x:g}" y="{y + 3.4:g}">{probability}</text></g>'
-                else:
-                    yield f'<g class="node"><circle cx="{x:g}" cy="{y:g}" r="3"/></g>'
+            for node in range(1 << level):
+                on_path = access["leaf"] >> (self.depth - level) == node
+                (taken if on_path else others).append(self._place(level, node))
+        if others:
+            self.canvas.circles(others, 3, _NODE_COLOUR, f"{self.name}.nodes")
+        if taken:
+            self.canvas.circles(taken, _RADIUS, _GREEN, f"{self.name}.nodes-taken")
+        for level, (x, y) in enumerate(taken):
+            probability = _probability(access["branch_probabilities"][level])
+            self.canvas.text(x, y + 3.5, probability, _PROBABILITY, f"{self.name}.probability-{level}")
 
-    def _leaf(self, leaf: int, contents: dict[int, object], attended: bool, rewritten: bool) -> Iterator[str]:
-        x, y = (leaf + 0.5) * _PITCH, self.leaf_top
+    def _leaf(self, leaf: int, contents: dict[int, object], attended: bool, rewritten: bool) -> None:
+        x, y = self.x + (leaf + 0.5) * _PITCH, self.y + self.leaf_top
         blank = leaf not in contents
         states = {"blank": blank, "rewritten": rewritten, "attended": attended}
-        classes = " ".join(["leaf", *(state for state, holds in states.items() if holds)])
+        name = ".".join([f"{self.name}.leaf-{leaf}", *(state for state, holds in states.items() if holds)])
+        corner = (x - _LEAF_WIDTH / 2, y)
+        self.canvas.box(corner, _LEAF_WIDTH, _LEAF_HEIGHT, 5, _leaf_pen(**states), name)
         lines = ["blank"] if blank else _lines(contents[leaf])
-        full = "blank" if blank else str(contents[leaf])
-        yield f'<g class="{classes}" data-leaf="{leaf}"><title>{_text(f"leaf {leaf}: {full}")}</title>'
-        yield f'<rect x="{x - _LEAF_WIDTH / 2:g}" y="{y:g}" width="{_LEAF_WIDTH:g}" height="{_LEAF_HEIGHT:g}" rx="5"/>'
         places = [("first", 15), ("second", 30)] if len(lines) == 2 else [("first", 23)]
         for line, (ordinal, down) in zip(lines, places, strict=True):
-            yield f'<text class="{ordinal}" x="{x:g}" y="{y + down:g}">{_text(line)}</text>'
-        yield "</g>"
+            colour = _WHITE if attended else "#6b7685" if blank else _GREY if ordinal == "second" else _DARK
+            ink = Ink(9.5 if blank else 10.5, colour, bold=not blank and ordinal == "first")
+            self.canvas.text(x, y + down, line, ink, f"{name}.{ordinal}")
 
-    def _groups(self) -> Iterator[str]:
-        y = self.output_top + 31
-        names = list(dict.fromkeys(cell.group for cell in self.cells))
-        for name in names:
-            members = [leaf for leaf, cell in enumerate(self.cells) if cell.group == name]
-            left, right = members[0] * _PITCH + 4, (members[-1] + 1) * _PITCH - 4
-            yield f'<path class="edge" d="M{left:g} {y:g}H{right:g}"/>'
-            yield f'<text class="group" x="{(left + right) / 2:g}" y="{y + 13:g}">{_text(name)}</text>'
+    def _groups(self) -> None:
+        y = self.y + self.output_top + 31
+        for name in dict.fromkeys(cell.group for cell in self.cells):
+            places = [leaf for leaf, cell in enumerate(self.cells) if cell.group == name]
+            left, right = self.x + places[0] * _PITCH + 4, self.x + (places[-1] + 1) * _PITCH - 4
+            self.canvas.lines([((left, y), (right, y))], _EDGE)
+            self.canvas.text((left + right) / 2, y + 13, name, _GROUP, f"{self.name}.group-{places[0]}")
 
-    def _output(self, access: TraceStep, symbol: str) -> Iterator[str]:
+    def _output(self, access: TraceStep, symbol: str) -> None:
         symbol = _abbreviated(symbol, 9)
-        width = max(_LEAF_WIDTH, 7.2 * len(symbol) + 14)
+        width = max(_LEAF_WIDTH, 8.2 * len(symbol) + 14)
         leaf_x = (access["leaf"] + 0.5) * _PITCH
         x = min(max(leaf_x, width / 2), max(self.panel_width - width / 2, width / 2))
-        leaf_y, y = self.leaf_top + _LEAF_HEIGHT, self.output_top
-        yield f'<g class="output"><line x1="{leaf_x:g}" y1="{leaf_y:g}" x2="{leaf_x:g}" y2="{y:g}"/>'
-        yield f'<rect x="{x - width / 2:g}" y="{y:g}" width="{width:g}" height="22" rx="11"/>'
-        yield f'<text x="{x:g}" y="{y + 15.5:g}">{_text(symbol)}</text></g>'
+        x, leaf_x, y = self.x + x, self.x + leaf_x, self.y + self.output_top
+        self.canvas.lines([((leaf_x, self.y + self.leaf_top + _LEAF_HEIGHT), (leaf_x, y))], _OUTPUT_LINE)
+        self.canvas.box((x - width / 2, y), width, 22, 11, _OUTPUT_BOX, f"{self.name}.output-box")
+        self.canvas.text(x, y + 15.5, symbol, _OUTPUT, f"{self.name}.output")
 
-    def _legend(self, width: float, top: float) -> tuple[list[str], float]:
-        """Return the marks and what they mean, and the height of the picture that ends with them."""
+    def _legend(self, width: float, top: float) -> list[_Entry]:
+        """Return the marks that occur and what they mean, each with its place."""
         entries = [
-            (self.depth > 0, "node taken", "probability of going right; taken above 1/2"),
+            (self.depth > 0, "node", "probability of going right; taken above 1/2"),
             (bool(self.task.cell_labels), "leaf", self.task.cell_labels),
-            (True, "leaf attended", "leaf read, then rewritten"),
+            (True, "attended", "leaf read, then rewritten"),
             (
                 max(self.shown) > 0,
-                "leaf rewritten",
+                "rewritten",
                 "holds an element" if self.operations else "rewritten earlier; label as at the start",
             ),
             (
                 len(self.cells) < self.trace["num_leaves"],
-                "leaf blank",
+                "blank",
                 "holds nothing" if self.operations else "no input",
             ),
             (any(self.symbols[step] for step in self.shown), "output", "put out"),
         ]
-        x, y, parts = _MARGIN, top, []
+        x, y, found = _MARGIN, top, []
         for mark, meaning in (entry for occurs, *entry in entries if occurs):
-            advance = 26 + 5.7 * len(meaning) + 18
+            advance = 26 + 6.0 * len(meaning) + 18
             if x > _MARGIN and x + advance - 18 > width - _MARGIN:
                 x, y = _MARGIN, y + 22
-            shape = f'<circle cx="{x + 9:g}" cy="{y:g}" r="9"/><text x="{x + 9:g}" y="{y + 3:g}">p</text>'
-            if mark != "node taken":
-                shape = f'<rect x="{x:g}" y="{y - 7:g}" width="18" height="14" rx="{7 if mark == "output" else 3}"/>'
-            parts.append(
-                f'<g class="{mark}">{shape}</g><text class="note" x="{x + 26:g}" y="{y + 4:g}">{meaning}</text>'
-            )
+            found.append(_Entry(mark, meaning, x, y))
             x += advance
-        return parts, y + 7 + _MARGIN
+        return found
+
+    def _mark(self, entry: _Entry) -> None:
+        """Draw a mark of the legend and what it means."""
+        mark, meaning, x, y = entry
+        if mark == "node":
+            self.canvas.circles([(x + 9, y)], 9, _GREEN)
+            self.canvas.text(x + 9, y + 3, "p", _PROBABILITY)
+        else:
+            states = {state: mark == state for state in ("blank", "rewritten", "attended")}
+            pen, radius = (_OUTPUT_BOX, 7) if mark == "output" else (_leaf_pen(**states), 3)
+            self.canvas.box((x, y - 7), 18, 14, radius, pen)
+        self.canvas.text(x + 26, y + 4, meaning, _NOTE, f"legend.{mark}")
+
+
+class _Entry(NamedTuple):
+    """A line of the legend."""
+
+    mark: str
+    meaning: str
+    x: float
+    y: float
+
+
+def _leaf_pen(*, blank: bool, rewritten: bool, attended: bool) -> Pen:
+    if attended:
+        return Pen(_GREEN, _GREEN)
+    if rewritten:
+        return Pen("#d9ece9", "#8fc1bb", dashed=blank)
+    return Pen("none" if blank else _WHITE, "#b9c2cd", dashed=blank)
 
 
 def _symbols(model: TaskModel, trace: Trace, instance: Any) -> list[str]:
@@ -368,8 +395,3 @@ def _probability(value: float) -> str:
 
 def _abbreviated(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
-
-
-def _text(text: str) -> str:
-    """Return text as XML may hold it."""
-    return escape("".join(character if character.isprintable() else "�" for character in text))

@@ -1,20 +1,21 @@
-"""What a picture can be: SVG, PNG or PDF, by the end of its file's name."""
+"""What a picture can be: SVG, PNG or PDF, by the end of its file's name; each file the same every time."""
 
 from __future__ import annotations
 
 import difflib
+import io
 from collections.abc import Sequence
 from pathlib import Path
-from xml.etree import ElementTree
 
 from lightning_ham.output_files import is_stream
-from lightning_ham.pictures.card import svg_to_pdf, svg_to_png
+from lightning_ham.pictures.attention import Picture
+from lightning_ham.pictures.png import png
 
 FORMATS = (".svg", ".png", ".pdf")
 """What a picture can be, by the end of its file's name."""
 
 MAX_AREA = 40_000_000.0
-"""Of a picture as PNG or PDF, in pixels of its SVG: what is larger, few programs open."""
+"""Of a picture as PNG or PDF, in pixels: what is larger, few programs open."""
 
 
 def format_of(output: str) -> str:
@@ -34,13 +35,32 @@ def listed(words: Sequence[str]) -> str:
     return f"{', '.join(words[:-1])} or {words[-1]}"
 
 
-def converted(picture: str, form: str) -> bytes:
-    """Return a picture as PNG or PDF."""
-    root = ElementTree.fromstring(picture)
-    width, height = float(root.attrib["width"]), float(root.attrib["height"])
-    if width * height > MAX_AREA:
+def rendered(picture: Picture, form: str) -> str | bytes:
+    """Return a picture as one of the formats: SVG is text, whose words are text too.
+
+    Raises:
+        ValueError: If it is too large for any but SVG.
+    """
+    if form == ".svg":
+        return to_svg(picture)
+    if picture.width * picture.height > MAX_AREA:
         raise ValueError(
-            f"Expected a picture of at most {MAX_AREA:,.0f} pixels, but got {width:,.0f} x {height:,.0f}; ask "
-            "for fewer --steps, or for .svg."
+            f"Expected a picture of at most {MAX_AREA:,.0f} pixels, but got {picture.width:,.0f} x "
+            f"{picture.height:,.0f}; ask for fewer --steps, or for .svg."
         )
-    return svg_to_png(picture, picture) if form == ".png" else svg_to_pdf(picture)
+    if form == ".png":
+        return png(picture.figure, picture.description)
+    drawn = io.BytesIO()
+    picture.figure.savefig(drawn, format="pdf", metadata={"Title": picture.title, "CreationDate": None})
+    return drawn.getvalue()
+
+
+def to_svg(picture: Picture) -> str:
+    """Return a picture as the text of an SVG file."""
+    from matplotlib import rc_context  # a second to import, for those who draw only
+
+    drawn = io.StringIO()
+    metadata = {"Title": picture.title, "Description": picture.description, "Date": None, "Creator": "lightning_ham"}
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "lightning_ham"}):
+        picture.figure.savefig(drawn, format="svg", metadata=metadata, facecolor="none")
+    return drawn.getvalue()
