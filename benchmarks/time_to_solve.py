@@ -162,7 +162,7 @@ def run_peer(name: str, task: str, seed: int, bar: Bar, threads: int, seconds: f
     from benchmarks.peers import make_model
     from lightning_ham import HAMModule, TaskDataModule
     from lightning_ham.evaluation import evaluate
-    from lightning_ham.recipe import find_recipe
+    from lightning_ham.runs.recipe.catalog import find_recipe
     from lightning_ham.training import EpisodeCounter, LengthCurriculum, MovingAverage
 
     torch.set_num_threads(threads)

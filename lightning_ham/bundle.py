@@ -6,37 +6,13 @@ its run to ``model_cards/NAME.json``, and its card, which is made from these, to
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_ham.cards import Record, weights_folder, write_card
 from lightning_ham.command_line import CommandParser, run
-from lightning_ham.hub import HAMModel, from_pretrained
-from lightning_ham.reproduction.records import CARDS, CHECKOUT, check_checkout, sha256
-from lightning_ham.runs.folder import write_json
-
-
-def bundle(run_dir: Path, name: str, checkout: Path = CHECKOUT) -> Path:
-    """Bundle the model of a run folder as ``name``; return the folder that it is in.
-
-    Raises:
-        FileNotFoundError: If this is no checkout, or the folder does not hold a finished run.
-    """
-    check_checkout(checkout)
-    evaluation, training = (json.loads((run_dir / f"{part}.json").read_text()) for part in ("evaluation", "training"))
-    model: HAMModel = from_pretrained(run_dir)
-    target = weights_folder(checkout, name)
-    model.save(target, evaluation, training)
-    record: Record = {
-        "weights_sha256": sha256(target / "model.safetensors"),
-        "evaluation": evaluation,
-        "training": training,
-    }
-    write_json(checkout / CARDS / f"{name}.json", record)
-    write_card(checkout, name)
-    return target
+from lightning_ham.reproduction.cards import bundle
+from lightning_ham.reproduction.records import CHECKOUT
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import datetime
 import difflib
 import io
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -55,6 +57,28 @@ def positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"Expected a whole number of at least 1, but got {text!r}")
     return int(text)
+
+
+def some_of(known: Sequence[str]) -> Callable[[str], list[str]]:
+    """Return what reads an argument that names some of those that are known, with commas between them."""
+
+    def names(text: str) -> list[str]:
+        chosen = [name.strip() for name in text.split(",")]
+        for name in chosen:
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"Expected some of {', '.join(known)}, but got {name!r}")
+        return chosen
+
+    return names
+
+
+def time_limit(text: str) -> datetime.timedelta:
+    """Return the time that an argument such as ``90s``, ``20m`` or ``1h`` is."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh])", text)
+    seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
+    if seconds < 1:
+        raise argparse.ArgumentTypeError(f"Expected a time such as 90s, 20m or 1h, but got {text!r}")
+    return datetime.timedelta(seconds=seconds)
 
 
 @contextlib.contextmanager

@@ -7,133 +7,24 @@ otherwise) gets ``recipe.yaml`` (resolved), ``checkpoints/{best,last}.ckpt``, ``
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
-import shlex
 import sys
 import textwrap
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-import yaml
-from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.callbacks import LearningRateMonitor
-from pytorch_lightning.loggers import CSVLogger, WandbLogger
-from pytorch_lightning.utilities import rank_zero_only
-
-from lightning_ham import tracking
 from lightning_ham.command_line import run
-from lightning_ham.controllers import set_num_threads
-from lightning_ham.evaluation import evaluate, table
-from lightning_ham.evaluation.record import describe_versions
-from lightning_ham.foreign import LONGEST_MESSAGE, shown
-from lightning_ham.hub.card import TrainingInfo, missed_bar
-from lightning_ham.hub.push import check_token
-from lightning_ham.learning_curve import read_curve
-from lightning_ham.memory.attention import get_estimator
-from lightning_ham.pictures import card_pictures
-from lightning_ham.progress import AboveBar
-from lightning_ham.push import push_run
-from lightning_ham.recipe import RecipeCLI, find_recipe, recipe_name, recipe_names, without_markup
-from lightning_ham.resuming import ResumeError, check_resumable, resuming
-from lightning_ham.runs import commands
-from lightning_ham.runs.checkpoints import BestCheckpoint, LastCheckpoint, WholeCheckpointIO, best_model
-from lightning_ham.runs.endings import Ending, EndOnSignal, explain, output_goes_on
-from lightning_ham.runs.folder import (
-    EVALUATION,
-    LAST,
-    METRICS,
-    MODEL,
-    RECIPE,
-    TRAINING,
-    Choice,
-    Claim,
-    choose,
-    read_json,
-    write_json,
-    write_whole,
-)
-from lightning_ham.runs.provenance import commit, machine
-from lightning_ham.training import EndIfNotFinite, EpisodeCounter
-from lightning_ham.training.unused import UnusedOptionsWarning, told
-
-_LOG = logging.getLogger("lightning_ham")
-_RUN_DIR_VARIABLE = "LIGHTNING_HAM_RUN_DIR"  # tells the processes that DDP starts which folder the first one chose
+from lightning_ham.runs.recipe.catalog import find_recipe, recipe_names
+from lightning_ham.runs.recipe.cli import RecipeCLI
+from lightning_ham.runs.recipe.parser import without_markup
+from lightning_ham.runs.train import train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train, evaluate and export; return the exit status. See the module's docstring."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    _quieten()
-    with EndOnSignal() as signals, contextlib.ExitStack() as claims:
-        try:
-            recipe, cli = _parse(arguments)
-            choice = _choose(cli, recipe, arguments)
-            if choice.checkpoint:
-                check_resumable(choice.checkpoint, cli.model)
-            known = get_estimator(cli.model.attention).compiled is not None
-            set_num_threads(cli.config.threads, compiled=known and cli.model.model.is_compiled)
-            counter = EpisodeCounter()
-            trainer = _claim(cli, recipe, choice, [counter, signals], claims)
-        except BrokenPipeError:  # of whoever has seen enough of the help
-            raise
-        except (ImportError, OSError, ValueError) as error:
-            print(f"error: {shown(error, LONGEST_MESSAGE)}", file=sys.stderr)
-            return 2
-        except KeyboardInterrupt as error:
-            return _say(explain(error, signals, None), error)
-        run_dir = Path(cli.config.run_dir)
-        os.environ[_RUN_DIR_VARIABLE] = str(run_dir)
-        try:
-            with output_goes_on():
-                started = _start(cli, run_dir, recipe, arguments, choice.checkpoint)
-                wandb_url = _train(cli, trainer, started.wandb if started else None, choice.checkpoint)
-                if started:
-                    _evaluate_and_export(cli, trainer, counter, started, choice.checkpoint, wandb_url)
-        except ResumeError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
-        except BaseException as error:
-            return _say(explain(error, signals, run_dir), error, aloud=trainer.is_global_zero)
-        finally:
-            del os.environ[_RUN_DIR_VARIABLE]
-        return _push(cli, run_dir, signals) if started else 0
+    return train(sys.argv[1:] if arguments is None else arguments, parse)
 
 
-def _say(ending: Ending | None, error: BaseException, *, aloud: bool = True) -> int:
-    """Say how a run has ended early, and return the exit status; raise the error if it is none that is known of."""
-    if ending is None:
-        raise error
-    if aloud:  # one of the processes that train together speaks for all
-        _LOG.info("%s", ending.line)
-    return ending.status
-
-
-def _quieten() -> None:
-    """Leave the terminal to our own messages and to warnings that a user can act on."""
-    logging.basicConfig(format="%(message)s", handlers=[AboveBar()])
-    _LOG.setLevel(logging.INFO)
-    for name in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of the minute that its first use takes
-    for message in (
-        ".*does not have many workers.*",  # episodes are cheaper to draw than to send between processes
-        ".*args parameter is intended to run from within Python.*",
-        ".*treespec, LeafSpec.*",
-        ".*Checkpoint directory .* exists and is not empty.*",
-        ".*lr scheduler.*",
-        ".*when logging on epoch level in distributed setting.*",  # our errors are those of all processes already
-    ):
-        warnings.filterwarnings("ignore", message)
-    warnings.filterwarnings("ignore", category=UnusedOptionsWarning)  # said below, by the names of keys
-    for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning, ResourceWarning):  # not for users
-        warnings.filterwarnings("ignore", category=category, module="(?!lightning_ham)")
-
-
-def _parse(arguments: Sequence[str]) -> tuple[Path, RecipeCLI]:
+def parse(arguments: Sequence[str]) -> tuple[Path, RecipeCLI]:
     """Return the recipe's file and the command line built from it and the overrides."""
     if not arguments or arguments[0] in {"-h", "--help"}:
         print(without_markup(__doc__))
@@ -145,174 +36,7 @@ def _parse(arguments: Sequence[str]) -> tuple[Path, RecipeCLI]:
     if arguments[0].startswith("-"):
         raise ValueError(f"Expected a recipe first and options after it, but got {arguments[0]!r}.")
     recipe = find_recipe(arguments[0])
-    cli = RecipeCLI(recipe, arguments[1:])
-    tracking.check_settings(cli.config.wandb.mode, cli.config.wandb.project, cli.config.wandb.entity)
-    return recipe, cli
-
-
-def _choose(cli: RecipeCLI, recipe: Path, arguments: Sequence[str]) -> Choice:
-    """Return which run folder is asked for; in a process that DDP has started, the one that the first has chosen."""
-    stem = Path("runs", recipe_name(recipe).replace("/", "-"))
-    run_dir = cli.config.run_dir
-    is_override = any(argument.partition("=")[0] == "--run_dir" for argument in arguments)
-    if os.environ.get("LOCAL_RANK", "0") != "0" and _RUN_DIR_VARIABLE in os.environ:
-        run_dir, is_override = os.environ[_RUN_DIR_VARIABLE], True
-    return choose(stem, recipe, run_dir, cli.config.ckpt_path, is_override=is_override)
-
-
-def _claim(
-    cli: RecipeCLI, recipe: Path, choice: Choice, callbacks: list[Callback], claims: contextlib.ExitStack
-) -> Trainer:
-    """Return the Trainer for the first of the folders that can be claimed; ``claims`` gets the claim.
-
-    Of several processes that train together, the first one claims it for all.
-    """
-    for folder in choice.folders:
-        cli.config.run_dir = str(folder)
-        trainer = _make_trainer(cli, folder, callbacks)
-        if not trainer.is_global_zero:
-            return trainer
-        try:
-            claim = claims.enter_context(Claim(folder, must_be_made=not choice.has_name))
-        except FileExistsError:
-            if choice.has_name or not os.path.lexists(folder):
-                raise
-            continue  # another process has been faster
-        claim.check_new(recipe) if choice.is_new else claim.check_resumed()
-        return trainer
-    raise AssertionError("there is always another name")
-
-
-def _make_trainer(cli: RecipeCLI, run_dir: Path, callbacks: list[Callback]) -> Trainer:
-    """Return the Trainer, which writes nothing before its training begins."""
-    checkpoints = [BestCheckpoint(run_dir), LastCheckpoint(run_dir)]
-    callbacks = [*callbacks, EndIfNotFinite(), LearningRateMonitor(), tracking.EpisodeTable(), *checkpoints]
-    return cli.make_trainer(run_dir / LAST.parent, [CSVLogger(run_dir, name=METRICS)], callbacks, [WholeCheckpointIO()])
-
-
-class _Started(NamedTuple):
-    """What is known of a run when it begins."""
-
-    run_dir: Path
-    recipe: str
-    command: str
-    wandb: WandbLogger | None
-
-
-@rank_zero_only
-def _start(
-    cli: RecipeCLI, run_dir: Path, recipe: Path, arguments: Sequence[str], checkpoint: Path | None
-) -> _Started | None:
-    """Write what is known of the run before it begins, and start (or continue) it in W&B."""
-    resolved = cli.resolved()
-    write_whole(run_dir / RECIPE, resolved.encode())
-    (run_dir / EVALUATION).unlink(missing_ok=True)  # of a training that has ended, and is now gone on with
-    name, command = recipe_name(recipe), shlex.join(["python", "-m", "lightning_ham.fit", *arguments])
-    earlier = read_json(run_dir / TRAINING) if checkpoint else {}
-    if "command" in earlier:  # a resumed run has the commands of all its parts
-        name, command = earlier.get("recipe", name), f"{earlier['command']} && {command}"
-    write_json(run_dir / TRAINING, {"recipe": name, "command": command})
-    repo_id = cli.config.hub.repo_id
-    if repo_id is not None:
-        try:
-            check_token(repo_id)
-        except PermissionError as error:
-            _LOG.warning("%s There is time until the training ends.", error)
-    verb = "Resuming" if checkpoint else "Training"
-    _LOG.info("%s %s, %d parameters, in %s", verb, cli.config.task, cli.model.model.num_parameters, run_dir)
-    unused = cli.unused_keys()
-    if unused:
-        _LOG.warning("%s", told(unused))
-    wandb = cli.config.wandb
-    logger = tracking.make_logger(
-        run_dir, yaml.safe_load(resolved), wandb.mode, wandb.project, wandb.entity, run_dir.absolute().name
-    )
-    return _Started(run_dir, name, command, logger)
-
-
-def _train(cli: RecipeCLI, trainer: Trainer, wandb_logger: WandbLogger | None, checkpoint: Path | None) -> str | None:
-    """Train to the end, and end the run in W&B; return where it is to be seen there, if it is."""
-    if wandb_logger:
-        trainer.loggers = [*trainer.loggers, wandb_logger]
-    url: str | None = None
-    try:
-        with resuming(trainer, checkpoint):
-            trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
-    finally:
-        if wandb_logger:
-            url = wandb_logger.experiment.url  # offline there is none
-            _LOG.info("%s", tracking.finish(wandb_logger))
-    return url
-
-
-def _evaluate_and_export(
-    cli: RecipeCLI,
-    trainer: Trainer,
-    counter: EpisodeCounter,
-    started: _Started,
-    checkpoint: Path | None,
-    wandb_url: str | None,
-) -> None:
-    """Evaluate the best checkpoint, write ``evaluation.json`` and ``model/``, and print the error table."""
-    run_dir = started.run_dir
-    model = best_model(run_dir, checkpoint)
-    options = cli.config.evaluation
-    evaluation = evaluate(model, options.lengths, options.episodes, options.seed)
-    evaluation["weights_sha256"] = model.weights_sha256()
-    training: TrainingInfo = {
-        "recipe": started.recipe,
-        "command": started.command,
-        "seed": cli.config.seed_everything,
-        "updates": trainer.global_step,
-        "episodes": counter.episodes,
-        "seconds": round(counter.seconds, 1),
-        "machine": machine(model.device),
-        "versions": describe_versions(),
-        "commit": commit(),
-        "wandb_url": wandb_url,
-        "curve": read_curve(run_dir),
-        "hyper_parameters": yaml.safe_load(cli.resolved()),
-        "bar": dict(cli.config.stop.errors or {}),
-    }
-    write_json(run_dir / TRAINING, training)
-    pictures = card_pictures(model, training["curve"])
-    model.save(run_dir / MODEL, evaluation=evaluation, training=training, pictures=pictures)
-    write_json(run_dir / EVALUATION, evaluation)  # last: it says that all is done
-    print(table(evaluation))
-    missed = missed_bar(training["bar"], evaluation, training["curve"])
-    if missed:
-        _LOG.info("%s", commands.retry(run_dir, missed, training["bar"], training["seed"], _longer(cli, trainer)))
-    _LOG.info("Trained in %.0f s. The model is in %s", training["seconds"], run_dir / MODEL)
-    _LOG.info("%s", commands.use(run_dir))
-
-
-def _longer(cli: RecipeCLI, trainer: Trainer) -> str:
-    """Return the option with which a training that has ended goes on: a wider limit of the kind that it came to."""
-    epochs, steps = trainer.max_epochs, trainer.max_steps
-    if epochs is not None and 0 < epochs <= trainer.current_epoch:
-        return f"--trainer.max_epochs={2 * epochs}"
-    if 0 < steps <= trainer.global_step:
-        return f"--trainer.max_steps={2 * steps}"
-    if cli.config.trainer.max_time is not None:
-        return "--trainer.max_time=null"
-    return f"--stop.patience={2 * cli.config.stop.patience}"
-
-
-def _push(cli: RecipeCLI, run_dir: Path, signals: EndOnSignal) -> int:
-    """Publish the model where the recipe says so; return the exit status. A run that cannot be pushed is no failure."""
-    options = cli.config.hub
-    if options.repo_id is None:
-        return 0
-    command = commands.command("push", run_dir, options.repo_id, *(["--private"] if options.private else []))
-    failed = "The model is trained and saved, but not pushed: %s Push it later with: %s"
-    try:
-        push_run(run_dir, options.repo_id, private=options.private or None)
-    except KeyboardInterrupt:
-        _LOG.warning(failed, "interrupted.", command)
-        return signals.status
-    except (OSError, ValueError) as error:
-        _LOG.warning(failed, error, command)
-    return 0
+    return recipe, RecipeCLI(recipe, arguments[1:])
 
 
 if __name__ == "__main__":

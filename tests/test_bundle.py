@@ -104,8 +104,8 @@ def test_cards_are_written_anew(checkout, capsys):
 
 
 def test_a_card_evaluated_again_says_what_was_measured_now(checkout, monkeypatch):
-    monkeypatch.setattr(cards, "RANGES", [(1, 4)])
-    monkeypatch.setattr(cards, "EPISODES", [7])
+    monkeypatch.setattr("lightning_ham.reproduction.cards.RANGES", [(1, 4)])
+    monkeypatch.setattr("lightning_ham.reproduction.cards.EPISODES", [7])
     assert cards.main(["ham-reverse", "--evaluate", "--output", str(checkout)]) == 0
     record = json.loads((checkout / "model_cards" / "ham-reverse.json").read_text())
     assert [(result["lengths"], result["episodes"]) for result in record["evaluation"]["results"]] == [([1, 4], 7)]

@@ -3,6 +3,7 @@
 import json
 import re
 from itertools import pairwise
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
@@ -12,6 +13,9 @@ from PIL import Image
 
 from lightning_ham import draw
 from lightning_ham.hub import HAMModel
+from lightning_ham.pictures import attention
+from lightning_ham.pictures.canvas import Canvas, Ink
+from lightning_ham.pictures.formats import to_svg
 
 pytestmark = pytest.mark.usefixtures("restored_threads")
 
@@ -36,16 +40,60 @@ def parse(svg):
     return ElementTree.fromstring(svg)
 
 
+def drawn(model, instance, steps=None):
+    return parse(to_svg(attention.draw_attention(model, instance, steps)))
+
+
+def named(root, pattern):
+    """The elements whose whole id a pattern describes, in the order in which they are drawn."""
+    return [group for group in root.iter(f"{SVG}g") if re.fullmatch(pattern, group.get("id", ""))]
+
+
 def steps_of(root):
-    return [group for group in root.iter(f"{SVG}g") if group.get("class") == "step"]
-
-
-def with_class(element, *wanted):
-    return [child for child in element.iter() if {*wanted} <= set((child.get("class") or "").split())]
+    return [int(re.findall(r"\d+", group.get("id"))[0]) for group in named(root, r"step-\d+(-again-\d+)?")]
 
 
 def texts(element):
     return ["".join(text.itertext()) for text in element.iter(f"{SVG}text")]
+
+
+def written(root, pattern):
+    return [text for group in named(root, pattern) for text in texts(group)]
+
+
+class Leaf(NamedTuple):
+    states: set[str]
+    labels: list[str]
+
+
+def leaves_of(root, step):
+    """The leaves of a step by their numbers."""
+    found = {}
+    for group in named(root, rf"step-{step}\.leaf-[\w.]+"):
+        _, leaf, *states = group.get("id").split(".")
+        labels = found.setdefault(int(leaf.removeprefix("leaf-")), Leaf(set(states), [])).labels
+        labels.extend(texts(group))
+    return found
+
+
+def points(group):
+    """The corners of what is drawn, in the pixels of the page, by shapes."""
+    return [
+        [(float(x) / 0.72, float(y) / 0.72) for x, y in re.findall(r"(-?[\d.]+) (-?[\d.]+)", path.get("d"))]
+        for path in group.iter(f"{SVG}path")
+    ]
+
+
+def size(root):
+    return tuple(float(root.get(side).removesuffix("pt")) / 0.72 for side in ("width", "height"))
+
+
+def title(root):
+    return root.find(f"{SVG}title").text
+
+
+def description(root):
+    return next(root.iter("{http://purl.org/dc/elements/1.1/}description")).text
 
 
 class Planted:
@@ -74,45 +122,43 @@ def merged(*leaves, answer=(7, 30, 21, 3), outputs=None, **options):
 def test_every_step_shows_what_the_trace_says(task, instance):
     model = make_model(task)
     trace = model.trace(instance)
-    root = parse(draw.attention_svg(model, instance))
-    drawn = steps_of(root)
-    assert [int(group.get("data-step")) for group in drawn] == list(range(len(trace["steps"])))
-    for group, step in zip(drawn, trace["steps"], strict=True):
-        (attended,) = with_class(group, "leaf", "attended")
-        assert int(attended.get("data-leaf")) == step["leaf"]
-        probabilities = [float(text) for node in with_class(group, "node", "taken") for text in texts(node)]
+    root = drawn(model, instance)
+    assert steps_of(root) == list(range(len(trace["steps"])))
+    for number, step in enumerate(trace["steps"]):
+        leaves = leaves_of(root, number)
+        assert [leaf for leaf, shown in leaves.items() if "attended" in shown.states] == [step["leaf"]]
+        probabilities = [float(text) for text in written(root, rf"step-{number}\.probability-\d+")]
         assert probabilities == pytest.approx(step["branch_probabilities"], abs=0.005)
-        assert len(with_class(group, "leaf")) == trace["num_leaves"]
+        assert len(leaves) == trace["num_leaves"]
 
 
 @pytest.mark.parametrize("leaf", range(4))
 def test_highlighted_path_leads_from_the_root_to_the_attended_leaf(leaf):
-    root = parse(draw.attention_svg(merged(leaf, leaf, leaf, leaf, leaf), INSTANCES["merge"], [0]))
-    (group,) = steps_of(root)
-    edges = [tuple(map(float, re.findall(r"[\d.]+", path.get("d")))) for path in with_class(group, "edge", "taken")]
-    nodes = [circle for node in with_class(group, "node", "taken") for circle in node.iter(f"{SVG}circle")]
-    (attended,) = with_class(group, "attended")
-    (rectangle,) = attended.iter(f"{SVG}rect")
-    leaf_x = float(rectangle.get("x")) + float(rectangle.get("width")) / 2
-    assert len(edges) == len(nodes) == 2
-    assert [edge[:2] for edge in edges] == [(float(node.get("cx")), float(node.get("cy"))) for node in nodes]
-    assert edges[0][2:] == edges[1][:2]
-    assert edges[1][2:] == (leaf_x, float(rectangle.get("y")))
-    assert edges[0][0] == 80, "the root stands above the middle of its four leaves"
+    root = drawn(merged(leaf, leaf, leaf, leaf, leaf), INSTANCES["merge"], [0])
+    (path,), (nodes,), (box,) = (
+        named(root, rf"step-0\.{name}") for name in ("path", "nodes-taken", r"leaf-\d\.[\w.]*attended")
+    )
+    edges = points(path)
+    centres = [tuple(np.mean([np.min(circle, 0), np.max(circle, 0)], axis=0)) for circle in points(nodes)]
+    (corners,) = points(box)
+    leaf_x, leaf_y = (min(x for x, _ in corners) + max(x for x, _ in corners)) / 2, min(y for _, y in corners)
+    assert len(edges) == len(centres) == 2
+    assert [edge[0] for edge in edges] == [pytest.approx(centre, abs=0.1) for centre in centres]
+    assert edges[0][1] == edges[1][0]
+    assert edges[1][1] == pytest.approx((leaf_x, leaf_y), abs=0.1)
+    leaves = [x for group in named(root, r"step-0\.leaf-.*") for shape in points(group) for x, _ in shape]
+    assert edges[0][0][0] == pytest.approx((min(leaves) + max(leaves)) / 2, abs=0.1), "the root stands above the middle"
 
 
 def test_leaves_show_their_cells_and_what_happened_to_them():
-    root = parse(draw.attention_svg(merged(0, 3, 1, 2, 0), ([(0.125, 7), (0.5, 21)], [(0.25, 30)]), [2]))
-    (group,) = steps_of(root)
-    leaves = sorted(with_class(group, "leaf"), key=lambda leaf: int(leaf.get("data-leaf")))
-    assert [texts(leaf) for leaf in leaves] == [["0.125", "7"], ["0.5", "21"], ["0.25", "30"], ["blank"]]
-    assert [leaf.get("class") for leaf in leaves] == [
-        "leaf rewritten",
-        "leaf attended",
-        "leaf",
-        "leaf blank rewritten",
-    ]
-    assert [text for text in texts(group) if text in {"first", "second"}] == ["first", "second"]
+    root = drawn(merged(0, 3, 1, 2, 0), ([(0.125, 7), (0.5, 21)], [(0.25, 30)]), [2])
+    assert leaves_of(root, 2) == {
+        0: ({"rewritten"}, ["0.125", "7"]),
+        1: ({"attended"}, ["0.5", "21"]),
+        2: (set(), ["0.25", "30"]),
+        3: ({"blank", "rewritten"}, ["blank"]),
+    }
+    assert written(root, r"step-2\.group-\d") == ["first", "second"]
 
 
 @pytest.mark.parametrize(
@@ -125,9 +171,8 @@ def test_leaves_show_their_cells_and_what_happened_to_them():
     ],
 )
 def test_labels(task, labels):
-    root = parse(draw.attention_svg(make_model(task), INSTANCES[task], [0]))
-    leaves = sorted(with_class(root, "leaf"), key=lambda leaf: int(leaf.get("data-leaf", 99)))
-    assert [texts(leaf) for leaf in leaves[: len(labels)]] == labels
+    leaves = leaves_of(drawn(make_model(task), INSTANCES[task], [0]), 0)
+    assert [leaves[leaf].labels for leaf in range(len(labels))] == labels
 
 
 def test_leaves_of_a_raw_ham_show_the_elements_that_they_hold():
@@ -136,50 +181,52 @@ def test_leaves_of_a_raw_ham_show_the_elements_that_they_hold():
     operations = [("push", 9, 4), ("push", 2, 7), ("pop",)]
     trace = model.trace(operations)
     at = [step["leaf"] for step in trace["steps"]]
-    root = parse(draw.attention_svg(model, operations))
+    root = drawn(model, operations)
     expected = [{at[0]: ["9", "4"]}, {at[0]: ["9", "4"], at[1]: ["2", "7"]}]
     expected.append(expected[1])
-    for group, held, title in zip(steps_of(root), expected, ("push 9, 4", "push 2, 7", "pop"), strict=True):
-        leaves = {int(leaf.get("data-leaf")): texts(leaf)[:2] for leaf in with_class(group, "leaf")}
+    for step, (held, heading) in enumerate(zip(expected, ("push 9, 4", "push 2, 7", "pop"), strict=True)):
+        leaves = {leaf: shown.labels for leaf, shown in leaves_of(root, step).items()}
         assert leaves == {leaf: held.get(leaf, ["blank"]) for leaf in range(4)}
-        assert any(text.endswith(f": {title}") for text in texts(group))
-    put_out = [len(with_class(group, "output")) for group in steps_of(root)]
+        assert written(root, f"step-{step}")[0].endswith(f": {heading}")
+    put_out = [len(named(root, rf"step-{step}\.output")) for step in range(3)]
     assert put_out == [0, 0, 1], "nothing comes out at a push"
 
 
-def test_long_labels_are_abbreviated_and_whole_values_kept_beside_them():
+def test_long_labels_are_abbreviated_and_whole_values_kept_in_the_description():
     instance = ([(0.0001, 7), (1 / 3, 21), (1.0, 3)], [])
-    root = parse(draw.attention_svg(merged(0, 1, 2, 3, 0), instance, [0]))
-    leaves = [leaf for leaf in with_class(root, "leaf") if leaf.get("data-leaf")]
-    assert {leaf.get("data-leaf"): texts(leaf)[0] for leaf in leaves} == {
-        "0": "1e-04",
-        "1": "0.333",
-        "2": "1",
-        "3": "blank",
+    root = drawn(merged(0, 1, 2, 3, 0), instance, [0])
+    assert {leaf: shown.labels[0] for leaf, shown in leaves_of(root, 0).items()} == {
+        0: "1e-04",
+        1: "0.333",
+        2: "1",
+        3: "blank",
     }
-    titles = ["".join(title.itertext()) for leaf in leaves for title in leaf.iter(f"{SVG}title")]
-    assert f"leaf 1: ({1 / 3}, 21)" in titles
+    assert f"leaf 1: ({1 / 3}, 21)" in description(root)
+
+
+def outputs_of(root):
+    return [(group.get("id").partition(".")[0], texts(group)[0]) for group in named(root, r"step-\d+\.output")]
 
 
 def test_outputs_are_symbols_until_the_end():
     model = merged(0, 3, 1, 2, 0)
     model.steps[3]["output"] = [0, 0, 0, 0, 0, 1]
-    root = parse(draw.attention_svg(model, INSTANCES["merge"]))
-    outputs = [texts(output) for group in steps_of(root) for output in with_class(group, "output")]
-    assert outputs == [["7"], ["30"], ["21"], ["end"], ["after end"]]
+    root = drawn(model, INSTANCES["merge"])
+    expected = ["7", "30", "21", "end", "after end"]
+    assert outputs_of(root) == [(f"step-{step}", text) for step, text in enumerate(expected)]
 
 
 def test_silent_timesteps_put_nothing_out_that_counts():
-    root = parse(draw.attention_svg(make_model("search"), INSTANCES["search"]))
-    first, second = (texts(output)[0] for group in steps_of(root) for output in with_class(group, "output"))
+    first, second = (text for _, text in outputs_of(drawn(make_model("search"), INSTANCES["search"])))
     assert first == "unscored"
     assert second == str(make_model("search").solve([INSTANCES["search"]])[0])
 
 
 def test_output_stands_at_the_last_access_before_it():
     model = make_model("sort", accesses_per_output=2)
-    root = parse(draw.attention_svg(model, INSTANCES["sort"]))
-    assert [len(with_class(group, "output")) for group in steps_of(root)] == [0, 1] * 4
+    root = drawn(model, INSTANCES["sort"])
+    assert [step for step, _ in outputs_of(root)] == ["step-1", "step-3", "step-5", "step-7"]
+    assert steps_of(root) == list(range(8))
     assert "access 1" in texts(root)
 
 
@@ -191,21 +238,22 @@ def test_output_stands_at_the_last_access_before_it():
     ],
 )
 def test_heading_says_whether_the_answer_is_right(answer, expected):
-    root = parse(draw.attention_svg(merged(0, 3, 1, 2, 0, answer=answer), INSTANCES["merge"]))
+    root = drawn(merged(0, 3, 1, 2, 0, answer=answer), INSTANCES["merge"])
     assert expected in texts(root)
-    assert expected in root.find(f"{SVG}desc").text
+    assert expected in description(root)
 
 
 def test_picture_is_described_and_has_its_own_background():
-    root = parse(draw.attention_svg(merged(0, 3, 1, 2, 0), INSTANCES["merge"], [1]))
-    assert root.get("role") == "img"
-    assert root.get("aria-labelledby").split() == [root.find(f"{SVG}{tag}").get("id") for tag in ("title", "desc")]
-    assert root.find(f"{SVG}title").text == "One episode of merge: the path of attention"
-    assert "Access 1 reads leaf 3; put out: 30." in root.find(f"{SVG}desc").text
-    background = root.find(f"{SVG}rect")
-    assert float(background.get("width")) == float(root.get("width")) - 1
-    assert float(background.get("height")) == float(root.get("height")) - 1
-    assert background.get("fill") != "none"
+    root = drawn(merged(0, 3, 1, 2, 0), INSTANCES["merge"], [1])
+    assert title(root) == "One episode of merge: the path of attention"
+    assert title(root) in texts(root)
+    assert "Access 1 reads leaf 3; put out: 30." in description(root)
+    (background,) = named(root, "background")
+    (corners,) = points(background)
+    width, height = size(root)
+    assert np.min(corners, axis=0) == pytest.approx((0.5, 0.5), abs=0.1)
+    assert np.max(corners, axis=0) == pytest.approx((width - 0.5, height - 0.5), abs=0.1)
+    assert "fill: #fbfbf9" in next(background.iter(f"{SVG}path")).get("style")
 
 
 @pytest.mark.parametrize(("task", "length"), [("reverse", 1), ("merge", 2), ("sort", 17), ("merge", 64)])
@@ -213,25 +261,27 @@ def test_everything_stands_inside_the_picture(task, length):
     model = make_model(task)
     episodes = model.task.sample(1, (length, length), generator=torch.Generator().manual_seed(0))
     instance = model.task.decode_inputs(episodes.inputs[0], episodes.occupied[0])
-    root = parse(draw.attention_svg(model, instance, [0, 1, 1, 0]))
-    width, height = float(root.get("width")), float(root.get("height"))
-    for group in steps_of(root):
-        x, y = map(float, re.findall(r"[\d.]+", group.get("transform")))
-        for rectangle in group.iter(f"{SVG}rect"):
-            assert x + float(rectangle.get("x")) >= 0
-            assert x + float(rectangle.get("x")) + float(rectangle.get("width")) <= width
-            assert y + float(rectangle.get("y")) + float(rectangle.get("height")) <= height
+    picture = attention.draw_attention(model, instance, [0, 1, 1, 0])
+    root = parse(to_svg(picture))
+    assert steps_of(root) == [0, 1, 1, 0]
+    assert size(root) == pytest.approx((picture.width, picture.height), abs=0.1)
+    for group in named(root, r"step-.*"):
+        for shape in points(group):
+            assert np.min(shape) >= 0
+            assert (np.max(shape, axis=0) <= (picture.width, picture.height)).all()
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [(0.0, "0.00"), (0.996, "1.00"), (0.504, "0.504"), (0.5, "0.5000"), (0.4961, "0.496")]
 )
 def test_probability_is_seen_on_its_side_of_one_half(value, text):
-    assert draw._probability(value) == text
+    assert attention._probability(value) == text
 
 
-def test_text_is_safe_in_xml():
-    assert draw._text("a<b&\x00") == "a&lt;b&amp;�"
+def test_text_is_safe_in_xml_and_never_a_formula():
+    canvas = Canvas(100, 50)
+    canvas.text(50, 25, "a<b&\x00 $x$", Ink(10))
+    assert texts(parse(to_svg(attention.Picture(canvas.figure, 100, 50, "<&", "<&")))) == ["a<b&� $x$"]
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +298,7 @@ def test_command_writes_a_file_or_to_standard_output(saved, tmp_path, capsys):
     assert capsys.readouterr().out == ""
     assert draw.main(arguments) == 0
     assert capsys.readouterr().out == target.read_text(encoding="utf-8")
-    assert [group.get("data-step") for group in steps_of(parse(target.read_text(encoding="utf-8")))] == ["0", "2"]
+    assert steps_of(parse(target.read_text(encoding="utf-8"))) == [0, 2]
 
 
 def test_command_writes_svg_png_or_pdf_by_the_name_of_the_file(saved, tmp_path, capsys):
@@ -261,14 +311,14 @@ def test_command_writes_svg_png_or_pdf_by_the_name_of_the_file(saved, tmp_path, 
     root = parse(svg)
     with Image.open(tmp_path / "b.png") as png:
         assert png.format == "PNG"
-        assert png.size == pytest.approx([1.2 * float(root.get(side)) for side in ("width", "height")], abs=1)
+        assert png.size == pytest.approx([1.2 * side for side in size(root)], abs=1)
         assert len(png.convert("RGB").getcolors()) > 5, "something is drawn"
     assert (tmp_path / "D.PNG").read_bytes() == (tmp_path / "b.png").read_bytes()
     pdf = (tmp_path / "c.pdf").read_bytes()
     assert pdf.startswith(b"%PDF-")
     assert b"One episode of sort: the path of attention" in pdf
     assert re.search(rb"/MediaBox \[ 0 0 ([\d.]+) ([\d.]+) \]", pdf).groups() == tuple(
-        f"{0.72 * float(root.get(side)):.10g}".encode() for side in ("width", "height")
+        root.get(side).removesuffix("pt").encode() for side in ("width", "height")
     )
     assert (tmp_path / "e.f.Pdf").read_bytes() == pdf, "it has no date"
     assert capsys.readouterr().out == ""
@@ -296,15 +346,15 @@ def test_what_has_no_name_gets_svg(saved, capsys):
 def test_of_a_long_instance_some_steps_are_drawn_from_the_first_to_the_last(saved, capsys, length, drawn):
     assert draw.main([saved, "--length", str(length)]) == 0
     root = parse(capsys.readouterr().out)
-    steps = [int(group.get("data-step")) for group in steps_of(root)]
+    steps = steps_of(root)
     assert len(steps) == drawn
     assert steps[0] == 0
     assert steps[-1] == length
     gaps = {after - before for before, after in pairwise(steps)}
     assert max(gaps) - min(gaps) <= 1
-    assert float(root.get("height")) <= draw.MAX_HEIGHT
+    assert size(root)[1] <= attention.MAX_HEIGHT
     says = f"the path of attention in {drawn} of {length + 1} steps"
-    assert (says in root.find(f"{SVG}title").text) == (drawn <= length)
+    assert (says in title(root)) == (drawn <= length)
 
 
 def test_steps_that_are_asked_for_are_drawn_but_for_a_picture_that_no_program_opens(saved, tmp_path, capsys):
@@ -325,11 +375,13 @@ def test_steps_that_are_asked_for_are_drawn_but_for_a_picture_that_no_program_op
 
 def test_arrays_are_instances_and_steps():
     model = make_model("sort")
-    expected = draw.attention_svg(model, [[9, 4], [2, 7]], [0, 2])
-    assert draw.attention_svg(model, np.array([[9, 4], [2, 7]]), np.array([0, 2])) == expected
-    assert draw.attention_svg(model, torch.tensor([[9.0, 4.0], [2.0, 7.0]]), range(0, 3, 2)) == expected
+    expected = to_svg(attention.draw_attention(model, [[9, 4], [2, 7]], [0, 2]))
+    arrays = np.array([[9, 4], [2, 7]]), np.array([0, 2])
+    assert to_svg(attention.draw_attention(model, *arrays)) == expected
+    tensors = torch.tensor([[9.0, 4.0], [2.0, 7.0]]), range(0, 3, 2)
+    assert to_svg(attention.draw_attention(model, *tensors)) == expected
     with pytest.raises(ValueError, match=r"Expected steps from 0 to 2, but got 1\.5"):
-        draw.attention_svg(model, [(9, 4), (2, 7)], [1.5])
+        attention.draw_attention(model, [(9, 4), (2, 7)], [1.5])
 
 
 def test_no_access_is_divided_among_threads(saved, tmp_path):
@@ -389,4 +441,4 @@ def test_unknown_model_is_one_line(capsys):
 
 def test_no_step_to_draw_is_an_error():
     with pytest.raises(ValueError, match="at least one step"):
-        draw.attention_svg(make_model("sort"), INSTANCES["sort"], [])
+        attention.draw_attention(make_model("sort"), INSTANCES["sort"], [])

@@ -22,11 +22,12 @@ import torch
 import yaml
 from PIL import Image
 
-import lightning_ham.fit
 from lightning_ham import from_pretrained
 from lightning_ham.evaluation import evaluate
-from lightning_ham.learning_curve import drawn_from, read_curve
-from lightning_ham.recipe import RecipeCLI
+from lightning_ham.pictures.png import drawn_from
+from lightning_ham.runs import train
+from lightning_ham.runs.learning_curve import read_curve
+from lightning_ham.runs.recipe.cli import RecipeCLI
 from lightning_ham.training import EpisodeCounter, HAMModule
 
 ROOT = Path(__file__).parent.parent
@@ -116,7 +117,7 @@ def test_last_is_the_end_wherever_the_best_is(tmp_path, tiny_recipe, scores, bes
             self.log("val/score", scores[self.current_epoch])
 
     cli = RecipeCLI(tiny_recipe, [])
-    trainer = lightning_ham.fit._make_trainer(cli, tmp_path, [EpisodeCounter()])
+    trainer = train._make_trainer(cli, tmp_path, [EpisodeCounter()])
     trainer.fit(Scored(**cli.model.hparams), cli.datamodule)
     assert checkpoint(tmp_path / "checkpoints" / "best.ckpt")["epoch"] == best
     assert checkpoint(tmp_path / "checkpoints" / "last.ckpt")["epoch"] == 2

@@ -3,7 +3,7 @@
 import ast
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,14 +42,21 @@ FLOORS = {
         "foreign arguments registry memory controllers tasks models evaluation",
         "torch huggingface_hub httpx2 safetensors jinja2 yaml",
     ),
-    "runs": _floor("foreign controllers evaluation training hub", "torch pytorch_lightning filelock yaml"),
-    "reproduction": _floor("tasks models evaluation hub recipe runs learning_curve", "torch yaml"),
+    "pictures": _floor(
+        "foreign arguments registry engines controllers tasks models evaluation training hub output_files",
+        "torch matplotlib PIL",
+    ),
+    "runs": _floor(
+        "foreign arguments memory engines controllers tasks models evaluation training hub pictures",
+        "torch pytorch_lightning filelock jsonargparse pydantic rich wandb yaml",
+    ),
+    "reproduction": _floor("tasks models evaluation training hub pictures runs", "torch yaml"),
+    "output_files": _floor("", ""),
+    "instance_files": _floor("foreign models tasks", "torch"),
+    "command_line": _floor("foreign", ""),
 }
-# The modules beside the floors' packages: a command each, and what the commands share.
-TOP = _floor(
-    "foreign arguments registry memory controllers tasks models evaluation training hub runs",
-    "torch pytorch_lightning huggingface_hub jsonargparse matplotlib PIL rich wandb yaml",
-)
+# The modules beside the floors: a command each, which knows of the others nothing but that they are there.
+TOP = _floor(" ".join(FLOORS), "torch rich")
 LAZY_IMPORT = re.compile(rf"({PACKAGE}(?:\.\w+)+):(\w+)")
 
 
@@ -91,13 +98,57 @@ def complaint(importer: str, found: Import) -> str | None:
         floor = path[0] if path else PACKAGE
         if floor in (importer, "__version__") or floor in allowed.floors:
             return None
-        # Modules of the top may import each other, but not the names that the package offers to its users.
-        if importer not in FLOORS and floor not in lightning_ham.__all__ and floor != PACKAGE:
-            return None
         return f"imports {floor}, which is not below {importer}"
     if root in sys.stdlib_module_names or root in allowed.third_party:
         return None
     return f"imports {root}, which is not for {importer}"
+
+
+def circle(graph: Mapping[str, Collection[str]]) -> list[str]:
+    """The modules of an import circle, from one of them back to it; empty if there is none."""
+    done: set[str] = set()
+
+    def search(path: list[str]) -> list[str]:
+        for module in graph[path[-1]]:
+            if module in path:
+                return [*path[path.index(module) :], module]
+            if module not in done and (found := search([*path, module])):
+                return found
+        done.add(path[-1])
+        return []
+
+    return next((found for module in graph if (found := search([module]))), [])
+
+
+def when_imported(tree: ast.Module) -> ast.Module:
+    """What a module does when it is imported: all but the bodies of its functions, and what only type checkers see."""
+
+    class WhenImported(ast.NodeTransformer):
+        def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+            return None
+
+        visit_AsyncFunctionDef = visit_Lambda = visit_FunctionDef
+
+        def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+            return node.orelse if ast.unparse(node.test) == "TYPE_CHECKING" else self.generic_visit(node)
+
+        def visit_Constant(self, node: ast.Constant) -> None:  # which might name what is imported lazily
+            return None
+
+    return WhenImported().visit(tree)
+
+
+def import_graph(root: Path) -> dict[str, list[str]]:
+    """For each module of the package whose folder is `root`, which others it imports when it is imported."""
+    files = {".".join([PACKAGE, *file.relative_to(root).with_suffix("").parts]): file for file in root.rglob("*.py")}
+    files = {name.removesuffix(".__init__"): file for name, file in sorted(files.items())}
+    graph = {}
+    for name, file in files.items():
+        package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+        found = imports(when_imported(ast.parse(file.read_text(encoding="utf-8"))), package)
+        modules = [inner if (inner := f"{item.module}.{item.name}") in files else item.module for item in found]
+        graph[name] = [module for module in dict.fromkeys(modules) if module in files and module != PACKAGE]
+    return graph
 
 
 def violations(root: Path) -> list[str]:
@@ -120,6 +171,8 @@ def violations(root: Path) -> list[str]:
             for item in imports(ast.parse(file.read_text(encoding="utf-8")), package)
             if (wrong := complaint(floor, item))
         )
+    if around := circle(import_graph(root)):
+        found.append(f"{' imports '.join(around)}: a circle")
     return found
 
 
@@ -152,13 +205,18 @@ def test_imports_go_down_only():
         ("models/x.py", "import pytorch_lightning", "imports pytorch_lightning, which is not for models"),
         ("training/x.py", "from jinja2 import Template", "imports jinja2, which is not for training"),
         ("training/x.py", "import lightning_ham", "imports lightning_ham, which is not below training"),
-        ("hub/x.py", "import lightning_ham.recipe", "imports recipe, which is not below hub"),
+        ("hub/x.py", "import lightning_ham.runs.train", "imports runs, which is not below hub"),
         ("hub/x.py", "from lightning_ham import HAMModule", "imports HAMModule, which is not below hub"),
         ("hub/x.py", "import wandb", "imports wandb, which is not for hub"),
         ("registry.py", "import torch", "imports torch, which is not for registry"),
         ("fit.py", "from lightning_ham import HAMModule", "imports HAMModule, which is not below fit"),
         ("fit.py", "import requests", "imports requests, which is not for fit"),
-        ("fit.py", "from lightning_ham.recipe import _find", "imports the private name _find"),
+        ("fit.py", "from lightning_ham.runs.train import _claim", "imports the private name _claim"),
+        ("fit.py", "from lightning_ham.push import main", "imports push, which is not below fit"),
+        ("fit.py", "from lightning_ham import draw", "imports draw, which is not below fit"),
+        ("fit.py", "import wandb", "imports wandb, which is not for fit"),
+        ("runs/x.py", "from lightning_ham import command_line", "imports command_line, which is not below runs"),
+        ("models/__main__.py", "import lightning_ham.solve", "imports solve, which is not below __main__"),
         ("fit.py", "import torch._dynamo", "imports the private name _dynamo"),
         ("viz/plot.py", "", "viz is on no floor"),
         ("memory/utils.py", "", "is named utils"),
@@ -175,12 +233,59 @@ def test_planted_violation_is_found(tmp_path, path, source, expected):
 
 def test_what_is_allowed_passes(tmp_path):
     (tmp_path / "__init__.py").write_text("from lightning_ham.hub import from_pretrained")
-    (tmp_path / "fit.py").write_text("import wandb\nfrom lightning_ham import hub, recipe\nimport lightning_ham.recipe")
+    (tmp_path / "fit.py").write_text("import rich\nfrom lightning_ham import hub\nimport lightning_ham.command_line")
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks" / "sequences.py").write_text(
         "import heapq\nimport torch.nn.functional as F\n"
         "from . import episode\nfrom ..registry import Registry\nfrom lightning_ham import __version__\n"
         "from lightning_ham.tasks.task import Task\nGROUP = 'lightning_ham.tasks'\n"
         "TASKS = {'sort': 'lightning_ham.tasks.sequences:Sort'}"
+    )
+    assert violations(tmp_path) == []
+
+
+def write_modules(root: Path, modules: Mapping[str, str]) -> None:
+    for name, source in modules.items():
+        file = root / f"{name}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(source)
+
+
+@pytest.mark.parametrize(
+    ("modules", "around"),
+    [
+        (
+            {"memory/a": "from lightning_ham.memory.b import x", "memory/b": "import lightning_ham.memory.a"},
+            "memory.a memory.b memory.a",
+        ),
+        (
+            {"hub/a": "from . import b", "hub/b": "from .c import y", "hub/c": "from lightning_ham.hub import a"},
+            "hub.a hub.b hub.c hub.a",
+        ),
+        (
+            {
+                "hub/__init__": "from lightning_ham.hub.a import x",
+                "hub/a": "if True:\n    from lightning_ham.hub import x",
+            },
+            "hub hub.a hub",
+        ),
+        ({"hub/a": "class A:\n    from lightning_ham.hub import a"}, "hub.a hub.a"),
+    ],
+)
+def test_planted_circle_is_found(tmp_path, modules, around):
+    write_modules(tmp_path, modules)
+    (found,) = violations(tmp_path)
+    assert found == f"{' imports '.join(f'{PACKAGE}.{name}' for name in around.split())}: a circle"
+
+
+def test_what_is_imported_later_or_for_type_checkers_only_makes_no_circle(tmp_path):
+    write_modules(
+        tmp_path,
+        {
+            "memory/a": "from lightning_ham.memory import b, c, d",
+            "memory/b": "def f():\n    from lightning_ham.memory import a",
+            "memory/c": "if TYPE_CHECKING:\n    from lightning_ham.memory import a",
+            "memory/d": "LATER = 'lightning_ham.memory.a:f'",
+        },
     )
     assert violations(tmp_path) == []

@@ -1,18 +1,23 @@
-"""The pictures of a card: what is drawn is what the SVG says, and each tells what it was drawn from."""
+"""The pictures of a card: what is drawn is what was asked for, and each tells what it was drawn from."""
 
 import io
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from lightning_ham import pictures
-from lightning_ham.draw import attention_svg
 from lightning_ham.hub import HAMModel
 from lightning_ham.hub.card import example
-from lightning_ham.learning_curve import draw_curve, drawn_from, first_at
-from lightning_ham.pictures import card_pictures, rules, shapes, svg_to_png
+from lightning_ham.pictures import card
+from lightning_ham.pictures.attention import draw_attention
+from lightning_ham.pictures.canvas import Canvas, Ink, Pen
+from lightning_ham.pictures.card import card_pictures
+from lightning_ham.pictures.curve import curve_figure, draw_curve
+from lightning_ham.pictures.formats import to_svg
+from lightning_ham.pictures.png import drawn_from, png
+from lightning_ham.runs.learning_curve import first_at
 
 CURVE = [
     {"update": 50, "episodes": 800, "seconds": 9, "capacity": 2, "errors": {"current": 0.05}},
@@ -50,7 +55,7 @@ def test_a_card_has_both_pictures_and_each_says_what_of(task):
 def test_no_picture_of_what_is_not_there(monkeypatch):
     assert list(card_pictures(make_model(controller="lstm"), CURVE)) == ["learning_curve.png"]
     assert list(card_pictures(make_model(), [])) == ["attention.png"]
-    monkeypatch.setattr(pictures, "MAX_LEAVES", 3)
+    monkeypatch.setattr(card, "MAX_LEAVES", 3)
     assert card_pictures(make_model(), []) == {}
 
 
@@ -67,40 +72,51 @@ def test_first_point_at_an_error():
     assert first_at(CURVE, "5-8", 1.0 - 1e-9) is None
 
 
-def test_colours_and_places_are_those_of_the_svg():
-    svg = (
-        '<svg xmlns="http://www.w3.org/2000/svg" width="100" height="50"><style>\n'
-        ".box rect { fill: #ff0000; stroke: none }\n.box.on rect { fill: #0000ff }\ncircle { fill: #00ff00 }\n"
-        ".edge { stroke: #000000; stroke-width: 4 }\n</style>"
-        '<title>no shape</title><rect x="0" y="0" width="100" height="50" fill="#ffffff"/>'
-        '<g class="box" transform="translate(10 10)"><rect x="0" y="0" width="20" height="20"/>'
-        '<g class="on"><circle cx="50" cy="10" r="8"/></g></g>'
-        '<g class="box on"><rect x="80" y="10" width="10" height="20"/></g>'
-        '<path class="edge" d="M40 0L40 50"/><path class="edge" d="M45 40H75"/></svg>'
-    )
-    pixels, info = opened(svg_to_png(svg, "data"))
-    assert info["Description"] == drawn_from("data")
-    scale = pixels.shape[1] / 100
-    assert pixels.shape[0] == round(50 * scale)
+def test_the_labels_of_the_levels_do_not_overlap_and_keep_their_order():
+    early = [{**CURVE[0], "update": update, "capacity": 2**level} for level, update in enumerate(range(10, 90, 10))]
+    late = [{**CURVE[0], "update": 9990 + level, "capacity": 2 ** (8 + level)} for level in range(4)]
+    figure = curve_figure([*early, *late], "sort")
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    labels = [text for text in axes.texts if text.get_text().endswith(" leaves")]
+    assert [text.get_text() for text in labels] == [f"{2**level} leaves" for level in range(1, 12)]
+    boxes = [text.get_window_extent() for text in labels]
+    assert all(before.x1 <= after.x0 for before, after in pairwise(boxes))
+    assert axes.bbox.x0 <= boxes[0].x0
+    assert boxes[-1].x1 <= axes.bbox.x1
 
-    def colour(x, y):
-        return tuple(int(level) for level in pixels[round(y * scale), round(x * scale)])
 
+def colours_of(canvas, width):
+    """What gives the colour at a place in the pixels of a page."""
+    pixels, _ = opened(png(canvas.figure, "data"))
+    scale = pixels.shape[1] / width
+    return lambda x, y: tuple(int(level) for level in pixels[round(y * scale), round(x * scale)])
+
+
+def test_colours_and_places_are_those_that_were_asked_for():
+    canvas = Canvas(100, 50)
+    canvas.box((0, 0), 100, 50, 0, Pen("#ffffff"))
+    canvas.box((10, 10), 20, 20, 0, Pen("#ff0000"))
+    canvas.box((80, 10), 10, 20, 0, Pen("#ff0000"))
+    canvas.box((80, 10), 10, 20, 3, Pen("#0000ff", "#0000ff", dashed=True))
+    canvas.circles([(60, 20), (70, 40)], 8, "#00ff00")
+    canvas.lines([((40, 0), (40, 50)), ((45, 40), (60, 40))], Pen(stroke="#000000", width=4))
+    colour = colours_of(canvas, 100)
     assert colour(20, 20) == (255, 0, 0)
-    assert colour(60, 20) == (0, 255, 0)
-    assert colour(85, 20) == (0, 0, 255)
-    assert colour(40, 25) == colour(60, 40) == (0, 0, 0)
+    assert colour(60, 20) == colour(70, 40) == (0, 255, 0)
+    assert colour(85, 20) == (0, 0, 255), "what is drawn later is above"
+    assert colour(40, 25) == colour(50, 40) == (0, 0, 0)
     assert colour(50, 5) == (255, 255, 255)
 
 
-def test_a_text_is_drawn_where_it_stands():
-    def svg(text):
-        return (
-            '<svg xmlns="http://www.w3.org/2000/svg" width="60" height="40">'
-            f'<text x="30" y="30" font-size="20px" text-anchor="middle">{text}</text></svg>'
-        )
+def test_a_picture_says_what_it_was_drawn_from():
+    assert opened(png(Canvas(60, 40).figure, "data"))[1]["Description"] == drawn_from("data")
 
-    pixels, _ = opened(svg_to_png(svg("H"), 0))
+
+def test_a_text_is_drawn_where_it_stands():
+    canvas = Canvas(60, 40)
+    canvas.text(30, 30, "H", Ink(20))
+    pixels, _ = opened(png(canvas.figure, 0))
     dark = np.argwhere(pixels.sum(axis=2) < 300) * 60 / pixels.shape[1]
     (top, left), (bottom, right) = dark.min(axis=0), dark.max(axis=0)
     assert bottom == pytest.approx(30, abs=1.5)  # on its base line
@@ -108,28 +124,15 @@ def test_a_text_is_drawn_where_it_stands():
     assert (left + right) / 2 == pytest.approx(30, abs=1.5)
 
 
-def test_the_more_specific_rule_holds():
-    sheet = rules(".a.b rect { fill: red } .a rect { fill: blue } rect { fill: green }")
-    assert [rule.properties["fill"] for rule in sheet] == ["green", "blue", "red"]
-
-
-def test_every_shape_of_our_pictures_is_known():
-    from xml.etree import ElementTree
-
+def test_the_attended_leaves_and_the_mark_of_the_legend_stand_out():
     model = make_model("merge")
-    drawn = list(shapes(ElementTree.fromstring(attention_svg(model, example(model)))))
-    assert {shape.tag for shape in drawn} == {"rect", "text", "path", "circle", "line"}
-    assert sum(shape.attributes.get("fill") == "#0b6e69" and shape.tag == "rect" for shape in drawn) == 5 + 1
+    svg = to_svg(draw_attention(model, example(model)))
+    assert svg.count("fill: #0b6e69; stroke: #0b6e69") == 5 + 1
 
 
-@pytest.mark.parametrize(
-    ("inside", "message"),
-    [
-        ('<ellipse cx="1"/>', "Expected a shape that our pictures have, but got 'ellipse'"),
-        ('<path d="M0 0C1 1 2 2 3 3"/>', "Expected a path that is one line, but got 'M0 0C1 1 2 2 3 3'"),
-        ('<g transform="scale(2)"/>', r"Expected a group that is moved only, but got 'scale\(2\)'"),
-    ],
-)
-def test_other_svg_is_refused(inside, message):
-    with pytest.raises(ValueError, match=message):
-        svg_to_png(f'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9">{inside}</svg>', 0)
+def test_the_same_picture_is_the_same_file_and_its_words_are_text():
+    model = make_model("merge")
+    one, same = (to_svg(draw_attention(model, example(model))) for _ in range(2))
+    assert one == same
+    assert ">One episode of merge: the path of attention</text>" in one
+    assert "<dc:date>" not in one

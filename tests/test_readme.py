@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import pytest
 
-from lightning_ham.recipe import RecipeCLI, find_recipe
+from lightning_ham.runs.recipe.catalog import find_recipe
+from lightning_ham.runs.recipe.cli import RecipeCLI
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -8,8 +8,9 @@ import pytest
 import yaml
 from jsonargparse import get_loader
 
-from lightning_ham.recipe import RECIPES, RecipeCLI, find_recipe, recipe_name, recipe_names
-from lightning_ham.recipe_values import RECIPE_VALUES
+from lightning_ham.runs.recipe.catalog import RECIPES, find_recipe, recipe_name, recipe_names
+from lightning_ham.runs.recipe.cli import RecipeCLI
+from lightning_ham.runs.recipe.values import RECIPE_VALUES
 from lightning_ham.tasks import task_names
 
 ROOT = Path(__file__).parent.parent

@@ -15,10 +15,11 @@ import pytest
 import yaml
 
 from lightning_ham import reproduce
-from lightning_ham.recipe import RecipeCLI, find_recipe
 from lightning_ham.reproduction.jobs import collect, comparison_size, make_job, make_jobs, models_of, reproducible_tasks
 from lightning_ham.reproduction.records import sha256
 from lightning_ham.reproduction.trainings import Settings, Trainings, command
+from lightning_ham.runs.recipe.catalog import find_recipe
+from lightning_ham.runs.recipe.cli import RecipeCLI
 
 SETTINGS = Settings(datetime.timedelta(minutes=20), 1, 10_000, 1_000)
 SMALL = [
@@ -62,7 +63,7 @@ def test_what_has_another_controller_is_not_compared_with_lstms(tmp_path, monkey
     recipe = yaml.safe_load(find_recipe("sort").read_text())
     recipe["model"]["controller"] = "raw_ham"
     (tmp_path / "sort.yaml").write_text(yaml.safe_dump(recipe))
-    monkeypatch.setattr("lightning_ham.recipe.RECIPES", tmp_path)
+    monkeypatch.setattr("lightning_ham.runs.recipe.catalog.RECIPES", tmp_path)
     monkeypatch.setattr("lightning_ham.reproduction.jobs.RECIPES", tmp_path)
     assert models_of("sort") == ["ham"]
 
@@ -184,7 +185,7 @@ def test_a_failed_training_is_told_and_the_others_are_done(tmp_path, monkeypatch
     arguments = ["--only", "sort", "--models", "ham", "--seeds", "2", "--runs", str(tmp_path / "runs")]
     finished(make_job("sort", "ham", 1, tmp_path / "runs"))
     (tmp_path / "results").mkdir()
-    monkeypatch.setattr(reproduce, "write", lambda output: [])
+    monkeypatch.setattr("lightning_ham.reproduction.session.write", lambda output: [])
     assert reproduce.main([*arguments, "--output", str(tmp_path)]) == 1
     first, failed = capsys.readouterr().out.splitlines()
     assert first == "2 trainings, 1 of them done already"

@@ -12,14 +12,16 @@ from typing import Any
 import pytest
 import yaml
 
-from lightning_ham.recipe import RecipeCLI, find_recipe, recipe_names
-from lightning_ham.trainer_options import LEFT_OUT
+from lightning_ham.runs.recipe.catalog import find_recipe, recipe_names
+from lightning_ham.runs.recipe.cli import RecipeCLI
+from lightning_ham.runs.recipe.trainer_options import LEFT_OUT
 from lightning_ham.training.former_options import MOVED, REMOVED
 
 # Runs `fit` up to the moment at which a training would begin, in one process for all: that takes a tenth of a second.
 PROBE = """
 import contextlib, io, json, os, shutil, sys, tempfile, traceback
 from lightning_ham import fit
+from lightning_ham.runs import train
 
 class Begins(BaseException):
     pass
@@ -27,7 +29,7 @@ class Begins(BaseException):
 def begin(*arguments):
     raise Begins
 
-fit._start = begin
+train._start = begin
 environment = dict(os.environ)
 for line in sys.stdin:
     job, stdout, stderr = json.loads(line), io.StringIO(), io.StringIO()

@@ -14,9 +14,9 @@ import torch
 import yaml
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 
-from lightning_ham import tracking
+from lightning_ham.runs import tracking
+from lightning_ham.runs.tracking import EpisodeTable, resolve_mode
 from lightning_ham.tasks import get_task, task_names
-from lightning_ham.tracking import EpisodeTable, resolve_mode
 from lightning_ham.training import HAMModule
 
 KEY = "0123456789" * 4

@@ -13,7 +13,6 @@ import torch
 import yaml
 
 from lightning_ham.models import TaskModel
-from lightning_ham.recipe import RECIPES, find_recipe, recipe_names
 from lightning_ham.reproduction.records import (
     COMPARISONS,
     TITLES,
@@ -25,6 +24,7 @@ from lightning_ham.reproduction.records import (
     was_cut_off,
 )
 from lightning_ham.runs.folder import EVALUATION, TRAINING, read_json, write_json
+from lightning_ham.runs.recipe.catalog import RECIPES, find_recipe, recipe_names
 
 OURS = "lstm_ham"
 

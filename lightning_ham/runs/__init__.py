@@ -1,1 +1,1 @@
-"""A run: its folder and who owns it, its checkpoints, how it ends, and what is said of it then."""
+"""A run: from the recipe to the published model. Its folder and who owns it, its checkpoints, how it ends."""

@@ -20,6 +20,7 @@ from lightning_ham.controllers.seq2seq import AdditiveAttention, AttentionEncode
 from lightning_ham.evaluation import evaluate
 from lightning_ham.hub import HAMModel, from_pretrained
 from lightning_ham.models import TaskModel
+from lightning_ham.pictures.attention import draw_attention
 from lightning_ham.tasks import get_task, task_names
 from lightning_ham.training import ExplorationOptions, HAMModule, ReinforceOptions, ScheduleOptions, TaskDataModule
 
@@ -401,7 +402,7 @@ def test_evaluation_counts_what_it_got_wrong(name):
 def test_without_a_memory_there_is_nothing_to_trace_or_draw(name, tmp_path, capsys):
     model = HAMModel("reverse", name, {"controller_size": 6})
     message = f"Expected a model with a memory to trace, but got the controller '{name}', which has none."
-    for ask in (model.trace, lambda instance: draw.attention_svg(model, instance)):
+    for ask in (model.trace, lambda instance: draw_attention(model, instance)):
         with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
             ask([7, 1000, 42])
     model.save(tmp_path / "model")

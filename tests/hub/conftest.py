@@ -21,7 +21,8 @@ NUMBERS = itertools.count(1)
 FORKS = """
 import gc, json, os, sys
 import httpx2, jinja2, pytorch_lightning.cli, rich.progress, safetensors.torch, torch, yaml
-from lightning_ham import command_line, progress, training
+from lightning_ham import command_line, training
+from lightning_ham.runs import progress
 from lightning_ham.hub import pretrained
 assert not {"huggingface_hub", "wandb"} & sys.modules.keys()
 

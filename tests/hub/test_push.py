@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-import lightning_ham.push
 from lightning_ham.evaluation import evaluate
 from lightning_ham.hub import HAMModel
 from lightning_ham.hub.files import PICTURES
-from lightning_ham.recipe import EvaluationOptions
+from lightning_ham.runs import publish
 from lightning_ham.runs.folder import Claim
+from lightning_ham.runs.recipe.options import EvaluationOptions
 
 SECONDS = 12.0
 """Within which every failure is told here, on a busy machine too; huggingface_hub itself would try for 23."""
@@ -259,7 +259,7 @@ def test_a_push_does_not_say_of_a_run_that_it_has_ended(model, run_folder, monke
     file = run_folder / "evaluation.json"
     measured = json.loads(file.read_text())
     file.unlink()
-    monkeypatch.setattr(lightning_ham.push, "evaluate", lambda *_: dict(measured))
+    monkeypatch.setattr(publish, "evaluate", lambda *_: dict(measured))
     with contextlib.ExitStack() as stack:
         if why == "it has not ended":
             (run_folder / "training.json").write_text(json.dumps({"recipe": "tiny", "command": "fit tiny"}))
@@ -268,7 +268,7 @@ def test_a_push_does_not_say_of_a_run_that_it_has_ended(model, run_folder, monke
         else:
             monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
             stack.enter_context(pytest.raises(KeyboardInterrupt))
-        assert lightning_ham.push._evaluation(model, run_folder)["results"] == measured["results"]
+        assert publish._evaluation(model, run_folder)["results"] == measured["results"]
     assert not [path.name for path in run_folder.iterdir() if path.name.startswith("evaluation")]
 
 
@@ -277,7 +277,7 @@ def test_a_push_does_not_say_of_a_run_that_it_has_ended(model, run_folder, monke
 def test_damaged_files_of_a_run_cost_what_they_tell(hub, machine, run_folder, name, damaged, content):
     (run_folder / damaged).write_bytes(content)
     if damaged == "recipe.yaml":  # it is read only where there is no evaluation; the paper's protocol is a long one
-        assert lightning_ham.push._options(run_folder) == EvaluationOptions()
+        assert publish._options(run_folder) == EvaluationOptions()
         return
     pushed = machine.command("push", run_folder, name)
     assert pushed.returncode == 0
@@ -315,10 +315,10 @@ def test_a_saved_model_of_no_run_is_evaluated_and_left_as_it_is(hub, machine, na
     HAMModel("add", controller_options={"controller_size": 4, "leaf_size": 4}).save(tmp_path / "mine")
     before = sorted(path.name for path in (tmp_path / "mine").iterdir())
     code = f"""
-from lightning_ham import push
-from lightning_ham.recipe import EvaluationOptions
-push.EvaluationOptions = lambda: EvaluationOptions([(4, 6)], 8, 0)
-push.push_run(__import__("pathlib").Path({str(tmp_path / "mine")!r}), {name!r})
+from lightning_ham.runs import publish
+from lightning_ham.runs.recipe.options import EvaluationOptions
+publish.EvaluationOptions = lambda: EvaluationOptions([(4, 6)], 8, 0)
+publish.push_run(__import__("pathlib").Path({str(tmp_path / "mine")!r}), {name!r})
 """
     finished = machine.python(code)
     assert finished.returncode == 0, finished.stderr

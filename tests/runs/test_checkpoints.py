@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-import lightning_ham.fit
+import lightning_ham.runs.train
 from lightning_ham.hub import HAMModel
-from lightning_ham.recipe import RecipeCLI
 from lightning_ham.runs.checkpoints import WholeCheckpointIO
+from lightning_ham.runs.recipe.cli import RecipeCLI
 from lightning_ham.training import EpisodeCounter, HAMModule
 
 BEST, LAST = (Path("checkpoints", f"{name}.ckpt") for name in ("best", "last"))
@@ -36,7 +36,7 @@ class Scored(HAMModule):
 
 def train(run_dir: Path, recipe: Path, scores: tuple[float, ...], *options: str, resume: bool = False) -> Scored:
     cli = RecipeCLI(recipe, list(options))
-    trainer = lightning_ham.fit._make_trainer(cli, run_dir, [EpisodeCounter()])
+    trainer = lightning_ham.runs.train._make_trainer(cli, run_dir, [EpisodeCounter()])
     module = Scored(**cli.model.hparams)
     module.scores, module.validated = scores, []
     trainer.fit(module, cli.datamodule, ckpt_path=run_dir / LAST if resume else None, weights_only=True)

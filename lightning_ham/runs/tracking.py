@@ -14,6 +14,7 @@ from typing import Any, Literal
 from urllib.parse import urlparse
 
 import wandb
+from pydantic import ValidationError
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import WandbLogger
 
@@ -74,9 +75,8 @@ def check_settings(mode: Mode, project: str, entity: str | None) -> None:
         try:
             wandb.Settings().update_from_env_vars({variable: os.environ[variable]})
         except (ValueError, wandb.errors.UsageError) as error:
-            # Of several lines, the third says what is wrong, and then quotes the value, which could be a secret.
-            lines = str(error).splitlines()
-            reason = lines[2 if len(lines) > 2 else 0].partition(" [type=")[0].strip()
+            # As a whole, the error of W&B's settings would quote the value, which could be a secret.
+            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
             raise ValueError(f"Expected the variable {variable} to be one that W&B takes, but got: {reason}") from None
 
 

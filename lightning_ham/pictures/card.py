@@ -1,0 +1,29 @@
+"""The pictures of a model's card: how it learned, and what it attends to in one example."""
+
+from __future__ import annotations
+
+from lightning_ham.hub.card import CurvePoint, example
+from lightning_ham.models import TaskModel
+from lightning_ham.pictures.attention import MAX_LEAVES, draw_attention
+from lightning_ham.pictures.curve import draw_curve
+from lightning_ham.pictures.png import png
+
+
+def card_pictures(model: TaskModel, curve: list[CurvePoint]) -> dict[str, bytes]:
+    """Return the pictures of a model's card by their names.
+
+    Without a curve there is none of it, and none of attention where there is no memory, or too large an example.
+    """
+    pictures = {}
+    if curve:
+        pictures["learning_curve.png"] = draw_curve(curve, f"{model.task_name}, {model.num_parameters:,} parameters")
+    instance = example(model)
+    if model.accesses_per_output > 0 and model.task.instance_length(instance) <= MAX_LEAVES:
+        trace = model.trace(instance)
+        if not trace["steps"][0]["branch_probabilities"]:  # a controller of another package may have no tree
+            return pictures
+        # Not the probabilities, whose last digit is another one on another processor.
+        drawn = [str(instance), [step["leaf"] for step in trace["steps"]], str(trace["answer"])]
+        picture = draw_attention(model, instance, range(len(trace["steps"])))
+        pictures["attention.png"] = png(picture.figure, drawn)
+    return pictures

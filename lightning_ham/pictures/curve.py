@@ -1,0 +1,91 @@
+"""The picture of how a model learned: errors against updates, by length."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from lightning_ham.hub.card import CurvePoint
+from lightning_ham.pictures.png import png
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_LABEL_WIDTH = 10.0
+"""Of the label of a level, which is written upwards, with the space beside it; in points."""
+
+
+def draw_curve(curve: list[CurvePoint], title: str) -> bytes:
+    """Draw validation errors against updates, a line for each validation set, as a PNG file.
+
+    Where the curriculum doubled the leaves is marked, with their new number.
+    """
+    return png(curve_figure(curve, title), curve)
+
+
+def curve_figure(curve: list[CurvePoint], title: str) -> Figure:
+    """Return what :func:`draw_curve` draws."""
+    from matplotlib.figure import Figure  # a second to import, for those who draw only
+
+    figure = Figure(figsize=(7.2, 3.8), layout="constrained")
+    axes = figure.add_subplot()
+    names = list(dict.fromkeys(name for point in curve for name in point["errors"]))
+    for name in names:
+        measured = [(point["update"], 100 * point["errors"][name]) for point in curve if name in point["errors"]]
+        label = "lengths of the curriculum" if name == "current" else f"lengths {name}"
+        style = {"color": "0.6", "zorder": 1.5} if name == "current" else {"marker": "."}
+        axes.plot(*zip(*measured, strict=True), label=label, linewidth=1.2, markersize=4, **style)
+    # Logarithmic where there are errors, down to one in a thousand, and yet with a place for none.
+    axes.set_yscale("symlog", linthresh=0.1, linscale=0.5)
+    axes.set_ylim(0, 110)
+    axes.set_yticks([0, 0.1, 1, 10, 100], ["0 %", "0.1 %", "1 %", "10 %", "100 %"])
+    axes.set_xlim(left=0)
+    axes.set(title=title, xlabel="updates", ylabel="wrong sequences in validation")
+    axes.grid(axis="y", color="0.92")
+    axes.legend(loc="lower left", fontsize=8)
+    _mark_levels(figure, axes, curve)
+    return figure
+
+
+def _mark_levels(figure: Figure, axes: Axes, curve: list[CurvePoint]) -> None:
+    """Draw a line where the leaves were doubled, and beside it how many they became."""
+    levels = [(before["update"], after["capacity"]) for before, after in pairwise(curve) if _is_doubled(before, after)]
+    figure.draw_without_rendering()  # now it is known where the axes are
+    points = 72 / figure.dpi
+    places = [float(axes.transData.transform((update, 0))[0]) * points for update, _ in levels]
+    right = float(axes.bbox.x1) * points
+    for (update, leaves), place, free in zip(levels, places, spread_out(places, _LABEL_WIDTH, right), strict=True):
+        axes.axvline(update, color="0.8", linewidth=0.8, zorder=1)
+        axes.annotate(
+            f"{leaves} leaves",
+            (update, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(free - place + 2, -3),
+            textcoords="offset points",
+            rotation=90,
+            ha="left",
+            va="top",
+            fontsize=7,
+            color="0.4",
+        )
+
+
+def _is_doubled(before: CurvePoint, after: CurvePoint) -> bool:
+    return after["capacity"] > before["capacity"]
+
+
+def spread_out(places: list[float], width: float, end: float) -> list[float]:
+    """Return where labels begin that are so wide, each as near behind its place as those before it let it be.
+
+    Those for which there is no room before the end begin earlier.
+
+    >>> spread_out([0, 1, 50], 10, 100), spread_out([80, 90, 95], 10, 100)
+    ([0, 10, 50], [70, 80, 90])
+    """
+    found: list[float] = []
+    for place in places:
+        found.append(max(place, found[-1] + width) if found else place)
+    for back in range(1, len(found) + 1):
+        found[-back] = min(found[-back], end - back * width)
+    return found

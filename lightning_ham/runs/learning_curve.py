@@ -1,0 +1,62 @@
+"""The learning curve of a run: validation errors against updates, by length, read from what the run logged."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import re
+from pathlib import Path
+
+from lightning_ham.hub.card import CurvePoint
+
+_LOG = logging.getLogger("lightning_ham")
+_COUNTS = {"train/episodes": "episodes", "train/seconds": "seconds", "curriculum/capacity": "capacity"}
+
+
+def read_curve(run_dir: Path) -> list[CurvePoint]:
+    """Return a point for every validation that a run logged to ``metrics/``, over all its parts if it was resumed.
+
+    An epoch that was trained again, because the run was killed before it was saved, counts as it was the last time. A
+    part whose file is damaged is left out, with a warning.
+    """
+    points: dict[int, CurvePoint] = {}
+    parts = run_dir.glob("metrics/version_*/metrics.csv")
+    numbered = {int(name[1]): part for part in parts if (name := re.fullmatch(r"version_([0-9]+)", part.parent.name))}
+    for _, part in sorted(numbered.items()):
+        try:
+            points |= _read_part(part)
+        except (OSError, csv.Error, LookupError, ValueError):
+            _LOG.warning("%s is damaged; the learning curve is drawn without it.", part)
+    return [points[epoch] for epoch in sorted(points) if points[epoch]["errors"]]
+
+
+def _read_part(part: Path) -> dict[int, CurvePoint]:
+    """Return what a part of a run logged, by epoch."""
+    epochs: dict[int, dict[str, str]] = {}
+    with part.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            values = {name: value for name, value in row.items() if name and value}
+            if "epoch" in values:
+                epochs.setdefault(int(values["epoch"]), {}).update(values)
+    return {epoch: _point(values) for epoch, values in epochs.items()}
+
+
+def _point(values: dict[str, str]) -> CurvePoint:
+    errors = {
+        name.removeprefix("val/").removesuffix("/sequence_error"): round(float(value), 6)
+        for name, value in values.items()
+        if name.startswith("val/") and name.endswith("/sequence_error")
+    }
+    counts = {key: round(float(values.get(name, 0))) for name, key in _COUNTS.items()}
+    return {
+        "update": int(values["step"]) + 1,  # steps are counted from 0
+        "episodes": counts["episodes"],
+        "seconds": counts["seconds"],
+        "capacity": counts["capacity"],
+        "errors": errors,
+    }
+
+
+def first_at(curve: list[CurvePoint], lengths: str, error: float) -> CurvePoint | None:
+    """Return the first point at which the error at ``lengths`` was at most ``error``, None if it never was."""
+    return next((point for point in curve if point["errors"].get(lengths, 1.0) <= error), None)

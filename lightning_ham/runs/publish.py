@@ -1,0 +1,102 @@
+"""Publishing the model of a run on the Hub, with what its folder knows of it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+from pathlib import Path
+from typing import cast
+
+import yaml
+
+from lightning_ham.evaluation import Evaluation, evaluate
+from lightning_ham.hub.card import TrainingInfo, is_complete
+from lightning_ham.hub.files import PICTURES, saved
+from lightning_ham.hub.pretrained import HAMModel, locate
+from lightning_ham.hub.push import check_name, check_token, push_folder
+from lightning_ham.runs.folder import EVALUATION, RECIPE, TRAINING, Claim, read_json, write_json
+from lightning_ham.runs.recipe.options import EvaluationOptions
+from lightning_ham.tasks import Lengths
+
+_LOG = logging.getLogger("lightning_ham")
+
+
+def push_run(
+    run_dir: Path,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    commit_message: str | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    endpoint: str | None = None,
+) -> str:
+    """Publish the model of a run folder, with what the run knows of it in its card; return its address.
+
+    Arguments and errors are those of :meth:`lightning_ham.hub.HAMModel.push_to_hub`.
+    """
+    check_name(repo_id)
+    check_token(repo_id)
+    if not run_dir.exists():
+        raise FileNotFoundError(f"Expected a run folder to push, but there is no {run_dir}.")
+    source, _ = locate(run_dir)
+    run = _run_of(source)
+    model = HAMModel.from_checkpoint(source) if source.is_file() else HAMModel.from_folder(source)
+    evaluation = _evaluation(model, run)
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent, "model")
+        files = {name: saved(source, name) for name in PICTURES}
+        pictures = {name: file.read_bytes() for name, file in files.items() if file.is_file()}
+        model.save(folder, evaluation, _training(run) if run else None, name=repo_id, pictures=pictures)
+        return push_folder(
+            folder,
+            repo_id,
+            private=private,
+            commit_message=commit_message,
+            revision=revision,
+            create_pr=create_pr,
+            endpoint=endpoint,
+        )
+
+
+def _run_of(source: Path) -> Path | None:
+    """Return the run folder that a saved model or a checkpoint is in, None if it is in none."""
+    folder = source.parent if source.is_dir() else source.parent.parent
+    return folder if (folder / TRAINING).is_file() else None
+
+
+def _evaluation(model: HAMModel, run: Path | None) -> Evaluation:
+    """Return the evaluation of these very weights that the run folder has, or measure it now and keep it there."""
+    weights = model.weights_sha256()
+    found = read_json(run / EVALUATION) if run else {}
+    if found.get("weights_sha256") == weights:
+        return cast(Evaluation, found)
+    options = _options(run) if run else EvaluationOptions()
+    _LOG.info("Evaluating the model first, on lengths %s", ", ".join(map(str, options.lengths)))
+    evaluation = evaluate(model, options.lengths, options.episodes, options.seed)
+    evaluation["weights_sha256"] = weights
+    if run and _training(run):  # so that to push again changes nothing; of a run that has not ended it would say so
+        with contextlib.suppress(OSError), Claim(run):
+            write_json(run / EVALUATION, evaluation)
+    return evaluation
+
+
+def _options(run: Path) -> EvaluationOptions:
+    """Return what the recipe of a run says of its evaluation; the paper's protocol where there is none."""
+    recipe = run / RECIPE
+    if not recipe.is_file():
+        return EvaluationOptions()
+    try:
+        options = yaml.safe_load(recipe.read_text(encoding="utf-8"))["evaluation"]
+        spans = [Lengths.of(span) for span in options["lengths"]]
+        return EvaluationOptions(spans, options["episodes"], options["seed"])
+    except (LookupError, TypeError, ValueError, yaml.YAMLError):
+        _LOG.warning("%s does not say how to evaluate the model; the paper's protocol it is.", recipe)
+        return EvaluationOptions()
+
+
+def _training(run: Path) -> TrainingInfo | None:
+    """Return what the run folder tells of its training, None if it has not come to its end."""
+    found = read_json(run / TRAINING)
+    return cast(TrainingInfo, found) if is_complete(found) else None

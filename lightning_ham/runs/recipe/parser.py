@@ -1,0 +1,104 @@
+"""The parser of recipes, whose complaints are one line that names the key."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from jsonargparse import Namespace
+from pytorch_lightning.cli import LightningArgumentParser
+
+from lightning_ham.runs.recipe.keys import made_sections
+
+
+@contextmanager
+def named_as_keys(section: str, arguments: Iterable[str]) -> Iterator[None]:
+    """Have a ValueError name keys as a recipe writes them, 'model.learning_rate', in place of `learning_rate`.
+
+    Args:
+        section: The section whose keys they are; "" for the keys of none.
+        arguments: The arguments that are keys of this section.
+    """
+    known, prefix = set(arguments), f"{section}." if section else ""
+
+    def key(match: re.Match[str]) -> str:
+        name = match["name"]
+        if name.partition(".")[0] not in known:
+            return match[0]
+        word = {"argument": "key ", "Argument": "Key "}.get(match["word"] or "", "")
+        return f"{word}'{prefix}{name}'"
+
+    try:
+        yield
+    except ValueError as error:
+        message = re.sub(r"(?:(?P<word>[Aa]rgument) )?`(?P<name>[^`\s]+)`", key, str(error))
+        raise ValueError(re.sub(r"\bgot (None|True|False)\b", _as_yaml, message)) from error
+
+
+def _as_yaml(match: re.Match[str]) -> str:
+    """Return a word of Python as a recipe writes it."""
+    return match[0].replace(match[1], {"None": "null"}.get(match[1], match[1].lower()))
+
+
+def _making(section: str) -> Callable[..., Any]:
+    """Return what makes the class of a section, with errors that name the keys of the recipe."""
+
+    def make(class_type: type[Any], *args: Any, **kwargs: Any) -> Any:
+        with named_as_keys(section, inspect.signature(class_type).parameters):
+            try:
+                return class_type(*args, **kwargs)
+            except (RuntimeError, MemoryError) as error:  # not enough memory for its weights
+                raise ValueError(f"Expected the keys of {section!r} to make a model, but got: {error}") from error
+
+    return make
+
+
+def _make(class_type: type[Any], *args: Any, **kwargs: Any) -> Any:
+    return class_type(*args, **kwargs)
+
+
+class RecipeParser(LightningArgumentParser):
+    """A parser that raises what it has to complain of, for those who know which keys were given."""
+
+    refusal: Exception | None = None
+    """What the last class said that would not be made."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise an :class:`argparse.ArgumentError`."""
+        raise argparse.ArgumentError(None, message) from ex
+
+    def format_help(self, formatter: argparse.HelpFormatter | None = None) -> str:
+        """Return the help without the markup of docstrings."""
+        return without_markup(super().format_help(formatter))
+
+    def instantiate_classes(self, cfg: Namespace, **kwargs: Any) -> Namespace:
+        """Make what the recipe says, with errors that name its keys."""
+        makers = [(self._noting(_making(section)), made, False) for section, made in made_sections().items()]
+        makers.append((self._noting(_make), object, True))
+        return self.instantiate(cfg, instantiators=makers, **kwargs)
+
+    def _noting(self, make: Callable[..., Any]) -> Callable[..., Any]:
+        """Return ``make``, which then keeps what is raised: the library puts it into words of its own."""
+
+        def noting(class_type: type[Any], *args: Any, **kwargs: Any) -> Any:
+            try:
+                return make(class_type, *args, **kwargs)
+            except Exception as error:
+                self.refusal = error
+                raise
+
+        return noting
+
+
+def without_markup(text: str) -> str:
+    """Return a docstring's text as a terminal should show it.
+
+    >>> without_markup(":class:`~lightning_ham.training.TaskDataModule` or ``null``")
+    'TaskDataModule or null'
+    """
+    names = re.sub(r":\w+:`([^`]*)`", lambda match: "".join(match[1].split()).rpartition(".")[2], text)
+    return names.replace("``", "")
