@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lightning_ham.cards import Record, weights_folder, write_card
 from lightning_ham.command_line import CommandParser, run
-from lightning_ham.hub import HAMModel, from_pretrained
+from lightning_ham.hub import TrainedModel, from_pretrained
 from lightning_ham.reproduction.records import CARDS, CHECKOUT, check_checkout, sha256
 from lightning_ham.runs.folder import write_json
 
@@ -26,9 +26,9 @@ def bundle(run_dir: Path, name: str, checkout: Path = CHECKOUT) -> Path:
     """
     check_checkout(checkout)
     evaluation, training = (json.loads((run_dir / f"{part}.json").read_text()) for part in ("evaluation", "training"))
-    model: HAMModel = from_pretrained(run_dir)
+    model: TrainedModel = from_pretrained(run_dir)
     target = weights_folder(checkout, name)
-    model.save(target, evaluation, training)
+    model.save_pretrained(target, evaluation, training)
     record: Record = {
         "weights_sha256": sha256(target / "model.safetensors"),
         "evaluation": evaluation,

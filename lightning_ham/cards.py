@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from lightning_ham.command_line import CommandParser, run
-from lightning_ham.hub import HAMModel
+from lightning_ham.hub import TrainedModel
 from lightning_ham.hub.card import TrainingInfo, render_card
 from lightning_ham.hub.files import CARD
 from lightning_ham.pictures import card_pictures
@@ -66,7 +66,7 @@ def write_card(checkout: Path, name: str, again: bool = False) -> Record:
             f"Expected weights with the SHA-256 {record['weights_sha256']} that {record_file} is of, but {folder} has "
             f"{found}; bundle the model's run again."
         )
-    model = HAMModel.from_folder(folder)
+    model = TrainedModel.from_folder(folder)
     if again:
         record["evaluation"] = evaluate(model, RANGES, EPISODES, seed=0)
         write_json(record_file, record)

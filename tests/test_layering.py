@@ -35,7 +35,7 @@ FLOORS = {
     "tasks": _floor("foreign arguments registry", "torch"),
     "models": _floor("foreign arguments registry memory controllers tasks", "torch"),
     "training": _floor(
-        "foreign arguments registry memory controllers tasks models", "torch pytorch_lightning torchmetrics"
+        "foreign arguments registry memory controllers tasks models hub", "torch pytorch_lightning torchmetrics"
     ),
     "hub": _floor(
         "foreign arguments registry memory controllers tasks models training",

@@ -9,7 +9,7 @@ from PIL import Image
 
 from lightning_ham import pictures
 from lightning_ham.draw import attention_svg
-from lightning_ham.hub import HAMModel
+from lightning_ham.hub import TrainedModel
 from lightning_ham.hub.card import example
 from lightning_ham.learning_curve import draw_curve, drawn_from, first_at
 from lightning_ham.pictures import card_pictures, rules, shapes, svg_to_png
@@ -24,7 +24,7 @@ CURVE = [
 def make_model(task="sort", controller="lstm_ham", **options):
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        return HAMModel(task, controller, options or {"controller_size": 4}).eval()
+        return TrainedModel(task, controller, options or {"controller_size": 4}).eval()
 
 
 def opened(content):

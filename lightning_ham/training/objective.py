@@ -45,7 +45,7 @@ class Objective(NamedTuple):
 def objective(
     rollout: Rollout,
     episodes: Episodes,
-    task: Task[Any],
+    task: Task[Any, Any],
     *,
     exploration: ExplorationOptions,
     supervision: SupervisionOptions,

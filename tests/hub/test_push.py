@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import lightning_ham.push
-from lightning_ham.hub import HAMModel
+from lightning_ham.hub import TrainedModel
 from lightning_ham.hub.files import PICTURES
 from lightning_ham.recipe import EvaluationOptions
 from lightning_ham.runs.folder import Claim
@@ -35,7 +35,7 @@ def push(machine, folder):
 def change(model, folder):
     with torch.no_grad():
         model.controller.head.bias += 1
-    model.save(folder)
+    model.save_pretrained(folder)
 
 
 def added(hub, name):
@@ -214,7 +214,7 @@ def run_folder(model, tmp_path):
     training = {"recipe": "tiny", "command": "fit tiny", "seed": 5, "updates": 1, "episodes": 1, "seconds": 7.0}
     training |= {"machine": "a laptop", "hyper_parameters": {}, "versions": {"python": "3.11"}, "commit": None}
     training |= {"wandb_url": None, "curve": []}
-    model.save(run / "model", evaluation, training)
+    model.save_pretrained(run / "model", evaluation, training)
     (run / "evaluation.json").write_text(json.dumps(evaluation))
     (run / "training.json").write_text(json.dumps(training))
     options = {"lengths": [[1, 3]], "episodes": 10, "seed": 2}
@@ -312,7 +312,7 @@ def test_faults_while_several_files_are_uploaded_at_once_are_told_too(hub, machi
 
 
 def test_a_saved_model_of_no_run_is_evaluated_and_left_as_it_is(hub, machine, name, tmp_path):
-    HAMModel("add", controller_options={"controller_size": 4, "leaf_size": 4}).save(tmp_path / "mine")
+    TrainedModel("add", controller_options={"controller_size": 4, "leaf_size": 4}).save_pretrained(tmp_path / "mine")
     before = sorted(path.name for path in (tmp_path / "mine").iterdir())
     code = f"""
 from lightning_ham import push
