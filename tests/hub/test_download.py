@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lightning_ham.hub import TrainedModel
+from lightning_ham.hub.folder import write_weights
 
 SECONDS = 12.0
 """Within which every failure is told here, on a busy machine too; huggingface_hub itself would try for 23."""
@@ -325,7 +326,7 @@ def test_weights_that_are_not_of_the_configuration_are_refused_and_leave_what_wa
     machine.load(published)
     with torch.no_grad():
         model.controller.head.bias += 1
-    hub.write(published, hub.files(published) | {"model.safetensors": model._weights()})
+    hub.write(published, hub.files(published) | {"model.safetensors": write_weights(model.state_dict())})
     loaded = machine.load(published)
     assert loaded["error"] == "ValueError"
     assert "one with another hash than config.json tells" in loaded["message"]

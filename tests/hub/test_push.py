@@ -13,6 +13,7 @@ import torch
 import lightning_ham.push
 from lightning_ham.hub import TrainedModel
 from lightning_ham.hub.files import PICTURES
+from lightning_ham.hub.folder import write_weights
 from lightning_ham.recipe import EvaluationOptions
 from lightning_ham.runs.folder import Claim
 from lightning_ham.training.evaluation import evaluate
@@ -59,7 +60,9 @@ def test_a_push_is_one_commit_of_the_set_with_a_version_and_an_address(hub, push
         in pushed["log"]
     )
     files = hub.files(name)
-    assert files["model.safetensors"] == (folder / "model.safetensors").read_bytes() == model._weights()
+    assert (
+        files["model.safetensors"] == (folder / "model.safetensors").read_bytes() == write_weights(model.state_dict())
+    )
     assert f'from_pretrained("{name}")' in files["README.md"].decode()
 
 
