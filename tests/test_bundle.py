@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from lightning_ham import bundle, cards
-from lightning_ham.hub.pretrained import bundled_names
+from lightning_ham.hub.places import bundled_names
 
 ROOT = Path(__file__).parent.parent
 CARDS = ROOT / "model_cards"

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from lightning_ham import draw
-from lightning_ham.hub import HAMModel
+from lightning_ham.hub import TrainedModel
 from lightning_ham.pictures import attention
 from lightning_ham.pictures.canvas import Canvas, Ink
 from lightning_ham.pictures.formats import to_svg
@@ -33,7 +33,7 @@ SMALL = {"controller_size": 4, "leaf_size": 4}
 def make_model(task, **options):
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        return HAMModel(task, controller_options={**SMALL, **options}).eval()
+        return TrainedModel(task, controller_options={**SMALL, **options}).eval()
 
 
 def parse(svg):
@@ -177,7 +177,7 @@ def test_labels(task, labels):
 
 def test_leaves_of_a_raw_ham_show_the_elements_that_they_hold():
     torch.manual_seed(3)
-    model = HAMModel("priority_queue", "raw_ham", {"leaf_size": 6}).eval()
+    model = TrainedModel("priority_queue", "raw_ham", {"leaf_size": 6}).eval()
     operations = [("push", 9, 4), ("push", 2, 7), ("pop",)]
     trace = model.trace(operations)
     at = [step["leaf"] for step in trace["steps"]]
@@ -287,7 +287,7 @@ def test_text_is_safe_in_xml_and_never_a_formula():
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "sort"
-    make_model("sort").save(folder)
+    make_model("sort").save_pretrained(folder)
     return str(folder)
 
 

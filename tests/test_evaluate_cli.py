@@ -11,14 +11,14 @@ from lightning_ham import evaluate
 from lightning_ham.engines import threads
 from lightning_ham.evaluation import evaluate as measure
 from lightning_ham.evaluation import table
-from lightning_ham.hub import HAMModel
+from lightning_ham.hub import TrainedModel
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("models") / "ham-add"
-    HAMModel("add", controller_options={"controller_size": 6, "leaf_size": 4}).save(folder)
+    TrainedModel("add", controller_options={"controller_size": 6, "leaf_size": 4}).save_pretrained(folder)
     return folder
 
 
@@ -43,14 +43,14 @@ def without_speed(evaluation):
 def test_json_is_what_the_function_measures(folder, run):
     status, out, _ = run(folder, "--lengths", "1:8", "9-12", "--episodes", "30", "--seed", "5", "--json")
     assert status == 0
-    expected = measure(HAMModel.from_folder(folder), [(1, 8), (9, 12)], 30, seed=5)
+    expected = measure(TrainedModel.from_folder(folder), [(1, 8), (9, 12)], 30, seed=5)
     assert without_speed(json.loads(out)) == without_speed(expected)
 
 
 def test_table_is_printed_by_default(folder, run):
     status, out, err = run("--lengths", "1:8", "--episodes", "30", "--batch_size", "8", "--", folder)
     assert status == 0
-    assert out.splitlines()[:2] == table(measure(HAMModel.from_folder(folder), [(1, 8)], 30, 0)).splitlines()[:2]
+    assert out.splitlines()[:2] == table(measure(TrainedModel.from_folder(folder), [(1, 8)], 30, 0)).splitlines()[:2]
     assert out.splitlines()[2].split()[:4] == ["1-8", "8", "30", "30"]
     assert out.splitlines()[0].endswith(
         " parameters, evaluation seed 0. Lengths are numbers of cells: up to 3 bits at 1-8."

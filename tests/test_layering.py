@@ -36,7 +36,7 @@ FLOORS = {
     "models": _floor("foreign arguments registry memory engines controllers tasks", "torch"),
     "evaluation": _floor("foreign arguments registry memory engines controllers tasks models", "torch torchmetrics"),
     "training": _floor(
-        "foreign arguments registry memory controllers tasks models evaluation", "torch pytorch_lightning"
+        "foreign arguments registry memory controllers tasks models evaluation hub", "torch pytorch_lightning"
     ),
     "hub": _floor(
         "foreign arguments registry memory controllers tasks models evaluation",

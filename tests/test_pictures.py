@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lightning_ham.hub import HAMModel
+from lightning_ham.hub import TrainedModel
 from lightning_ham.hub.card import example
 from lightning_ham.pictures import card
 from lightning_ham.pictures.attention import draw_attention
@@ -29,7 +29,7 @@ CURVE = [
 def make_model(task="sort", controller="lstm_ham", **options):
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        return HAMModel(task, controller, options or {"controller_size": 4}).eval()
+        return TrainedModel(task, controller, options or {"controller_size": 4}).eval()
 
 
 def opened(content):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lightning_ham.evaluation import wilson_interval
-from lightning_ham.hub.pretrained import bundled_names
+from lightning_ham.hub.places import bundled_names
 from lightning_ham.models import TaskModel
 from lightning_ham.reproduction import records, report
 from lightning_ham.reproduction.report import REPORT, render_models, render_report

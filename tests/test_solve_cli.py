@@ -15,7 +15,7 @@ import torch
 from lightning_ham import solve
 from lightning_ham.controllers import Rollout
 from lightning_ham.engines import threads
-from lightning_ham.hub import HAMModel
+from lightning_ham.hub import TrainedModel
 from lightning_ham.tasks import Lengths, Task
 from lightning_ham.tasks.reverse import Reverse
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("restored_threads")
 TINY = {"controller_size": 6, "leaf_size": 4}
 
 
-class Oracle(HAMModel):
+class Oracle(TrainedModel):
     """Answers as the task's oracle does, always at leaf 0."""
 
     def _run(self, instances):
@@ -68,7 +68,7 @@ def saved(tmp_path_factory):
     """A folder with a saved model for add, whose answers are those of its random weights."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("models") / "ham-add"
-    HAMModel("add", controller_options=TINY).save(folder)
+    TrainedModel("add", controller_options=TINY).save_pretrained(folder)
     return folder
 
 
@@ -153,7 +153,7 @@ class Median(Reverse):
 
 
 def renamed(model):
-    HAMModel.__init__(model, "reverse", controller_options=TINY)
+    TrainedModel.__init__(model, "reverse", controller_options=TINY)
     model.task_name, model.task = "median", Median()
 
 
@@ -519,7 +519,7 @@ def test_a_closed_pipe_is_no_wrong_input(run, monkeypatch):
 def test_standard_input_to_standard_output(saved):
     command = [sys.executable, "-m", "lightning_ham.solve", saved]
     result = subprocess.run(command, input="a,b\n0,0\n6,3\n", check=True, capture_output=True, text=True)
-    expected = HAMModel.from_folder(saved).solve([(0, 0), (6, 3)])
+    expected = TrainedModel.from_folder(saved).solve([(0, 0), (6, 3)])
     assert result.stdout == "".join(f"{answer}\n" for answer in expected)
     assert result.stderr == ""
 
@@ -556,7 +556,7 @@ def test_the_limit_of_digits_is_lifted_for_instances_only(tmp_path, monkeypatch,
 
 
 def test_what_is_wrong_with_long_input_is_a_short_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(solve, "from_pretrained", lambda name: HAMModel("sort", controller_options=TINY))
+    monkeypatch.setattr(solve, "from_pretrained", lambda name: TrainedModel("sort", controller_options=TINY))
     (tmp_path / "pairs.csv").write_text("9" * 100_000 + ",1\n")
     (tmp_path / "pairs.jsonl").write_text(f'[["\\u001b[31m{"x" * 100_000}", 1]]\n[[{"9" * 5000}, 1]]\n')
     for arguments in (["pairs.csv"], ["pairs.jsonl"], ["x" * 100_000], ["\x1b[31mnone.csv"], ["a\nb"]):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from lightning_ham.foreign import shown
 from lightning_ham.hub.config import read_config
 from lightning_ham.hub.files import CARD, CONFIG, WEIGHTS, expanded
-from lightning_ham.hub.pretrained import BUNDLED, REPO_ID, bundled_names
+from lightning_ham.hub.places import BUNDLED, REPO_ID, bundled_names
 
 _MAX_METADATA = 1 << 16
 """Most bytes of a card in which its metadata may lie; those of real ones have a few thousand."""

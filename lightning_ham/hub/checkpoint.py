@@ -15,11 +15,14 @@ import torch
 from torch import Tensor
 
 from lightning_ham.foreign import quoted, shown
+from lightning_ham.hub.config import ModelConfig, make_config
 
 _CODE = ("_instantiator", "_class_path")
 """Hyper-parameters by which Lightning finds what to import and call; checkpoints of ours have none."""
 MODEL_PREFIX = "model."
 """Of the names of what a checkpoint holds of the model."""
+_TRAINING_PREFIXES = ("baseline.",)
+"""What a checkpoint holds beside the model, and only training needs."""
 _MOST_LEVELS = 30
 _MOST_VALUES = 1_000_000
 """More than any checkpoint of ours has of dicts and lists within one another, and of what is in them."""
@@ -85,6 +88,31 @@ def read_checkpoint(path: Path) -> Checkpoint:
             what = names[0] if names else f"tensor {number + 1}"
             raise ValueError(f"{shown(path)}: Expected {what} to be a dense tensor in memory, but got {wrong}.")
     return Checkpoint(hyper_parameters, state, parts)
+
+
+def read_model(path: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """Return the configuration and the weights of the model in a checkpoint.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If it is not a checkpoint of a model of ours; the message begins with the file.
+    """
+    checkpoint = read_checkpoint(path)
+    names = ("task", "controller", "controller_options")
+    for name in names:
+        if name not in checkpoint.hyper_parameters:
+            raise ValueError(f"{shown(path)}: Expected a checkpoint with hyper-parameter {name!r}, but it has none.")
+    try:
+        config = make_config(*(checkpoint.hyper_parameters[name] for name in names))
+    except ValueError as error:
+        raise ValueError(f"{shown(path)}: {error}") from error
+    tensors = {}
+    for name, tensor in checkpoint.state.items():
+        if name.startswith(MODEL_PREFIX):
+            tensors[name.removeprefix(MODEL_PREFIX)] = tensor
+        elif not name.startswith(_TRAINING_PREFIXES):
+            raise ValueError(f"{shown(path)}: Expected weights of a model, but {quoted(name)} is not one of them.")
+    return config, tensors
 
 
 def leaves(content: object, path: Path) -> Iterator[object]:

@@ -14,7 +14,7 @@ from typing import Any, NotRequired, TypedDict, cast
 from lightning_ham import __version__
 from lightning_ham.controllers import complete_options, controller_names
 from lightning_ham.foreign import quoted, shown
-from lightning_ham.hub.files import CONFIG
+from lightning_ham.hub.files import CONFIG, MAX_BYTES
 from lightning_ham.tasks import get_task
 
 FORMAT_VERSION = 1
@@ -22,9 +22,6 @@ FORMAT_VERSION = 1
 
 MAX_SIZE = 1 << 14
 """Largest whole number that an option of a controller may be; sizes of real models are far below."""
-
-MAX_BYTES = 1 << 20
-"""Longest ``config.json`` that is read at all; real ones have a few hundred bytes."""
 
 _MAX_LEVELS = 4
 """Of lists within lists in an option."""

@@ -15,7 +15,7 @@ from huggingface_hub.hf_api import RepoSibling
 from lightning_ham import __version__
 from lightning_ham.foreign import quoted, shown
 from lightning_ham.hub.address import shown_address
-from lightning_ham.hub.config import MAX_BYTES, check_weights, read_config
+from lightning_ham.hub.config import check_weights, read_config
 from lightning_ham.hub.connection import (
     Token,
     bounded,
@@ -23,7 +23,7 @@ from lightning_ham.hub.connection import (
     resolve_token,
     timeout,
 )
-from lightning_ham.hub.files import CARD, CONFIG, FILES, MAX_WEIGHTS, WEIGHTS
+from lightning_ham.hub.files import CONFIG, FILES, NEEDED, TABLE, WEIGHTS
 
 _COMMIT = re.compile("[0-9a-f]{40}")
 _REVISION = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")
@@ -112,9 +112,9 @@ def cached(repo_id: str, revision: str | None = None, cache_dir: Path | None = N
         ValueError: If it is damaged, or lies outside of the cache.
     """
     cache = cache_folder(cache_dir)
-    found = [try_to_load_from_cache(repo_id, name, cache, revision) for name in (CONFIG, WEIGHTS)]
+    found = [try_to_load_from_cache(repo_id, name, cache, revision) for name in NEEDED]
     paths = [Path(path) for path in found if isinstance(path, str)]
-    if len(paths) < 2 or paths[0].parent != paths[1].parent:
+    if len(paths) < len(NEEDED) or len({path.parent for path in paths}) > 1:
         return None
     for path in paths:
         _check_place(path, cache)
@@ -190,11 +190,13 @@ def _contents(info: ModelInfo, repo_id: str, endpoint: str) -> tuple[str, dict[s
             f"Expected {shown_address(endpoint)} to tell the commit of {repo_id}, but got {quoted(commit)}."
         )
     there = {str(file.rfilename): file for file in info.siblings or []}
-    for name in (CONFIG, WEIGHTS):
+    for name in NEEDED:
         if name not in there:
             listed = ", ".join(shown(file, 40) for file in sorted(there)[:10]) or "no file at all"
             raise ValueError(f"Expected a model of lightning_ham, but {repo_id} has no {name}. It has {listed}.")
-    for name, most in {CONFIG: MAX_BYTES, CARD: MAX_BYTES, WEIGHTS: MAX_WEIGHTS}.items():
+    for name, most, _ in TABLE:
+        if most is None:
+            continue
         size = there[name].size if name in there else None
         if size is not None and type(size) is not int:
             raise ConnectionError(

@@ -1,25 +1,59 @@
-"""The files that a saved model is, here and on the Hub, and how a model takes the place of another in its folder."""
+"""The files that a saved model is, here and on the Hub, and how a model takes the place of another in its folder.
+
+A further file, such as an export in another format, is a row of :data:`TABLE`, and bytes that
+:meth:`lightning_ham.hub.TrainedModel.save_pretrained` writes. Saving, downloading and pushing go by the table.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import shutil
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 CARD = "README.md"
-FILES = (CONFIG, WEIGHTS, CARD)
-"""What every model consists of."""
-PICTURES = ("learning_curve.png", "attention.png")
-"""What is beside it where it was made, for the card to show."""
+
+MAX_BYTES = 1 << 20
+"""Longest ``config.json`` or card that is read at all; real ones have a few hundred bytes, or some thousand."""
 MAX_WEIGHTS = 1 << 30
 """Most bytes of weights that are read or downloaded; real models have less than a thousandth."""
 
+
+class ModelFile(NamedTuple):
+    """A file of a saved model."""
+
+    name: str
+    most_bytes: int | None
+    """Most that are downloaded; None if it stays where it was made."""
+    is_needed: bool = False
+    """Whether there is no model without it."""
+
+
+TABLE = (
+    ModelFile(CONFIG, MAX_BYTES, is_needed=True),
+    ModelFile(WEIGHTS, MAX_WEIGHTS, is_needed=True),
+    ModelFile(CARD, MAX_BYTES),
+    ModelFile("learning_curve.png", None),
+    ModelFile("attention.png", None),
+)
+"""All files, in the order in which they are downloaded: the configuration first, which tells what the weights are."""
+NEEDED = tuple(file.name for file in TABLE if file.is_needed)
+"""What a model is loaded from."""
+FILES = tuple(file.name for file in TABLE if file.most_bytes is not None)
+"""What every model consists of."""
+PICTURES = tuple(file.name for file in TABLE if file.most_bytes is None)
+"""What is beside it where it was made, for the card to show."""
+
 _NEXT = ".next"
 """A folder within a model's own: the files of a complete model that are not in their places yet."""
-_ORDER = (WEIGHTS, *PICTURES, CARD, CONFIG)
+_BETWEEN = tuple(file.name for file in reversed(TABLE) if not file.is_needed)
+_ORDER = (WEIGHTS, *_BETWEEN, CONFIG)
 """In which files go to their places. The configuration, which tells the hash of the weights, is the last."""
 
 
@@ -42,6 +76,19 @@ def saved(folder: Path, name: str) -> Path:
 def has(folder: Path, name: str) -> bool:
     """Return whether the model in ``folder`` has a file."""
     return (folder / name).is_file() or saved(folder, name).is_file()  # the second alone may miss it on its way
+
+
+@contextlib.contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Yield a folder to write a model's files to, which take the place of those in ``target`` if nothing fails."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    try:
+        staging.mkdir()
+        yield staging
+        put_in_place(staging, target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def put_in_place(staging: Path, target: Path) -> None:

@@ -14,7 +14,7 @@ from lightning_ham import __version__
 from lightning_ham.foreign import quoted, shown
 from lightning_ham.hub.address import shown_address
 from lightning_ham.hub.connection import Token, bounded, resolve_endpoint, resolve_token, timeout
-from lightning_ham.hub.files import FILES, PICTURES
+from lightning_ham.hub.files import PICTURES, TABLE
 
 _log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def push_folder(
     top of the newest that is there, or none if nothing has changed. What fails leaves the Hub as it was, and can be
     pushed again.
 
-    Args and errors: see :meth:`lightning_ham.hub.HAMModel.push_to_hub`.
+    Args and errors: see :meth:`lightning_ham.hub.TrainedModel.push_to_hub`.
     """
     endpoint, token = resolve_endpoint(endpoint), resolve_token(token)
     api = HfApi(endpoint, token, library_name="lightning-ham", library_version=__version__)
@@ -69,7 +69,7 @@ def push_folder(
             if branch != constants.DEFAULT_REVISION and not branch.startswith("refs/"):
                 api.create_branch(repo_id, branch=branch, exist_ok=True)
         info = api.model_info(repo_id, revision=branch, timeout=timeout())
-        here = [name for name in (*FILES, *PICTURES) if (folder / name).is_file()]
+        here = [file.name for file in TABLE if (folder / file.name).is_file()]
         there = {file.rfilename for file in info.siblings or []}
         with warnings.catch_warnings(record=True) as warned:  # of what the Hub says of the card
             commit = api.create_commit(

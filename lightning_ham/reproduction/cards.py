@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from lightning_ham.evaluation import Evaluation, evaluate
-from lightning_ham.hub import HAMModel, from_pretrained
+from lightning_ham.hub import TrainedModel, from_pretrained
 from lightning_ham.hub.card import TrainingInfo, render_card
 from lightning_ham.hub.files import CARD
 from lightning_ham.pictures.card import card_pictures
@@ -64,7 +64,7 @@ def write_card(checkout: Path, name: str, again: bool = False) -> Record:
             f"Expected weights with the SHA-256 {record['weights_sha256']} that {record_file} is of, but {folder} has "
             f"{found}; bundle the model's run again."
         )
-    model = HAMModel.from_folder(folder)
+    model = TrainedModel.from_folder(folder)
     if again:
         record["evaluation"] = evaluate(model, RANGES, EPISODES, seed=0)
         write_json(record_file, record)
@@ -94,9 +94,9 @@ def bundle(run_dir: Path, name: str, checkout: Path = CHECKOUT) -> Path:
     """
     check_checkout(checkout)
     evaluation, training = (json.loads((run_dir / f"{part}.json").read_text()) for part in ("evaluation", "training"))
-    model: HAMModel = from_pretrained(run_dir)
+    model: TrainedModel = from_pretrained(run_dir)
     target = weights_folder(checkout, name)
-    model.save(target, evaluation, training)
+    model.save_pretrained(target, evaluation, training)
     record: Record = {
         "weights_sha256": sha256(target / "model.safetensors"),
         "evaluation": evaluation,

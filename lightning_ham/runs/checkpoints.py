@@ -13,7 +13,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from lightning_ham.hub.pretrained import HAMModel
+from lightning_ham.hub.pretrained import TrainedModel
 from lightning_ham.runs.folder import BEST, LAST, write_whole
 
 _SCORE = "best_model_score"
@@ -112,13 +112,13 @@ class WholeCheckpointIO(TorchCheckpointIO):
         write_whole(Path(path), content.getvalue())
 
 
-def best_model(run_dir: Path, checkpoint: Path | None) -> HAMModel:
+def best_model(run_dir: Path, checkpoint: Path | None) -> TrainedModel:
     """Return the model of the best checkpoint that can be read."""
     # There is no best one without validation, and none at all if ``checkpoint`` had no epoch left to train.
     *others, last = [path for path in (run_dir / BEST, run_dir / LAST, checkpoint) if path and path.exists()]
     for path in others:
         try:
-            return HAMModel.from_checkpoint(path)
+            return TrainedModel.from_checkpoint(path)
         except ValueError as error:
             _LOG.warning("%s The next checkpoint is taken.", error)
-    return HAMModel.from_checkpoint(last)
+    return TrainedModel.from_checkpoint(last)

@@ -13,7 +13,8 @@ import yaml
 from lightning_ham.evaluation import Evaluation, evaluate
 from lightning_ham.hub.card import TrainingInfo, is_complete
 from lightning_ham.hub.files import PICTURES, saved
-from lightning_ham.hub.pretrained import HAMModel, locate
+from lightning_ham.hub.places import locate
+from lightning_ham.hub.pretrained import TrainedModel
 from lightning_ham.hub.push import check_name, check_token, push_folder
 from lightning_ham.runs.folder import EVALUATION, RECIPE, TRAINING, Claim, read_json, write_json
 from lightning_ham.runs.recipe.options import EvaluationOptions
@@ -34,7 +35,7 @@ def push_run(
 ) -> str:
     """Publish the model of a run folder, with what the run knows of it in its card; return its address.
 
-    Arguments and errors are those of :meth:`lightning_ham.hub.HAMModel.push_to_hub`.
+    Arguments and errors are those of :meth:`lightning_ham.hub.TrainedModel.push_to_hub`.
     """
     check_name(repo_id)
     check_token(repo_id)
@@ -42,13 +43,13 @@ def push_run(
         raise FileNotFoundError(f"Expected a run folder to push, but there is no {run_dir}.")
     source, _ = locate(run_dir)
     run = _run_of(source)
-    model = HAMModel.from_checkpoint(source) if source.is_file() else HAMModel.from_folder(source)
+    model = TrainedModel.from_checkpoint(source) if source.is_file() else TrainedModel.from_folder(source)
     evaluation = _evaluation(model, run)
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent, "model")
         files = {name: saved(source, name) for name in PICTURES}
         pictures = {name: file.read_bytes() for name, file in files.items() if file.is_file()}
-        model.save(folder, evaluation, _training(run) if run else None, name=repo_id, pictures=pictures)
+        model.save_pretrained(folder, evaluation, _training(run) if run else None, name=repo_id, pictures=pictures)
         return push_folder(
             folder,
             repo_id,
@@ -66,7 +67,7 @@ def _run_of(source: Path) -> Path | None:
     return folder if (folder / TRAINING).is_file() else None
 
 
-def _evaluation(model: HAMModel, run: Path | None) -> Evaluation:
+def _evaluation(model: TrainedModel, run: Path | None) -> Evaluation:
     """Return the evaluation of these very weights that the run folder has, or measure it now and keep it there."""
     weights = model.weights_sha256()
     found = read_json(run / EVALUATION) if run else {}

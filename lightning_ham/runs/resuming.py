@@ -13,7 +13,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from lightning_ham.foreign import quoted, shown
 from lightning_ham.hub.checkpoint import leaves, read_checkpoint
-from lightning_ham.hub.pretrained import HAMModel
+from lightning_ham.hub.pretrained import TrainedModel
 from lightning_ham.training import HAMModule
 
 _LOG = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ def check_resumable(path: Path, module: HAMModule) -> None:
 
     Lightning's own loading is not asked: it builds what the checkpoint names.
     """
-    HAMModel.from_checkpoint(path)
+    TrainedModel.from_checkpoint(path)
     checkpoint = read_checkpoint(path)
     version = checkpoint.content.get("pytorch-lightning_version")
     if not isinstance(version, str) or not _VERSION.fullmatch(version):

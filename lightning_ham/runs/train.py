@@ -257,7 +257,7 @@ def _evaluate_and_export(
     }
     write_json(run_dir / TRAINING, training)
     pictures = card_pictures(model, training["curve"])
-    model.save(run_dir / MODEL, evaluation=evaluation, training=training, pictures=pictures)
+    model.save_pretrained(run_dir / MODEL, evaluation=evaluation, training=training, pictures=pictures)
     write_json(run_dir / EVALUATION, evaluation)  # last: it says that all is done
     print(table(evaluation))
     missed = missed_bar(training["bar"], evaluation, training["curve"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
+import os
 import random
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,10 +21,11 @@ from lightning_ham.arguments import expect_number, expect_one_of
 from lightning_ham.controllers import Rollout
 from lightning_ham.evaluation.metrics import SequenceErrors
 from lightning_ham.foreign import quoted
+from lightning_ham.hub import TrainedModel
 from lightning_ham.memory import Engine, HierarchicalAttentiveMemory
 from lightning_ham.memory.attention import get_estimator, training_modes
 from lightning_ham.memory.engine import check_engine
-from lightning_ham.models import OpenStructure, TaskModel, Trace
+from lightning_ham.models import OpenStructure, Trace
 from lightning_ham.tasks import Episodes
 from lightning_ham.tasks.seeds import stream_seed
 from lightning_ham.training.datamodule import TaskDataModule, warn_of_other_lightning
@@ -121,7 +123,7 @@ class HAMModule(LightningModule):
         self.exploration = _made(ExplorationOptions, exploration)
         self.supervision = _made(SupervisionOptions, supervision)
         self.seed = seed
-        self.model = TaskModel(task, controller, controller_options)
+        self.model = TrainedModel(task, controller, controller_options)
         if self.supervision.guided_fraction > 0:
             self._check_guide()
         for memory in self._memories:
@@ -192,6 +194,24 @@ class HAMModule(LightningModule):
     def trace(self, instance: Any) -> Trace:
         """Tell what the model attends to in one instance; see :meth:`lightning_ham.models.TaskModel.trace`."""
         return self.model.trace(instance)
+
+    def save_pretrained(self, folder: str | os.PathLike[str], **options: Any) -> None:
+        """Save what was learned as a folder that :func:`lightning_ham.from_pretrained` loads.
+
+        Args:
+            folder: Where to.
+            **options: What the model's card tells; see :meth:`lightning_ham.hub.TrainedModel.save_pretrained`.
+        """
+        self.model.save_pretrained(folder, **options)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Publish what was learned on the Hub; return its address there.
+
+        Args:
+            repo_id: ``organisation/name``.
+            **options: See :meth:`lightning_ham.hub.TrainedModel.push_to_hub`.
+        """
+        return self.model.push_to_hub(repo_id, **options)
 
     # What the Trainer calls.
 

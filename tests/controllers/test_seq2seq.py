@@ -18,7 +18,7 @@ from lightning_ham import draw, solve
 from lightning_ham.controllers import LSTMHAM, Rollout, complete_options, make_controller
 from lightning_ham.controllers.seq2seq import AdditiveAttention, AttentionEncoderDecoder, EncoderDecoder
 from lightning_ham.evaluation import evaluate
-from lightning_ham.hub import HAMModel, from_pretrained
+from lightning_ham.hub import TrainedModel, from_pretrained
 from lightning_ham.models import TaskModel
 from lightning_ham.pictures.attention import draw_attention
 from lightning_ham.tasks import get_task, task_names
@@ -400,12 +400,12 @@ def test_evaluation_counts_what_it_got_wrong(name):
 @pytest.mark.usefixtures("digits_limit")
 @each_controller
 def test_without_a_memory_there_is_nothing_to_trace_or_draw(name, tmp_path, capsys):
-    model = HAMModel("reverse", name, {"controller_size": 6})
+    model = TrainedModel("reverse", name, {"controller_size": 6})
     message = f"Expected a model with a memory to trace, but got the controller '{name}', which has none."
     for ask in (model.trace, lambda instance: draw_attention(model, instance)):
         with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
             ask([7, 1000, 42])
-    model.save(tmp_path / "model")
+    model.save_pretrained(tmp_path / "model")
     (tmp_path / "numbers.jsonl").write_text("[7, 1000, 42]\n")
     files = [str(tmp_path / "numbers.jsonl"), "--trace", str(tmp_path / "trace.jsonl")]
     commands: list[tuple[Callable[[list[str]], int], list[str]]] = [(draw.main, []), (solve.main, files)]
@@ -421,8 +421,8 @@ def test_without_a_memory_there_is_nothing_to_trace_or_draw(name, tmp_path, caps
 @each_controller
 def test_a_saved_model_comes_back_bit_for_bit(name, tmp_path):
     torch.manual_seed(3)
-    model = HAMModel("sort", name, {"controller_size": 6, "num_layers": 2})
-    model.save(tmp_path / "model", evaluation=evaluate(model, [(1, 4)], 10, seed=0))
+    model = TrainedModel("sort", name, {"controller_size": 6, "num_layers": 2})
+    model.save_pretrained(tmp_path / "model", evaluation=evaluate(model, [(1, 4)], 10, seed=0))
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     assert config["controller"] == name
     assert config["controller_options"] == {"controller_size": 6, "num_layers": 2}

@@ -11,7 +11,7 @@ import sys
 import pytest
 import torch
 
-from lightning_ham.hub import HAMModel
+from lightning_ham.hub import TrainedModel
 
 OPTIONS = {"controller_size": 6, "leaf_size": 4}
 NUMBERS = itertools.count(1)
@@ -209,13 +209,13 @@ def name():
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    return HAMModel("sort", controller_options=OPTIONS)
+    return TrainedModel("sort", controller_options=OPTIONS)
 
 
 @pytest.fixture
 def folder(model, tmp_path):
     """A saved model."""
-    model.save(tmp_path / "ham-tiny")
+    model.save_pretrained(tmp_path / "ham-tiny")
     return tmp_path / "ham-tiny"
 
 

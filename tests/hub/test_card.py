@@ -6,10 +6,10 @@ import pytest
 from huggingface_hub import ModelCard
 
 from lightning_ham.evaluation import evaluate
-from lightning_ham.hub import HAMModel
+from lightning_ham.hub import TrainedModel
 from lightning_ham.hub.card import Comparison, missed_bar, render_card
 from lightning_ham.hub.files import FILES, PICTURES
-from lightning_ham.hub.pretrained import BUNDLED, bundled_names
+from lightning_ham.hub.places import BUNDLED, bundled_names
 
 TRAINING = {
     "recipe": "sort",
@@ -37,7 +37,7 @@ def evaluation(model):
 
 @pytest.fixture
 def card(model, tmp_path, evaluation):
-    model.save(tmp_path / "ham-tiny", evaluation, TRAINING)
+    model.save_pretrained(tmp_path / "ham-tiny", evaluation, TRAINING)
     return ModelCard.load(tmp_path / "ham-tiny" / "README.md")
 
 
@@ -99,14 +99,14 @@ def test_citation_and_value_ranges(card):
     assert "arXiv:1602.03218" in card.text
     assert "An instance is a list of (key, value) pairs, both from 0 to 31." in card.text
     assert (
-        f"{HAMModel('sort', controller_options={'controller_size': 6, 'leaf_size': 4}).num_parameters:,} par"
+        f"{TrainedModel('sort', controller_options={'controller_size': 6, 'leaf_size': 4}).num_parameters:,} par"
         in card.text
     )
 
 
 @pytest.mark.parametrize("task", ["add", "merge", "reverse", "search", "sort"])
 def test_snippet_runs_and_prints_what_the_card_says(task, tmp_path, monkeypatch, capsys):
-    HAMModel(task).save(tmp_path / f"ham-{task}")
+    TrainedModel(task).save_pretrained(tmp_path / f"ham-{task}")
     text = (tmp_path / f"ham-{task}" / "README.md").read_text()
     (snippet,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     expected = re.search(r"prints the model's own answer:\n\n    (.*)\n", text)[1]
@@ -125,7 +125,7 @@ def test_snippet_runs_and_prints_what_the_card_says(task, tmp_path, monkeypatch,
 )
 def test_evaluation_of_another_model_is_refused(model, evaluation, tmp_path, change, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        model.save(tmp_path / "saved", evaluation | change)
+        model.save_pretrained(tmp_path / "saved", evaluation | change)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -133,7 +133,7 @@ def test_evaluation_of_another_model_is_refused(model, evaluation, tmp_path, cha
 def test_training_with_other_keys_is_refused(model, tmp_path, change):
     training = {key: value for key, value in (TRAINING | change).items() if value is not None}
     with pytest.raises(ValueError, match="Expected argument `training` to have the keys recipe, command, seed, "):
-        model.save(tmp_path / "saved", training=training)
+        model.save_pretrained(tmp_path / "saved", training=training)
 
 
 # What is told beside the errors.
@@ -176,7 +176,7 @@ def test_limits_tell_widths_and_lengths(card, model):
     assert "It was trained on" not in card.text  # the hyper-parameters of this test do not say
     training = TRAINING | {"hyper_parameters": {"data": {"capacity": 32}}}
     assert "- It was trained on lengths up to 32.\n" in render_card(model, "x", None, training)
-    assert "outputs of 5 bits: wider" in render_card(HAMModel("search"), "x")
+    assert "outputs of 5 bits: wider" in render_card(TrainedModel("search"), "x")
 
 
 def test_a_missed_bar_is_told_and_no_other(model, evaluation):
@@ -215,31 +215,31 @@ def test_hyper_parameters_are_folded(card):
 
 @pytest.mark.parametrize("controller", ["lstm", "lstm_attention"])
 def test_a_comparison_model_is_called_what_it_is(controller, tmp_path):
-    model = HAMModel("sort", controller, {"controller_size": 4})
+    model = TrainedModel("sort", controller, {"controller_size": 4})
     evaluation = evaluate(model, [(1, 4)], 10, seed=3)
-    model.save(tmp_path / "other", evaluation)
+    model.save_pretrained(tmp_path / "other", evaluation)
     card = ModelCard.load(tmp_path / "other" / "README.md")
     assert card.data.model_name == f"{controller.replace('_', '-')}-sort"
     assert "hierarchical-attentive-memory" not in card.data.tags
     assert "comparison-model" in card.data.tags
     assert "it has no such memory itself" in card.text
     assert "A [Hierarchical Attentive Memory]" not in card.text
-    assert "hierarchical-attentive-memory" in ModelCard(render_card(HAMModel("sort"), "x")).data.tags
+    assert "hierarchical-attentive-memory" in ModelCard(render_card(TrainedModel("sort"), "x")).data.tags
 
 
 def test_pictures_are_saved_beside_the_card_that_shows_them(model, tmp_path):
     folder = tmp_path / "ham-tiny"
     pictures = {"learning_curve.png": b"a curve", "attention.png": b"a path"}
-    model.save(folder, pictures=pictures)
+    model.save_pretrained(folder, pictures=pictures)
     assert {path.name for path in folder.iterdir()} == {*FILES, *PICTURES}
     for name, content in pictures.items():
         assert (folder / name).read_bytes() == content
         assert f".]({name})\n" in (folder / "README.md").read_text()
-    model.save(folder, pictures={"attention.png": b"another path"})
+    model.save_pretrained(folder, pictures={"attention.png": b"another path"})
     assert {path.name for path in folder.iterdir()} == {*FILES, "attention.png"}
     assert "learning_curve" not in (folder / "README.md").read_text()
     (folder / "mine.txt").touch()
-    model.save(folder)
+    model.save_pretrained(folder)
     assert {path.name for path in folder.iterdir()} == {*FILES, "mine.txt"}
 
 
@@ -247,7 +247,7 @@ def test_other_pictures_are_refused(model, tmp_path):
     with pytest.raises(
         ValueError, match=r"Expected pictures named learning_curve\.png or attention\.png, but got '\.\./x"
     ):
-        model.save(tmp_path / "saved", pictures={"../x.png": b""})
+        model.save_pretrained(tmp_path / "saved", pictures={"../x.png": b""})
     assert list(tmp_path.iterdir()) == []
 
 

@@ -8,7 +8,7 @@ import pytest
 from lightning_ham import from_pretrained, list_pretrained
 from lightning_ham.evaluation import evaluate
 from lightning_ham.hub import PretrainedModel
-from lightning_ham.hub.pretrained import BUNDLED, bundled_names
+from lightning_ham.hub.places import BUNDLED, bundled_names
 from lightning_ham.models.__main__ import main, table
 
 
@@ -56,7 +56,7 @@ def test_without_a_home_there_are_those_of_the_package(no_network, monkeypatch):
 def test_models_in_the_cache_are_listed_and_others_are_not(cache, model, tmp_path):
     evaluation = evaluate(model, [(1, 4)], episodes=10, seed=0)
     evaluation["results"][0]["sequence_error"] = 0.25
-    model.save(tmp_path / "mine", evaluation)
+    model.save_pretrained(tmp_path / "mine", evaluation)
     put(cache, "ada/mine", tmp_path / "mine")
     (tmp_path / "bert").mkdir()
     (tmp_path / "bert" / "config.json").write_text('{"model_type": "bert"}')

@@ -8,7 +8,8 @@ import time
 import pytest
 import torch
 
-from lightning_ham.hub import HAMModel
+from lightning_ham.hub import TrainedModel
+from lightning_ham.hub.folder import write_weights
 
 SECONDS = 12.0
 """Within which every failure is told here, on a busy machine too; huggingface_hub itself would try for 23."""
@@ -56,7 +57,7 @@ def test_a_newer_commit_is_found_and_an_older_one_stays(hub, machine, published,
     machine.load(published)
     with torch.no_grad():
         model.controller.head.bias += 1
-    model.save(folder)
+    model.save_pretrained(folder)
     hub.write(published, {path.name: path.read_bytes() for path in folder.iterdir()})
     assert machine.load(published)["weights"] == model.weights_sha256()
     hub.requests.clear()
@@ -325,7 +326,7 @@ def test_weights_that_are_not_of_the_configuration_are_refused_and_leave_what_wa
     machine.load(published)
     with torch.no_grad():
         model.controller.head.bias += 1
-    hub.write(published, hub.files(published) | {"model.safetensors": model._weights()})
+    hub.write(published, hub.files(published) | {"model.safetensors": write_weights(model.state_dict())})
     loaded = machine.load(published)
     assert loaded["error"] == "ValueError"
     assert "one with another hash than config.json tells" in loaded["message"]
@@ -590,7 +591,7 @@ def test_interrupted_in_the_middle_it_leaves_nothing_half_written(hub, machine, 
 
 
 def test_subclasses_load_as_themselves(folder):
-    class Mine(HAMModel):
+    class Mine(TrainedModel):
         pass
 
     assert type(Mine.from_pretrained(folder)) is Mine

@@ -7,7 +7,7 @@ import pytest
 from lightning_ham import from_pretrained
 from lightning_ham.evaluation import evaluate
 from lightning_ham.hub.measured import read_measured
-from lightning_ham.hub.pretrained import BUNDLED, bundled_names
+from lightning_ham.hub.places import BUNDLED, bundled_names
 
 RESULT = """\
 ---
@@ -35,12 +35,12 @@ def test_of_every_bundled_model_the_errors_are_known(name):
 def test_a_model_knows_what_it_was_saved_with(model, tmp_path):
     evaluation = evaluate(model, ["1-4", "5-8"], episodes=10, seed=0)
     evaluation["results"][0]["sequence_error"] = 0.125
-    model.save(tmp_path / "mine", evaluation)
+    model.save_pretrained(tmp_path / "mine", evaluation)
     assert from_pretrained(tmp_path / "mine").measured == {
         (1, 4): 0.125,
         (5, 8): evaluation["results"][1]["sequence_error"],
     }
-    model.save(tmp_path / "other")
+    model.save_pretrained(tmp_path / "other")
     assert from_pretrained(tmp_path / "other").measured == model.measured == {}
 
 

@@ -21,9 +21,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lightning_ham.hub import HAMModel, from_pretrained, pretrained
+from lightning_ham.hub import TrainedModel, from_pretrained, places
 from lightning_ham.hub.files import PICTURES, saved
-from lightning_ham.hub.pretrained import bundled_names
+from lightning_ham.hub.places import bundled_names
 
 FILES = {"config.json", "model.safetensors", "README.md"}
 INSTANCES = [[(3, 4), (1, 2), (3, 0)], [(5, 5)], [(key % 32, 1) for key in range(50)]]
@@ -53,7 +53,7 @@ def test_saved_model_is_three_files_and_comes_back_bit_for_bit(model, folder):
     assert names_in(folder) == FILES
     assert names_in(folder.parent) == {folder.name}
     loaded = from_pretrained(folder)
-    assert isinstance(loaded, HAMModel)
+    assert isinstance(loaded, TrainedModel)
     assert not loaded.training
     assert same_weights(model, loaded)
     assert (loaded.task_name, loaded.controller_options) == (model.task_name, model.controller_options)
@@ -69,7 +69,7 @@ def test_files_can_be_read_by_whoever_can_read_a_new_file(folder):
 
 def test_saving_and_loading_cost_no_random_numbers(model, tmp_path, write_checkpoint):
     before = torch.get_rng_state()
-    model.save(tmp_path / "saved")
+    model.save_pretrained(tmp_path / "saved")
     from_pretrained(tmp_path / "saved")
     from_pretrained(write_checkpoint())
     assert torch.equal(torch.get_rng_state(), before)
@@ -78,7 +78,7 @@ def test_saving_and_loading_cost_no_random_numbers(model, tmp_path, write_checkp
 @pytest.mark.parametrize("task", ["add", "merge", "reverse", "search", "sort"])
 def test_every_task_and_option_can_be_saved(task, tmp_path):
     options = {"controller_size": 5, "leaf_size": 3, "hidden_size": 7, "join": "mlp", "readout": "read"}
-    HAMModel(task, controller_options=options).save(tmp_path / task)
+    TrainedModel(task, controller_options=options).save_pretrained(tmp_path / task)
     loaded = from_pretrained(tmp_path / task)
     assert options.items() <= loaded.controller_options.items()
 
@@ -88,7 +88,7 @@ def test_saving_again_replaces_the_three_files_and_nothing_else(model, folder):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 1
-    model.save(folder)
+    model.save_pretrained(folder)
     assert names_in(folder) == FILES | {"notes.txt"}
     assert (folder / "notes.txt").read_text() == "mine"
     assert same_weights(from_pretrained(folder), model)
@@ -96,13 +96,13 @@ def test_saving_again_replaces_the_three_files_and_nothing_else(model, folder):
 
 def test_folders_above_are_made_and_links_are_followed(model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    model.save("a/b/model")
+    model.save_pretrained("a/b/model")
     (tmp_path / "link").symlink_to("a/b/model")
-    model.save("link")
+    model.save_pretrained("link")
     assert (tmp_path / "link").is_symlink()
     assert names_in(tmp_path / "a/b") == {"model"}
     monkeypatch.chdir(tmp_path / "a/b/model")
-    model.save(".")
+    model.save_pretrained(".")
     assert same_weights(from_pretrained("."), model)
 
 
@@ -110,7 +110,7 @@ def test_weights_on_the_device_and_in_the_layout_that_they_have_are_saved(model,
     weight = model.controller.head.weight
     weight.data = weight.data.T.contiguous().T
     assert not weight.is_contiguous()
-    model.save(tmp_path / "saved")
+    model.save_pretrained(tmp_path / "saved")
     assert same_weights(from_pretrained(tmp_path / "saved"), model)
 
 
@@ -122,7 +122,7 @@ def test_weights_on_the_device_and_in_the_layout_that_they_have_are_saved(model,
 def test_failed_save_leaves_what_was_there(model, tmp_path, monkeypatch, exists, broken):
     target = tmp_path / "saved"
     if exists:
-        model.save(target)
+        model.save_pretrained(target)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     write = Path.write_bytes
 
@@ -136,21 +136,21 @@ def test_failed_save_leaves_what_was_there(model, tmp_path, monkeypatch, exists,
     with torch.no_grad():
         model.controller.head.bias += 1
     with pytest.raises(OSError, match="No space left"):
-        model.save(target)
+        model.save_pretrained(target)
     assert target.exists() == exists
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_what_would_not_load_is_not_saved(model, tmp_path):
     with pytest.raises(ValueError, match=r"of type torch.float32, but got torch.float16"):
-        model.half().save(tmp_path / "half")
+        model.half().save_pretrained(tmp_path / "half")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_is_no_folder_to_save_to(model, tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(NotADirectoryError, match="Expected a folder to save to, but got the file"):
-        model.save(tmp_path / "file")
+        model.save_pretrained(tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -183,14 +183,14 @@ def killed_at(operation, act):
 
 
 def test_killed_at_any_point_a_save_leaves_the_old_model_or_the_new_one(model, tmp_path):
-    old, new = model, HAMModel("add", controller_options=model.controller_options)
+    old, new = model, TrainedModel("add", controller_options=model.controller_options)
     folder, found = tmp_path / "saved", []
-    old.save(tmp_path / "old", pictures={"attention.png": b"old"})
+    old.save_pretrained(tmp_path / "old", pictures={"attention.png": b"old"})
     (tmp_path / "old" / "notes.txt").write_text("mine")
     for operation in itertools.count(1):
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(tmp_path / "old", folder)
-        done = killed_at(operation, lambda: new.save(folder, pictures={"learning_curve.png": b"new"}))
+        done = killed_at(operation, lambda: new.save_pretrained(folder, pictures={"learning_curve.png": b"new"}))
         loaded = from_pretrained(folder)
         found.append(loaded.task_name)
         assert same_weights(loaded, old if loaded.task_name == "sort" else new)
@@ -198,7 +198,7 @@ def test_killed_at_any_point_a_save_leaves_the_old_model_or_the_new_one(model, t
         assert pictures == {"attention.png" if loaded.task_name == "sort" else "learning_curve.png"}
         if done:
             break
-        new.save(folder)  # makes up for what was left
+        new.save_pretrained(folder)  # makes up for what was left
         assert names_in(folder) == FILES | {"notes.txt"}
         assert same_weights(from_pretrained(folder), new)
     assert found == sorted(found, reverse=True), "the new model was there, and then the old one again"
@@ -208,13 +208,13 @@ def test_killed_at_any_point_a_save_leaves_the_old_model_or_the_new_one(model, t
 
 
 def test_whoever_loads_while_others_save_gets_a_whole_model(model, tmp_path):
-    folder, models = tmp_path / "saved", [model, HAMModel("add", controller_options=model.controller_options)]
-    model.save(folder)
+    folder, models = tmp_path / "saved", [model, TrainedModel("add", controller_options=model.controller_options)]
+    model.save_pretrained(folder)
     process = os.fork()
     if process == 0:
         try:
             for turn in range(30):
-                models[turn % 2].save(folder)
+                models[turn % 2].save_pretrained(folder)
         finally:
             os._exit(0)
     found = set()
@@ -244,7 +244,7 @@ def test_every_flipped_bit_of_the_weights_is_found(folder):
 def test_weights_of_another_model_of_the_same_kind_are_found(model, folder, tmp_path):
     with torch.no_grad():
         model.controller.head.bias += 1
-    model.save(tmp_path / "other")
+    model.save_pretrained(tmp_path / "other")
     file = folder / "model.safetensors"
     file.write_bytes((tmp_path / "other" / "model.safetensors").read_bytes())
     with pytest.raises(
@@ -272,7 +272,7 @@ def test_a_saved_model_tells_the_hash_of_its_weights(model, folder, caplog):
 
 
 def test_weights_of_absurd_size_are_not_read(folder, monkeypatch):
-    monkeypatch.setattr(pretrained, "MAX_WEIGHTS", 100)
+    monkeypatch.setattr("lightning_ham.hub.folder.MAX_WEIGHTS", 100)
     with pytest.raises(ValueError, match=r"model.safetensors: Expected at most 100 bytes, but got a larger file"):
         from_pretrained(folder)
 
@@ -293,7 +293,7 @@ def test_run_folder_gives_its_saved_model_then_the_best_then_the_last_checkpoint
     assert from_pretrained(run).controller.head.bias[0] == 1
     write_checkpoint("run/checkpoints/best.ckpt", state_dict=bias(2.0))
     assert from_pretrained(str(run)).controller.head.bias[0] == 2
-    model.save(run / "model")
+    model.save_pretrained(run / "model")
     assert same_weights(from_pretrained(run), model)
     assert [record.getMessage() for record in caplog.records] == [
         f"Loaded {run} from the checkpoint {run / 'checkpoints/last.ckpt'}",
@@ -305,7 +305,7 @@ def test_run_folder_gives_its_saved_model_then_the_best_then_the_last_checkpoint
 def test_bundled_models_are_whole_and_load_by_name(caplog):
     caplog.set_level(logging.INFO, "lightning_ham")
     for name in bundled_names():
-        assert names_in(pretrained.BUNDLED / name) == FILES
+        assert names_in(places.BUNDLED / name) == FILES
         loaded = from_pretrained(name)
         assert name == f"ham-{loaded.task_name}".replace("_", "-")
         assert caplog.messages[-1] == f"Loaded {name} from the models that come with lightning_ham"
@@ -314,7 +314,7 @@ def test_bundled_models_are_whole_and_load_by_name(caplog):
 @pytest.fixture
 def bundled(folder, monkeypatch):
     """Has the saved model come with the package as ham-tiny."""
-    monkeypatch.setattr(pretrained, "BUNDLED", folder.parent)
+    monkeypatch.setattr(places, "BUNDLED", folder.parent)
 
 
 def test_bundled_name_needs_no_file_but_a_folder_of_that_name_wins(bundled, model, tmp_path, monkeypatch, caplog):
@@ -322,7 +322,7 @@ def test_bundled_name_needs_no_file_but_a_folder_of_that_name_wins(bundled, mode
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert same_weights(from_pretrained("ham-tiny"), model)
-    HAMModel("merge").save("ham-tiny")
+    TrainedModel("merge").save_pretrained("ham-tiny")
     assert from_pretrained("ham-tiny").task_name == "merge"
     assert caplog.messages == [
         "Loaded ham-tiny from the models that come with lightning_ham",
@@ -522,13 +522,13 @@ def test_damaged_weights_are_refused(folder, damage):
 def test_sizes_that_are_not_those_of_the_weights_are_refused_before_they_are_allocated(folder, name, monkeypatch):
     change_config(folder, lambda config: config["controller_options"].update({name: 16_384}))
     devices = []
-    build = HAMModel.__init__
+    build = TrainedModel.__init__
 
     def remember(model, *arguments):
         devices.append(torch.empty(0).device.type)
         build(model, *arguments)
 
-    monkeypatch.setattr(HAMModel, "__init__", remember)
+    monkeypatch.setattr(TrainedModel, "__init__", remember)
     with pytest.raises(ValueError, match=r"Expected '.*' of shape \[.*16384.*\], but got"):
         from_pretrained(folder)
     assert devices == ["meta"]
@@ -547,7 +547,7 @@ def test_options_that_build_no_controller_are_told_with_the_reason(folder):
 
 def test_checkpoint_gives_the_model_without_what_only_training_needs(model, write_checkpoint):
     path = write_checkpoint(state_dict={"baseline.weight": torch.zeros(1, 6)}, optimizer_states=[{"state": {}}])
-    loaded = HAMModel.from_checkpoint(path)
+    loaded = TrainedModel.from_checkpoint(path)
     assert same_weights(loaded, model)
     assert not loaded.training
 
@@ -571,7 +571,7 @@ def test_checkpoint_of_a_real_training_gives_its_model(tmp_path):
     loaded = from_pretrained(tmp_path / "last.ckpt")
     assert same_weights(loaded, module.model)
     assert loaded.solve(INSTANCES) == module.solve(INSTANCES)
-    loaded.save(tmp_path / "saved")
+    loaded.save_pretrained(tmp_path / "saved")
     assert same_weights(from_pretrained(tmp_path / "saved"), module.model)
 
 
@@ -593,7 +593,7 @@ def test_checkpoint_of_a_real_training_gives_its_model(tmp_path):
 def test_checkpoint_that_does_not_fit_is_refused(write_checkpoint, entries, message):
     path = write_checkpoint(**entries)
     with pytest.raises(ValueError, match=re.escape(message)) as raised:
-        HAMModel.from_checkpoint(path)
+        TrainedModel.from_checkpoint(path)
     assert str(raised.value).startswith(f"{path}: ")
 
 

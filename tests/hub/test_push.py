@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from lightning_ham.evaluation import evaluate
-from lightning_ham.hub import HAMModel
+from lightning_ham.hub import TrainedModel
 from lightning_ham.hub.files import PICTURES
+from lightning_ham.hub.folder import write_weights
 from lightning_ham.runs import publish
 from lightning_ham.runs.folder import Claim
 from lightning_ham.runs.recipe.options import EvaluationOptions
@@ -35,7 +36,7 @@ def push(machine, folder):
 def change(model, folder):
     with torch.no_grad():
         model.controller.head.bias += 1
-    model.save(folder)
+    model.save_pretrained(folder)
 
 
 def added(hub, name):
@@ -59,7 +60,9 @@ def test_a_push_is_one_commit_of_the_set_with_a_version_and_an_address(hub, push
         in pushed["log"]
     )
     files = hub.files(name)
-    assert files["model.safetensors"] == (folder / "model.safetensors").read_bytes() == model._weights()
+    assert (
+        files["model.safetensors"] == (folder / "model.safetensors").read_bytes() == write_weights(model.state_dict())
+    )
     assert f'from_pretrained("{name}")' in files["README.md"].decode()
 
 
@@ -214,7 +217,7 @@ def run_folder(model, tmp_path):
     training = {"recipe": "tiny", "command": "fit tiny", "seed": 5, "updates": 1, "episodes": 1, "seconds": 7.0}
     training |= {"machine": "a laptop", "hyper_parameters": {}, "versions": {"python": "3.11"}, "commit": None}
     training |= {"wandb_url": None, "curve": []}
-    model.save(run / "model", evaluation, training)
+    model.save_pretrained(run / "model", evaluation, training)
     (run / "evaluation.json").write_text(json.dumps(evaluation))
     (run / "training.json").write_text(json.dumps(training))
     options = {"lengths": [[1, 3]], "episodes": 10, "seed": 2}
@@ -312,7 +315,7 @@ def test_faults_while_several_files_are_uploaded_at_once_are_told_too(hub, machi
 
 
 def test_a_saved_model_of_no_run_is_evaluated_and_left_as_it_is(hub, machine, name, tmp_path):
-    HAMModel("add", controller_options={"controller_size": 4, "leaf_size": 4}).save(tmp_path / "mine")
+    TrainedModel("add", controller_options={"controller_size": 4, "leaf_size": 4}).save_pretrained(tmp_path / "mine")
     before = sorted(path.name for path in (tmp_path / "mine").iterdir())
     code = f"""
 from lightning_ham.runs import publish

@@ -15,7 +15,7 @@ import pytest
 import torch
 from huggingface_hub import HfApi
 
-from lightning_ham.hub import HAMModel
+from lightning_ham.hub import TrainedModel
 
 SET = {"config.json", "model.safetensors", "README.md"}
 REAL = {name: os.environ[name] for name in ("HF_ENDPOINT", "HF_TOKEN") if os.environ.get(name)}
@@ -79,7 +79,7 @@ def name(any_hub):
 def change(model, folder):
     with torch.no_grad():
         model.controller.head.bias += 1
-    model.save(folder)
+    model.save_pretrained(folder)
     return model.weights_sha256()
 
 
@@ -138,7 +138,7 @@ def test_fit_pushes_at_the_end_and_another_machine_gives_the_same_answers(
     assert trained.returncode == 0, trained.stderr
     assert f"version v1: {any_hub.url}/{name}" in trained.stderr
     assert any_hub.api.model_info(name).private
-    model = HAMModel.from_folder(here.folder / "runs" / "tiny" / "model")
+    model = TrainedModel.from_folder(here.folder / "runs" / "tiny" / "model")
     instances = [([(1, 2), (3, 4), (5, 6)], 3), ([(0, 9)], 0)]
     code = f"""
 import json

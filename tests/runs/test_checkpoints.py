@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import lightning_ham.runs.train
-from lightning_ham.hub import HAMModel
+from lightning_ham.hub import TrainedModel
 from lightning_ham.runs.checkpoints import WholeCheckpointIO
 from lightning_ham.runs.recipe.cli import RecipeCLI
 from lightning_ham.training import EpisodeCounter, HAMModule
@@ -121,7 +121,7 @@ def test_a_training_that_is_not_finite_any_more_ends_and_keeps_the_last_weights_
     ]
     run = tmp_path / "runs" / "tiny"
     assert [path.name for path in run.glob("*/*") if path.is_file()] == ["last.ckpt"]
-    last = HAMModel.from_checkpoint(run / LAST)
+    last = TrainedModel.from_checkpoint(run / LAST)
     assert all(value.isfinite().all() for value in last.state_dict().values())
 
 
@@ -132,12 +132,12 @@ def test_a_model_that_is_not_finite_is_neither_loaded_nor_saved(tmp_path, tiny_r
     state["state_dict"][name].view(-1)[0] = float("nan")
     torch.save(state, tmp_path / "bad.ckpt")
     with pytest.raises(ValueError, match=r"bad\.ckpt: Expected finite numbers in '.+', but got nan or inf"):
-        HAMModel.from_checkpoint(tmp_path / "bad.ckpt")
-    model = HAMModel.from_checkpoint(tmp_path / LAST)
-    model.save(tmp_path / "model")
+        TrainedModel.from_checkpoint(tmp_path / "bad.ckpt")
+    model = TrainedModel.from_checkpoint(tmp_path / LAST)
+    model.save_pretrained(tmp_path / "model")
     before = (tmp_path / "model" / "model.safetensors").read_bytes()
     with torch.no_grad():
         next(model.parameters()).view(-1)[0] = float("inf")
     with pytest.raises(ValueError, match=r"model: Expected finite numbers in"):
-        model.save(tmp_path / "model")
+        model.save_pretrained(tmp_path / "model")
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == before

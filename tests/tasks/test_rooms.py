@@ -10,7 +10,7 @@ import pytest
 
 import lightning_ham
 from lightning_ham import draw, solve
-from lightning_ham.hub import HAMModel
+from lightning_ham.hub import TrainedModel
 from lightning_ham.tasks import built_in_tasks, find_task, get_task, task_names
 
 ROOT = Path(lightning_ham.__file__).parent
@@ -103,7 +103,7 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(tmp_path / "site")
     monkeypatch.delitem(sys.modules, "ham_mirror", raising=False)
     model = tmp_path / "model"
-    HAMModel("mirror", controller_options={"controller_size": 4, "leaf_size": 4}).save(model)
+    TrainedModel("mirror", controller_options={"controller_size": 4, "leaf_size": 4}).save_pretrained(model)
     return model
 
 

@@ -611,11 +611,30 @@ def test_the_engine_is_no_part_of_the_model(tmp_path):
         trainer.save_checkpoint(tmp_path / f"{engine}.ckpt")
         loaded = from_pretrained(tmp_path / f"{engine}.ckpt")
         assert [part.engine for part in loaded.modules() if isinstance(part, HierarchicalAttentiveMemory)] == ["auto"]
-        loaded.save(folder)
+        loaded.save_pretrained(folder)
         trained[engine] = loaded
         assert "engine" not in (folder / "config.json").read_text()
     assert (tmp_path / "auto" / "config.json").read_text() == (tmp_path / "reference" / "config.json").read_text()
     assert trained["auto"].state_dict().keys() == trained["reference"].state_dict().keys()
+
+
+def test_a_module_saves_what_from_pretrained_gives_back(tmp_path):
+    """The same bytes as those of a model that is loaded from the module's checkpoint, and saved."""
+    module = make_module(attention="reinforce")
+    train(module).trainer.save_checkpoint(tmp_path / "last.ckpt")
+    module.save_pretrained(tmp_path / "module" / "mine")
+    from_pretrained(tmp_path / "last.ckpt").save_pretrained(tmp_path / "model" / "mine")
+    files = [
+        {path.name: path.read_bytes() for path in (tmp_path / kind / "mine").iterdir()} for kind in ("module", "model")
+    ]
+    assert files[0] == files[1]
+    assert files[0].keys() == {"config.json", "model.safetensors", "README.md"}
+    loaded = from_pretrained(tmp_path / "module" / "mine")
+    assert same_weights(loaded, module.model)
+    assert loaded.solve([[(3, 1), (2, 2)]]) == module.solve([[(3, 1), (2, 2)]])
+    with pytest.raises(ValueError, match=re.escape("Expected pictures named learning_curve.png or attention.png")):
+        module.save_pretrained(tmp_path / "other", pictures={"cat.png": b""})
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_checkpoint_from_before_there_were_engines_loads(tmp_path):
