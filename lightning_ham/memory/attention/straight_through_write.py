@@ -14,7 +14,7 @@ from lightning_ham.memory.tree import Tree, gather_rows, rejoin_paths
 PLACE_SHARE = 0.0
 """Share of the gradient of a write's place that goes on from SEARCH to the nodes that it saw.
 
-Nodes learn from what is read, hints included, to say where there is room; SEARCH alone learns from the place of a write.
+Nodes learn from what is read, hints included, to say where there is room; from the place of a write, SEARCH alone does.
 Any share sends the gradient around a loop, from the place of a write through the nodes to the places of earlier ones:
 with 0.3 and with 0.1, trainings of Stack and Queue broke up with some seeds."""
 
