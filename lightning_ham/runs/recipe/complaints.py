@@ -19,7 +19,7 @@ from typing import Any, Literal
 from jsonargparse import ArgumentParser
 
 from lightning_ham.foreign import quoted
-from lightning_ham.runs.recipe.keys import Given, is_section, key_types, members
+from lightning_ham.runs.recipe.keys import Given, is_section, key_types, loaded, members
 from lightning_ham.runs.recipe.values import RECIPE_VALUES
 from lightning_ham.tasks import Lengths
 
@@ -38,7 +38,8 @@ def complaint(given: Iterable[Given]) -> str | None:
                 return f"Expected key {key!r} to hold keys of its own, but got {got}."
             continue
         if is_text and not _is_read(kind, value):
-            return _told(key, kind, value)
+            meant = loaded(value)
+            return _told(key, kind, meant if isinstance(meant, list | Mapping) else value)
         if not is_text and not _is_of(kind, value):
             return _told(key, kind, value)
     return None

@@ -166,19 +166,21 @@ def given_by(overrides: Iterable[str]) -> Iterator[Given]:
         name, sign, text = word[2:].partition("=")
         key = name.removesuffix("+")  # which adds to a list
         has_parts = any(key.startswith(f"{known}.") and not is_plain(kind) for known, kind in key_types().items())
+        if key in LINKED:
+            raise ValueError(f'Linked "{key}" must be given via "{LINKED[key]}".')
         if key not in key_types() and not has_parts and not is_section(key):
             raise ValueError(_unknown(key))
         value = text if sign else next(words, None)
         if value is None or (not sign and value.startswith("--")):
             raise ValueError(f"Expected a value for key {key!r}, but got none.")
-        section = _loaded(value) if is_section(key) else None
+        section = loaded(value) if is_section(key) else None
         if isinstance(section, Mapping):
             yield from given_in(_checked(section, f"{key}."), f"{key}.")
         else:
             yield Given(key, value, is_text=True)
 
 
-def _loaded(text: str) -> Any:
+def loaded(text: str) -> Any:
     """Return what text stands for; itself if it is no YAML."""
     try:
         return get_loader(RECIPE_VALUES)(text)
