@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, SupportsIndex
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_ham.controllers.raw_ham import RawHAM
 from lightning_ham.engines import may_compile
@@ -128,7 +128,8 @@ class OpenStructure:
         if value is None:
             output = torch.frombuffer(bytearray(bits), dtype=torch.bool)
             cell = self._task.operation_to_cell(("pop",))
-            value = self._task.decode(torch.cat((output, output[-1:])).unsqueeze(0), cell.unsqueeze(0))[0]
+            output = nn.functional.pad(output, (0, self._task.output_size - len(output)))  # hints, which say no value
+            value = self._task.decode(output.unsqueeze(0), cell.unsqueeze(0))[0]
             if len(self._values) < MOST_KEPT:
                 self._values[bits] = value
         return value
