@@ -24,12 +24,13 @@ class FirstUse:
 
     def __init__(self, message: str) -> None:
         self.message = message
-        self._is_over = False
+        self.is_over = False
+        """Whether one use has succeeded."""
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
         """Return the context."""
-        if self._is_over:
+        if self.is_over:
             yield
             return
         timer = threading.Timer(3, _LOG.info, [self.message])
@@ -40,7 +41,7 @@ class FirstUse:
                 yield
         finally:
             timer.cancel()
-        self._is_over = True
+        self.is_over = True
 
 
 @contextmanager

@@ -26,6 +26,7 @@ _PARTS: dict[_Kind, dict[str, _Kind]] = {
 }
 """What the modules that compiled loops stand for consist of."""
 
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _KINDS = {kind.forward: kind for kind in (GatedJoin, ChoiceJoin, MLPJoin, Embed, Search, Write, nn.LSTMCell)}
 
 
@@ -58,7 +59,7 @@ def _is_plain(module: nn.Module, kind: _Kind, dtype: torch.dtype) -> bool:
         kind = nn.Sequential
     if type(module).forward is not kind.forward or "forward" in own:
         return False
-    if own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]:
+    if any(own[name] for name in _HOOKS):
         return False
     if any(parameter is not None and parameter.dtype != dtype for parameter in own["_parameters"].values()):
         return False
@@ -66,6 +67,43 @@ def _is_plain(module: nn.Module, kind: _Kind, dtype: torch.dtype) -> bool:
     if not parts.keys() <= found.keys() <= parts.keys() | {"parametrizations"}:
         return False
     return all(_is_plain(found[name], part, dtype) for name, part in parts.items())
+
+
+class PlainModules:
+    """Modules that compiled loops stand for, and a quick answer to whether they still do.
+
+    To look at every part of a memory takes longer than an access. So all that could change is written down once, and
+    only compared from then on: parts, parameters and their storage, hooks, and methods that were put in others' place.
+
+    Args:
+        modules: Modules in which :func:`obstacle` finds none.
+    """
+
+    def __init__(self, *modules: nn.Module) -> None:
+        parts = [part for module in modules for part in module.modules()]
+        self.has_parametrizations = any("parametrizations" in vars(part)["_modules"] for part in parts)
+        """Whether parameters are computed whenever they are asked for."""
+        self._hooks = [vars(part)[name] for part in parts for name in _HOOKS]
+        self._own = [(vars(part), type(part), type(part).forward) for part in parts]
+        self._held = [
+            (holder, name, value)
+            for part in parts
+            for holder in (vars(part)["_modules"], vars(part)["_parameters"])
+            for name, value in holder.items()
+        ]
+        self._tensors = [value for _, _, value in self._held if isinstance(value, Tensor)]
+        self._pointers = [tensor.data_ptr() for tensor in self._tensors]
+
+    def are_unchanged(self) -> bool:
+        """Return whether the modules consist of the same parts, which do the same with the same numbers in memory."""
+        # Plain loops: this is asked twice an access, and generators would take as long as the rest of it.
+        for own, kind, forward in self._own:
+            if "forward" in own or kind.forward is not forward:
+                return False
+        for holder, name, value in self._held:
+            if holder.get(name) is not value:
+                return False
+        return not any(self._hooks) and [tensor.data_ptr() for tensor in self._tensors] == self._pointers
 
 
 @functools.cache

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_ham.engines.choice import LEAVES_WORTH_COMPILING, compiles, may_compile
 from lightning_ham.engines.first_use import FirstUse
-from lightning_ham.engines.obstacles import obstacle
+from lightning_ham.engines.obstacles import PlainModules, obstacle
 from lightning_ham.memory import Access, Estimator, HierarchicalAttentiveMemory, Tree
 from lightning_ham.memory.transforms import Search
 
@@ -22,6 +24,9 @@ _first_attend, _first_write = (
 class CompiledAccesses:
     """Makes the accesses of a :class:`HierarchicalAttentiveMemory` whose engine asks for compiled loops."""
 
+    def __init__(self) -> None:
+        self._prepared: WeakKeyDictionary[HierarchicalAttentiveMemory, _Prepared] = WeakKeyDictionary()
+
     def attend(
         self,
         memory: HierarchicalAttentiveMemory,
@@ -31,68 +36,113 @@ class CompiledAccesses:
         generator: torch.Generator | None,
     ) -> Access | None:
         """Attend and read, where an estimator makes one descent, sampled or not."""
-        known = estimator.compiled is not None and not estimator.compiled.counterfactual
-        if not (known and _suits(memory, tree, query)):
+        if estimator.compiled is None or estimator.compiled.counterfactual:
+            return None
+        prepared = self._suiting(memory, tree, query)
+        if prepared is None:
             return None
         noise = estimator.draw_noise(len(query), tree.depth, query, generator, memory.noise)
-        rows, logits, path, siblings = attend(memory.search, tree, query, noise)
-        none = logits.new_zeros(len(query), 0)
-        leaf = rows - tree.num_leaves
+        leaf, logits, path, siblings = attend(prepared.search, tree, query, noise)
+        none = logits.new_empty(len(query), 0)
         scale = memory.noise if estimator.scales_noise else 1.0
         return Access(path[:, -1], leaf, logits, path, siblings, none, tree, estimator=estimator, noise_scale=scale)
 
     def write(self, memory: HierarchicalAttentiveMemory, access: Access, query: Tensor) -> bool:
         """Write to the attended leaf and re-join its ancestors, in place."""
-        if type(access) is not Access or access.weights.shape[1] or not _suits(memory, access.tree, query):
+        if type(access) is not Access or access.weights.shape[1]:
             return False
-        write_in_place(memory, access.tree, access.leaf + access.tree.num_leaves, query)
+        prepared = self._suiting(memory, access.tree, query)
+        if prepared is None:
+            return False
+        write_in_place(prepared.write, access.tree, access.leaf, query)
         return True
 
+    def _suiting(self, memory: HierarchicalAttentiveMemory, tree: Tree, query: Any) -> _Prepared | None:
+        """Return the memory's weights if compiled loops make an access to ``tree``; they check no bounds."""
+        if not may_compile(memory.engine) or torch.is_grad_enabled() or type(tree) is not Tree:
+            return None
+        nodes: Any = tree.nodes
+        if not (isinstance(nodes, Tensor) and nodes.dim() == 3 and nodes.is_contiguous() and isinstance(query, Tensor)):
+            return None
+        batch, rows, leaf_size = nodes.shape
+        if rows < 2 or rows & (rows - 1) or obstacle(nodes):
+            return None
+        prepared = self._prepared.get(memory)
+        if prepared is None or not prepared.holds(memory):
+            modules = memory.join, memory.search, memory.write_leaf
+            if obstacle(nodes, *modules):
+                return None
+            prepared = self._prepared[memory] = _Prepared(memory)
+        sizes = (batch, prepared.query_size), prepared.leaf_size, prepared.dtype, prepared.dtype
+        if (query.shape, leaf_size, query.dtype, nodes.dtype) != sizes:
+            return None
+        return prepared if compiles(memory.engine, rows // 2, LEAVES_WORTH_COMPILING, None) else None
 
-def _suits(memory: HierarchicalAttentiveMemory, tree: Tree, query: Any) -> bool:
-    """Whether compiled loops make an access to ``tree``; they check no bounds, so all must fit."""
-    if not may_compile(memory.engine) or torch.is_grad_enabled() or type(tree) is not Tree:
-        return False
-    nodes: Any = tree.nodes
-    if not (isinstance(nodes, Tensor) and nodes.dim() == 3 and nodes.is_contiguous() and isinstance(query, Tensor)):
-        return False
-    rows = nodes.shape[1]
-    if rows < 2 or rows & (rows - 1) or obstacle(nodes, memory.join, memory.search, memory.write_leaf):
-        return False
-    sizes = (len(nodes), memory.search.query.in_features), memory.leaf_size
-    if (query.shape, nodes.shape[2]) != sizes or query.dtype != nodes.dtype:
-        return False
-    return compiles(memory.engine, tree.num_leaves, LEAVES_WORTH_COMPILING, None)
+
+class _Prepared:
+    """The weights of a memory as arrays, for as long as its modules are what they were."""
+
+    def __init__(self, memory: HierarchicalAttentiveMemory) -> None:
+        from lightning_ham.engines.kernels import access
+
+        self._parts = memory.join, memory.search, memory.write_leaf
+        self._modules = PlainModules(*self._parts)
+        parameters = (*search_parameters(memory.search), *write_parameters(memory))
+        self._share_memory = not self._modules.has_parametrizations and all(
+            isinstance(parameter, nn.Parameter) and parameter.is_contiguous() for parameter in parameters
+        )
+        self.search = access.SearchWeights(*arrays(*parameters[:5]))
+        self.write = access.WriteWeights(*arrays(*parameters[5:]))
+        self.leaf_size = memory.leaf_size
+        self.query_size = memory.search.query.in_features
+        self.dtype = parameters[0].dtype
+
+    def holds(self, memory: HierarchicalAttentiveMemory) -> bool:
+        """Return whether these are the memory's weights still."""
+        join, search, write_leaf = self._parts
+        found = vars(memory)["_modules"]
+        is_same = found["join"] is join and found["search"] is search and found["write_leaf"] is write_leaf
+        return self._share_memory and is_same and self._modules.are_unchanged()
 
 
-def attend(search: Search, tree: Tree, query: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return leaf rows ``[batch]``, logits ``[batch, depth]``, path and siblings as in :class:`Access`.
+def attend(w: Any, tree: Tree, query: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return leaves ``[batch]``, logits ``[batch, depth]``, path and siblings as in :class:`Access`.
 
     Args:
-        search: SEARCH.
+        w: SEARCH's weights (:class:`lightning_ham.engines.kernels.access.SearchWeights`).
         tree: The memory's state.
         query: The controller's state, ``[batch, query_size]``.
         noise: Added to the logits, ``[batch, depth]``; or ``[batch, 0]``.
     """
     from lightning_ham.engines.kernels import access
 
-    batch, _, size = tree.nodes.shape
-    depth = tree.depth
-    w = access.SearchWeights(*arrays(*search_parameters(search)))
-    leaf_rows = torch.empty(batch, dtype=torch.long)
-    logits = query.new_empty(batch, depth)
-    path, siblings = query.new_empty(batch, depth + 1, size), query.new_empty(batch, depth, size)
+    nodes, queries, noises = arrays(tree.nodes, query, noise)
+    batch, rows, size = nodes.shape
+    depth = rows.bit_length() - 2
+    leaf_rows = np.empty(batch, np.int64)
+    logits = np.empty((batch, depth), nodes.dtype)
+    path = np.empty((batch, depth + 1, size), nodes.dtype)
+    siblings = np.empty((batch, depth, size), nodes.dtype)
     with _first_attend():
-        access.attend(*arrays(tree.nodes, query, noise), w, *arrays(leaf_rows, logits, path, siblings))
-    return leaf_rows, logits, path, siblings
+        access.attend(nodes, queries, noises, w, leaf_rows, logits, path, siblings)
+    share = torch.from_numpy
+    return share(leaf_rows - rows // 2), share(logits), share(path), share(siblings)
 
 
-def write_in_place(memory: HierarchicalAttentiveMemory, tree: Tree, leaf_rows: Tensor, query: Tensor) -> None:
-    """Write to the leaves at ``leaf_rows`` ``[batch]`` of ``tree`` itself, and re-join their ancestors."""
+def write_in_place(w: Any, tree: Tree, leaf: Tensor, query: Tensor) -> None:
+    """Write to the leaves ``[batch]`` of ``tree`` itself, and re-join their ancestors.
+
+    Args:
+        w: The weights of WRITE and JOIN (:class:`lightning_ham.engines.kernels.access.WriteWeights`).
+        tree: The memory's state, which is changed.
+        leaf: Index of the leaf, ``[batch]``.
+        query: The controller's state, ``[batch, query_size]``.
+    """
     from lightning_ham.engines.kernels import access
 
+    nodes, leaves, queries = arrays(tree.nodes, leaf, query)
     with _first_write():
-        access.write(*arrays(tree.nodes, leaf_rows, query), access.WriteWeights(*arrays(*write_parameters(memory))))
+        access.write(nodes, leaves + nodes.shape[1] // 2, queries, w)
 
 
 def search_parameters(search: Search) -> tuple[Tensor, ...]:

@@ -1,5 +1,7 @@
 """Single accesses in compiled loops against the plain ones."""
 
+import gc
+import weakref
 from unittest import mock
 
 import pytest
@@ -127,3 +129,69 @@ def test_fewer_queries_than_trees_are_what_they_are_elsewhere():
             memory.engine = engine
             reads.append(memory.attend(tree, query).read)
     assert torch.equal(*reads)
+
+
+def assert_same_as_reference(memory, tree, query):
+    expected, written = access_and_write(memory, tree, query, "argmax", "reference")
+    got, nodes = access_and_write(memory, tree, query, "argmax", "fused")
+    for part in ("leaf", "read", "logits", "path"):
+        torch.testing.assert_close(getattr(got, part), getattr(expected, part))
+    torch.testing.assert_close(nodes, written)
+
+
+def updated(memory):
+    for parameter in memory.parameters():
+        parameter.data.add_(torch.randn_like(parameter))
+
+
+def loaded(memory):
+    other = HierarchicalAttentiveMemory(3, 4, 5, join=JOINS[type(memory.join)])
+    memory.load_state_dict(other.state_dict())
+
+
+def replaced(memory):
+    memory.join = HierarchicalAttentiveMemory(3, 4, 5, join=JOINS[type(memory.join)]).join
+
+
+def given_other_storage(memory):
+    for parameter in memory.parameters():
+        parameter.data = torch.randn_like(parameter)
+
+
+def parametrized(memory):
+    torch.nn.utils.parametrizations.weight_norm(memory.search.node)
+
+
+def with_another_forward(memory):
+    memory.write_leaf.forward = lambda leaves, query: leaves + 1
+
+
+def with_a_hook(memory):
+    memory.join.hidden.register_forward_hook(lambda module, inputs, output: output + 1)
+
+
+JOINS = {type(HierarchicalAttentiveMemory(3, 4, 5, join=join).join): join for join in ("gated", "choice", "mlp")}
+CHANGES = [updated, loaded, replaced, given_other_storage, parametrized, with_another_forward, with_a_hook]
+
+
+@pytest.mark.parametrize("join", ["gated", "choice", "mlp"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_was_prepared_for_a_memory_is_not_used_once_it_has_changed(join, change):
+    if join == "mlp" and change is with_a_hook:
+        pytest.skip("this JOIN has no layer called so")
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        memory = HierarchicalAttentiveMemory(3, 4, 5, join=join)
+        tree, query = memory.init(torch.randn(2, 8, 3)), torch.randn(2, 4)
+        assert_same_as_reference(memory, tree, query)
+        change(memory)
+        assert_same_as_reference(memory, tree, query)
+
+
+def test_memories_are_forgotten_with_what_was_prepared_for_them():
+    memory = HierarchicalAttentiveMemory(3, 4, 5)
+    access_and_write(memory, memory.init(torch.randn(2, 8, 3)), torch.randn(2, 4), "argmax", "fused")
+    gone = weakref.ref(memory)
+    del memory
+    gc.collect()
+    assert gone() is None

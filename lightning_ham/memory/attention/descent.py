@@ -42,6 +42,8 @@ def logistic_noise(
     It is multiplied by ``scale``; with 0, the more probable branch is taken.
     """
     dtype = torch.promote_types(like.dtype, torch.float32)  # half precision knows too few probabilities
+    if count == 0:
+        return like.new_empty(batch, 0, dtype=dtype)
     uniform = torch.rand(batch, count, dtype=dtype, device=like.device, generator=generator)
     noise = torch.logit(uniform, eps=torch.finfo(dtype).eps)
     return noise if scale == 1 else noise * scale
