@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import difflib
 import re
 import shlex
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from lightning_ham import __version__
 from lightning_ham.command_line import CommandParser, run
+from lightning_ham.foreign import closest_to
 
 COMMANDS = ("fit", "evaluate", "solve", "draw", "models", "push", "reproduce")
 FOR_MAINTAINERS = ("results", "cards", "bundle")
@@ -27,8 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
     words = parser.parse(argv).words
     if words:
-        known = difflib.get_close_matches(words[0], [*COMMANDS, *FOR_MAINTAINERS], n=1)
-        command = shlex.join(["python", "-m", f"lightning_ham.{known[0]}", *words[1:]]) if known else ""
+        known = closest_to(words[0], [*COMMANDS, *FOR_MAINTAINERS])
+        command = shlex.join(["python", "-m", f"lightning_ham.{known}", *words[1:]]) if known else ""
         hint = f"did you mean {command}?" if known else "see --help for the commands that there are."
         parser.error(f"Expected no argument, but got {words[0]!r}; {hint}")
     sys.stdout.write(parser.format_help())

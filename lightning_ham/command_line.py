@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
-import difflib
 import io
 import os
 import re
@@ -15,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import NoReturn, TextIO
 
-from lightning_ham.foreign import LONGEST_MESSAGE, quoted, shown
+from lightning_ham.foreign import LONGEST_MESSAGE, closest_to, quoted, shown
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -42,8 +41,8 @@ class CommandParser(argparse.ArgumentParser):
         if unknown:
             word = unknown[0].partition("=")[0]
             options = [option for action in self._actions for option in action.option_strings]
-            closest = difflib.get_close_matches(word, options, n=1)
-            hint = f"; did you mean {closest[0]}?" if closest else "; see --help."
+            closest = closest_to(word, options)
+            hint = f"; did you mean {closest}?" if closest else "; see --help."
             self.error(f"Unknown argument {quoted(word)}{hint}")
         return arguments
 

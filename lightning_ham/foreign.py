@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import reprlib
+from collections.abc import Iterable
 from numbers import Number
 from typing import Any
 
@@ -45,6 +47,15 @@ def quoted(value: object) -> str:
     ("[1, 'two', {3: [...]}]", "'xxxxxxxxxxxxxxxxxxxxxxxxxxxxx")
     """
     return shown(_SHORT.repr(value))
+
+
+def closest_to(word: str, known: Iterable[str]) -> str | None:
+    """Return the known word that is most like a mistyped one, None if none is.
+
+    >>> closest_to("srot", ["merge", "sort"]), closest_to("x", ["merge", "sort"])
+    ('sort', None)
+    """
+    return next(iter(difflib.get_close_matches(word, list(known), n=1)), None)
 
 
 class _Short(reprlib.Repr):

@@ -1,6 +1,5 @@
 """Objects by name: the built-in ones, and those that other packages register through entry points."""
 
-import difflib
 import sys
 import warnings
 from collections.abc import Mapping
@@ -9,7 +8,7 @@ from importlib import metadata
 from importlib.metadata import EntryPoint, EntryPoints
 from typing import Generic, TypeVar, cast
 
-from lightning_ham.foreign import quoted, shown
+from lightning_ham.foreign import closest_to, quoted, shown
 
 T = TypeVar("T")
 
@@ -93,8 +92,8 @@ class Registry(Generic[T]):
 
     def _unknown(self, name: str) -> str:
         names = self.names()
-        closest = difflib.get_close_matches(name, names, n=1)
-        hint = f"; did you mean {closest[0]!r}?" if closest else "."
+        closest = closest_to(name, names)
+        hint = f"; did you mean {closest!r}?" if closest else "."
         return f"Unknown {self._kind} {quoted(name)}{hint} Known {self._kind}s: {', '.join(names)}"
 
 

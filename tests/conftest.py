@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -176,3 +177,19 @@ def hub_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     spec.loader.exec_module(module)
     with module.HubServer(tmp_path_factory.mktemp("hub")) as server:
         yield server
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Count what failed by kind and file, so that the last lines of a long run say where to look."""
+    reports = [*terminalreporter.getreports("failed"), *terminalreporter.getreports("error")]
+    counts = Counter((_kind(report), report.nodeid.partition("::")[0]) for report in reports)
+    if counts:
+        terminalreporter.section("failed, by kind and file")
+        for (kind, file), count in sorted(counts.items()):
+            terminalreporter.write_line(f"{kind:<10} {count:>4}  {file}")
+
+
+def _kind(report: pytest.TestReport | pytest.CollectReport) -> str:
+    """Return the marks of a test that tell its kind; a file that could not be collected has none."""
+    kinds = [kind for kind in ("numerical", "slow") if kind in getattr(report, "keywords", ())]
+    return "+".join(kinds) or "other"

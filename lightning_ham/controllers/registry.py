@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -10,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from lightning_ham.foreign import quoted
+from lightning_ham.foreign import closest_to, quoted
 from lightning_ham.registry import Registry
 
 _CONTROLLERS: Registry[Callable[..., nn.Module]] = Registry(
@@ -56,8 +55,8 @@ def complete_options(
     }
     for option in options:
         if option not in known:
-            close = difflib.get_close_matches(option, known, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
+            close = closest_to(option, known)
+            hint = f"did you mean {close!r}? " if close else ""
             raise ValueError(
                 f"Unknown option {quoted(option)} of controller {name!r}; {hint}Known options: {', '.join(known)}."
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import math
@@ -13,7 +12,7 @@ from typing import Any, NotRequired, TypedDict, cast
 
 from lightning_ham import __version__
 from lightning_ham.controllers import complete_options, controller_names
-from lightning_ham.foreign import quoted, shown
+from lightning_ham.foreign import closest_to, quoted, shown
 from lightning_ham.hub.files import CONFIG, MAX_BYTES
 from lightning_ham.tasks import get_task
 
@@ -228,8 +227,8 @@ def _refuse_constant(name: str) -> object:
 
 
 def _hint(word: str, known: Iterable[str]) -> str:
-    closest = difflib.get_close_matches(word, list(known), n=1)
-    return f" did you mean {closest[0]!r}?" if closest else ""
+    closest = closest_to(word, known)
+    return f" did you mean {closest!r}?" if closest else ""
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import errno
 import os
 import re
 from pathlib import Path
 
-from lightning_ham.foreign import quoted, shown
+from lightning_ham.foreign import closest_to, quoted, shown
 from lightning_ham.hub.address import check_variable
 from lightning_ham.hub.files import CONFIG, expanded, has
 from lightning_ham.tasks import task_names
@@ -62,8 +61,8 @@ def locate(
             f"lightning_ham ({_known()}), or that of one on the Hub (organisation/name), but there is no {shown(name)}."
         )
     if bare and not _may_be_published(name):
-        closest = difflib.get_close_matches(name, bundled_names(), n=1)
-        hint = f" did you mean {closest[0]!r}?" if closest else ""
+        closest = closest_to(name, bundled_names())
+        hint = f" did you mean {closest!r}?" if closest else ""
         raise ValueError(
             f"Unknown model {quoted(name)};{hint} Known models: {_known()}. A model on the Hub is given as "
             "organisation/name, anything else by its path."

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from lightning_ham.foreign import closest_to
 from lightning_ham.output_files import is_stream
 from lightning_ham.pictures.attention import Picture
 from lightning_ham.pictures.png import png
@@ -25,8 +25,8 @@ def format_of(output: str) -> str:
         return ending
     if is_stream(output):
         return ".svg"
-    closest = difflib.get_close_matches(ending, FORMATS, n=1)
-    hint = f"; did you mean {closest[0]}?" if closest else "."
+    closest = closest_to(ending, FORMATS)
+    hint = f"; did you mean {closest}?" if closest else "."
     raise ValueError(f"Expected a file that ends in {listed(FORMATS)}, but got {output}{hint}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import netrc
 import os
@@ -18,7 +17,7 @@ from pydantic import ValidationError
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import WandbLogger
 
-from lightning_ham.foreign import quoted
+from lightning_ham.foreign import closest_to, quoted
 from lightning_ham.runs.folder import WANDB_ID, write_whole
 from lightning_ham.tasks import Episodes
 from lightning_ham.training import HAMModule
@@ -43,8 +42,8 @@ def resolve_mode(mode: Mode) -> Literal["online", "offline", "disabled"]:
     if from_environment in _MODES:
         return _MODES[from_environment]
     if from_environment:
-        close = difflib.get_close_matches(from_environment.lower(), _MODES, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else "."
+        close = closest_to(from_environment.lower(), _MODES)
+        hint = f"; did you mean {close!r}?" if close else "."
         raise ValueError(
             "Expected the variable WANDB_MODE to be online, offline or disabled, "
             f"but got {quoted(from_environment)}{hint}"

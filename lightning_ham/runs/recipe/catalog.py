@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from contextlib import suppress
 from pathlib import Path
 
-from lightning_ham.foreign import quoted
+from lightning_ham.foreign import closest_to, quoted
 
 _PACKAGE = Path(__file__).parents[2]
 RECIPES = _PACKAGE / "recipes" if (_PACKAGE / "recipes").is_dir() else _PACKAGE.parent / "recipes"
@@ -40,8 +39,8 @@ def find_recipe(name_or_path: str) -> Path:
         if path.suffix not in {".yaml", ".yml"} and shipped.is_file():
             return shipped
     names = recipe_names()
-    close = difflib.get_close_matches(path.stem, names, n=1)
-    hint = f" did you mean {close[0]!r}?" if close else ""
+    close = closest_to(path.stem, names)
+    hint = f" did you mean {close!r}?" if close else ""
     raise FileNotFoundError(
         f"Expected a recipe, but got {quoted(name_or_path)}, which is neither a file nor a shipped recipe;"
         f"{hint} shipped: {', '.join(names)}."

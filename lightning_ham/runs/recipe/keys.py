@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 from jsonargparse import get_loader
 from pytorch_lightning import Trainer
 
-from lightning_ham.foreign import quoted, shown
+from lightning_ham.foreign import closest_to, quoted, shown
 from lightning_ham.runs.recipe.options import EvaluationOptions, HubOptions, WandbOptions
 from lightning_ham.runs.recipe.trainer_options import LEFT_OUT
 from lightning_ham.runs.recipe.values import RECIPE_VALUES
@@ -206,8 +205,8 @@ def _unknown(key: str) -> str:
     group, _, name = key.rpartition(".")
     here = {other.removeprefix(f"{group}."): other for other in known if group and other.startswith(f"{group}.")}
     groups = {word: word for word in (other.partition(".")[0] for other in known)}
-    close = [LINKED[key]] if key in LINKED else [by_name[name]] if name in by_name else []
+    close = LINKED.get(key) or by_name.get(name)
     for words in (here, groups, by_name):  # a mistyped name, or group, or name in a wrong group or in none
-        close = close or [words[match] for match in difflib.get_close_matches(name, words, n=1)]
-    hint = f"did you mean {close[0]!r}?" if close else "see --help for those there are."
+        close = close or words.get(closest_to(name, words) or "")
+    hint = f"did you mean {close!r}?" if close else "see --help for those there are."
     return f"Unknown key {quoted(key)} in the recipe or on the command line; {hint}"
