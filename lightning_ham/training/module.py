@@ -10,7 +10,7 @@ import random
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from pytorch_lightning import LightningModule
@@ -34,11 +34,8 @@ from lightning_ham.training.objective import objective
 from lightning_ham.training.options import ExplorationOptions, ReinforceOptions, ScheduleOptions, SupervisionOptions
 from lightning_ham.training.unused import UnusedOptionsWarning, told, unused_options
 
-if TYPE_CHECKING:
-    TrainingAttention = str
-else:  # what recipes may say: those of other packages too
-    TrainingAttention = Literal[tuple(training_modes())]
-
+TrainingAttention = Literal[tuple(training_modes())]  # type: ignore[valid-type]
+"""What a recipe may say: the estimators of other packages too, which no type checker knows."""
 _GROUPS = {
     "reinforce": ReinforceOptions,
     "schedule": ScheduleOptions,

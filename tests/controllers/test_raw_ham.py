@@ -159,4 +159,5 @@ def test_options_have_defaults_that_a_recipe_can_change() -> None:
         "leaf_size": 8,
         "hidden_size": None,
         "join": "gated",
+        "state_bits": 1,
     }

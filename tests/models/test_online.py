@@ -107,7 +107,7 @@ def by_hand(task: str) -> TaskModel:
     popped, 2 that a push goes right, 3 that a pop goes right. A leaf's first two are the same; its values come after.
     """
     model = TaskModel(task, "raw_ham", {"leaf_size": 9})
-    memory = model.controller.memory
+    memory, states = model.controller.memory, model.controller.state_bits
     pops_right_first = task == "stack"
 
     def join(left: Tensor, right: Tensor) -> Tensor:
@@ -138,7 +138,7 @@ def by_hand(task: str) -> TaskModel:
     embedding = _Function(embed)
     embedding.blank = torch.nn.Parameter(torch.zeros(9))
     memory.embed = embedding
-    model.controller.head = _Function(lambda read: torch.nn.functional.pad(read[..., 4:] - 0.5, (0, 1)))
+    model.controller.head = _Function(lambda read: torch.nn.functional.pad(read[..., 4:] - 0.5, (0, states)))
     return model
 
 

@@ -44,8 +44,8 @@ MISTAKES = {
     "type of an option": ({}, ["--threads", "x"], "Expected key 'threads' to be an integer, but got 'x'."),
     "type in a group": (
         {},
-        ["--model={hint_weight: x}"],
-        "Expected key 'model.hint_weight' to be a number, but got 'x'.",
+        ["--model.supervision={hint_weight: x}"],
+        "Expected key 'model.supervision.hint_weight' to be a number, but got 'x'.",
     ),
     "type in a nested group": (
         {"model": {"attention": "reinforce", "reinforce": {"normalize": 3}}},
@@ -87,9 +87,9 @@ MISTAKES = {
     "group that is null": ({}, ["--data=null"], "Expected key 'data' to hold keys of its own, but got null."),
     "missing": ({"task": ...}, [], "Expected key 'task' to be a string, but got null."),
     "out of range": (
-        {"model": {"learning_rate": -1}},
+        {"model": {"schedule": {"learning_rate": -1}}},
         [],
-        "Expected key 'model.learning_rate' to be positive, but got -1",
+        "Expected key 'model.schedule.learning_rate' to be positive, but got -1",
     ),
     "class": (
         {"trainer": {"callbacks": "lightning_ham.Nothing"}},

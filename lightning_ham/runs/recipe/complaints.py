@@ -67,7 +67,7 @@ def _is_of(kind: Any, value: Any) -> bool:
         return any(member in (NoneType, Any) for member in members(kind))
     try:
         _parser_of(kind).parse_object({"value": value})
-    except (argparse.ArgumentError, TypeError, ValueError):
+    except (argparse.ArgumentError, OverflowError, TypeError, ValueError):
         return False
     return True
 
@@ -76,7 +76,7 @@ def _is_read(kind: Any, text: str) -> bool:
     """Return whether text on the command line stands for a value of a type."""
     try:
         _parser_of(kind).parse_args([f"--value={text}"])
-    except (argparse.ArgumentError, TypeError, ValueError):
+    except (argparse.ArgumentError, OverflowError, TypeError, ValueError):
         return False
     return True
 

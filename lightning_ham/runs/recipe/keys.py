@@ -163,6 +163,8 @@ def given_by(overrides: Iterable[str]) -> Iterator[Given]:
         if not word.startswith("--"):
             raise ValueError(f"unrecognized arguments: {shown(word)}")
         name, sign, text = word[2:].partition("=")
+        if name == "print_config":  # which sets nothing
+            continue
         key = name.removesuffix("+")  # which adds to a list
         has_parts = any(key.startswith(f"{known}.") and not is_plain(kind) for known, kind in key_types().items())
         if key in LINKED:
