@@ -123,9 +123,9 @@ def _draw(content: Sequence[_Shape | _Words], figure: Figure, renderer: Any) -> 
     """Draw what is on a page; what looks alike shares its pen, and equal words their layout."""
     from matplotlib.transforms import Affine2D
 
-    scale = Affine2D().scale(1 / PIXELS_PER_INCH, -1 / PIXELS_PER_INCH)
-    to_dots = (scale.translate(0, figure.get_figheight()) + figure.dpi_scale_trans).frozen()
-    zoom = Affine2D().scale(figure.dpi / PIXELS_PER_INCH)
+    dots = figure.dpi / PIXELS_PER_INCH
+    zoom = Affine2D().scale(dots)
+    to_dots = Affine2D().scale(dots, -dots).translate(0, figure.get_figheight() * figure.dpi)
     pens: dict[Pen, _LoadedPen] = {}
     words: dict[tuple[str, Ink], Text] = {}
     for name, members in groupby(content, key=lambda member: member.name):

@@ -18,6 +18,7 @@ MAX_AREA = 40_000_000.0
 """Of a picture as PNG or PDF, in pixels: what is larger, few programs open."""
 
 _FAMILIES = ["DejaVu Sans", "Verdana", "sans-serif"]
+"""Of text in SVG: few, as each text names all. Verdana's letters are as wide as those of DejaVu Sans."""
 
 
 def format_of(output: str) -> str:
@@ -63,8 +64,6 @@ def to_svg(picture: Picture) -> str:
 
     drawn = io.StringIO()
     metadata = {"Title": picture.title, "Description": picture.description, "Date": None, "Creator": "lightning_ham"}
-    # Few families, as each text names all; Verdana's letters are as wide as those of DejaVu Sans.
-    options = {"svg.fonttype": "none", "svg.hashsalt": "lightning_ham", "font.sans-serif": _FAMILIES}
-    with rc_context(options):
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "lightning_ham", "font.sans-serif": _FAMILIES}):
         picture.figure.savefig(drawn, format="svg", metadata=metadata, facecolor="none")
     return drawn.getvalue()
