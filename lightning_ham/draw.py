@@ -7,20 +7,16 @@ the symbol that was put out. By the name of the file, the picture is SVG, PNG or
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
-from typing import Any
-
-import torch
 
 from lightning_ham.command_line import CommandParser, on_one_line, positive, run
 from lightning_ham.controllers import set_num_threads
 from lightning_ham.hub import from_pretrained
+from lightning_ham.instance_files import given_or_sampled
 from lightning_ham.models import AnswerWarning
 from lightning_ham.output_files import check_place, write
 from lightning_ham.pictures.attention import draw_attention
 from lightning_ham.pictures.formats import FORMATS, format_of, listed, rendered
-from lightning_ham.tasks import Task
 
 
 def make_parser() -> CommandParser:
@@ -72,28 +68,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         model = from_pretrained(arguments.model)
         set_num_threads(1, compiled=model.is_compiled)
         with on_one_line(AnswerWarning):
-            picture = draw_attention(model, _instance(model.task, arguments), arguments.steps)
+            instance = given_or_sampled(model.task, arguments.instance, arguments.length, arguments.seed)
+            picture = draw_attention(model, instance, arguments.steps)
         write(output, rendered(picture, form))
     except BrokenPipeError:
         raise
     except (ImportError, OSError, ValueError) as error:
         parser.error(str(error))
     return 0
-
-
-def _instance(task: Task[Any, Any], arguments: argparse.Namespace) -> Any:
-    """Return the instance that the command line gives, or asks to be drawn at random."""
-    if arguments.instance is None:
-        length = 8 if arguments.length is None else arguments.length
-        generator = torch.Generator().manual_seed(arguments.seed or 0)
-        episodes = task.sample(1, (length, length), generator=generator)
-        return task.decode_inputs(episodes.inputs[0], episodes.occupied[0])
-    if arguments.length is not None or arguments.seed is not None:
-        raise ValueError("Expected either --instance, or --length and --seed, but got both.")
-    try:
-        return json.loads(arguments.instance)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"Expected --instance to be JSON, but got {arguments.instance!r}.") from error
 
 
 if __name__ == "__main__":

@@ -9,9 +9,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from lightning_ham.tasks import CsvForm, InstanceError, Task
+import torch
+
+from lightning_ham.tasks import CsvForm, InstanceError, Task, built_in_tasks
 
 Format = Literal["csv", "jsonl"]
+
+_FORMS = """\
+CSV, with or without the header; the answers come without one:
+{csv}
+
+JSON lines (.jsonl): an instance a line -> its answer, a line each:
+{json}
+
+All input is checked before anything is answered or written. Status 2: FILE:LINE and what is wrong on one line
+of standard error, and no output. An answer is the model's own. A warning on standard error tells of input that is
+longer than what the model was evaluated on, or found right on, and of input unlike all samples.
+"""
 
 
 class InputError(ValueError):
@@ -142,4 +156,74 @@ def format_answers(answers: Iterable[Any], form: Format) -> str:
     elements = (element for answer in answers for element in (answer if isinstance(answer, list) else [answer]))
     return "".join(
         f"{','.join(map(str, element)) if isinstance(element, tuple) else element}\n" for element in elements
+    )
+
+
+def format_of_files(task: Task[Any, Any], files: Sequence[str]) -> Format:
+    """Return the form of instances in ``files``: by their names, and else CSV where the task takes it from one."""
+    if any(Path(name).suffix in {".jsonl", ".ndjson"} for name in files):
+        return "jsonl"
+    form = task.csv_form()
+    return "jsonl" if form and len(form.files) > 1 and list(files) in ([], ["-"]) else "csv"
+
+
+def read_instances(
+    task: Task[Any, Any], files: Sequence[str], form: Format, queries: Sequence[int] | None
+) -> list[ReadInstance]:
+    """Read the instances in ``files``; complain of a number of files or of options that do not suit."""
+    in_csv = task.csv_form() if form == "csv" else None
+    by_query = in_csv is not None and in_csv.per == "query"
+    if by_query and not queries:
+        raise ValueError("Expected --query KEY, what to search for in the CSV file, but got none")
+    if queries and not by_query:
+        forms = ((other.name, other.csv_form()) for other in built_in_tasks())
+        takers = " and ".join(name for name, other in forms if other and other.per == "query")
+        raise ValueError(f"Expected --query for {takers} in CSV only, but got it for {task.name} in {form}")
+    if form == "csv" and in_csv is None:
+        raise ValueError(f"Expected JSON lines for {task.name}, which has no form in CSV; add --format jsonl")
+    names = list(files) or ["-"]
+    expected = len(in_csv.files) if in_csv else 1
+    if len(names) != expected:
+        wanted = f"one {form} file" if expected == 1 else f"{'two' if expected == 2 else expected} CSV files"
+        raise ValueError(f"Expected {wanted} for {task.name}, but got {len(names)}: {' '.join(names)}")
+    if names.count("-") > 1:
+        raise ValueError("Expected standard input (-) for one of the files at most, but got it twice")
+    sources = [read_source(name) for name in names]
+    return read_csv(in_csv, sources, queries or ()) if in_csv else read_jsonl(*sources)
+
+
+def given_or_sampled(task: Task[Any, Any], given: str | None, length: int | None, seed: int | None) -> Any:
+    """Return the instance that is given as JSON, or one drawn at random.
+
+    Args:
+        task: What it is an instance of.
+        given: The instance as JSON, if it is given; then there is neither length nor seed.
+        length: Cells of an instance that is drawn at random; 8 if not given.
+        seed: Of that instance; 0 if not given.
+
+    Raises:
+        ValueError: If both are asked for, or what is given is no JSON.
+    """
+    if given is None:
+        length = 8 if length is None else length
+        generator = torch.Generator().manual_seed(seed or 0)
+        episodes = task.sample(1, (length, length), generator=generator)
+        return task.decode_inputs(episodes.inputs[0], episodes.occupied[0])
+    if length is not None or seed is not None:
+        raise ValueError("Expected either --instance, or --length and --seed, but got both.")
+    try:
+        return json.loads(given)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"Expected --instance to be JSON, but got {given!r}.") from error
+
+
+def described_forms() -> str:
+    """Return how instances of the package's own tasks are written, for help."""
+    tasks = built_in_tasks()
+    forms = [(task.name, form) for task in tasks if (form := task.csv_form())]
+    rows = [(name, form.row, form.contents, f"-> {form.answers}") for name, form in forms]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return _FORMS.format(
+        csv="\n".join("  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows),
+        json="\n".join(f"  {task.name:<{widths[0]}}  {task.example}" for task in tasks if task.example),
     )

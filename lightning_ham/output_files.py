@@ -74,3 +74,19 @@ def write(name: str, content: str | bytes) -> None:
         staging.replace(path)
     finally:
         staging.unlink(missing_ok=True)
+
+
+def check_places(output: str, trace: str | None, files: Iterable[str]) -> None:
+    """Raise a ValueError unless answers and trace can both be kept, and the trace takes no place of what is read.
+
+    The answers may: they are what was read, solved.
+    """
+    check_place(output)
+    if trace is None:
+        return
+    check_place(trace)
+    if are_one(output, trace):
+        got = "standard output" if output == "-" else output
+        raise ValueError(f"Expected different places for the answers and the trace, but got {got} and {trace}")
+    if is_read(trace, files):
+        raise ValueError(f"Expected a place for the trace that is no input, but got {trace}")

@@ -105,8 +105,7 @@ def spread(total: int, most: int) -> list[int]:
 class _Drawing:
     """Small trees in a grid, a heading above them, and below them what the marks mean.
 
-    The elements of its SVG have ids such as ``step-2``, ``step-2.leaf-5.attended`` and, for its text,
-    ``step-2.leaf-5.attended.first``.
+    The elements of its SVG have ids such as ``step-2`` and ``step-2.leaf-5.attended``, of a leaf and its label.
     """
 
     def __init__(
@@ -228,7 +227,8 @@ class _Drawing:
                 (taken if on_path else others).append(edge)
         if self.depth:
             self.canvas.lines(others, _EDGE, f"{self.name}.edges")
-            self.canvas.lines(taken, _EDGE_TAKEN, f"{self.name}.path")
+        for edge in taken:
+            self.canvas.lines([edge], _EDGE_TAKEN, f"{self.name}.path")
 
     def _nodes(self, access: TraceStep) -> None:
         taken: list[Point] = []
@@ -239,8 +239,8 @@ class _Drawing:
                 (taken if on_path else others).append(self._place(level, node))
         if others:
             self.canvas.circles(others, 3, _NODE_COLOUR, f"{self.name}.nodes")
-        if taken:
-            self.canvas.circles(taken, _RADIUS, _GREEN, f"{self.name}.nodes-taken")
+        for centre in taken:
+            self.canvas.circle(centre, _RADIUS, _GREEN, f"{self.name}.nodes-taken")
         for level, (x, y) in enumerate(taken):
             probability = _probability(access["branch_probabilities"][level])
             self.canvas.text(x, y + 3.5, probability, _PROBABILITY, f"{self.name}.probability-{level}")
@@ -257,7 +257,7 @@ class _Drawing:
         for line, (ordinal, down) in zip(lines, places, strict=True):
             colour = _WHITE if attended else "#6b7685" if blank else _GREY if ordinal == "second" else _DARK
             ink = Ink(9.5 if blank else 10.5, colour, bold=not blank and ordinal == "first")
-            self.canvas.text(x, y + down, line, ink, f"{name}.{ordinal}")
+            self.canvas.text(x, y + down, line, ink, name)
 
     def _groups(self) -> None:
         y = self.y + self.output_top + 31
@@ -273,9 +273,10 @@ class _Drawing:
         leaf_x = (access["leaf"] + 0.5) * _PITCH
         x = min(max(leaf_x, width / 2), max(self.panel_width - width / 2, width / 2))
         x, leaf_x, y = self.x + x, self.x + leaf_x, self.y + self.output_top
-        self.canvas.lines([((leaf_x, self.y + self.leaf_top + _LEAF_HEIGHT), (leaf_x, y))], _OUTPUT_LINE)
-        self.canvas.box((x - width / 2, y), width, 22, 11, _OUTPUT_BOX, f"{self.name}.output-box")
-        self.canvas.text(x, y + 15.5, symbol, _OUTPUT, f"{self.name}.output")
+        name = f"{self.name}.output"
+        self.canvas.lines([((leaf_x, self.y + self.leaf_top + _LEAF_HEIGHT), (leaf_x, y))], _OUTPUT_LINE, name)
+        self.canvas.box((x - width / 2, y), width, 22, 11, _OUTPUT_BOX, name)
+        self.canvas.text(x, y + 15.5, symbol, _OUTPUT, name)
 
     def _legend(self, width: float, top: float) -> list[_Entry]:
         """Return the marks that occur and what they mean, each with its place."""
@@ -308,7 +309,7 @@ class _Drawing:
         """Draw a mark of the legend and what it means."""
         mark, meaning, x, y = entry
         if mark == "node":
-            self.canvas.circles([(x + 9, y)], 9, _GREEN)
+            self.canvas.circle((x + 9, y), 9, _GREEN)
             self.canvas.text(x + 9, y + 3, "p", _PROBABILITY)
         else:
             states = {state: mark == state for state in ("blank", "rewritten", "attended")}

@@ -17,6 +17,9 @@ FORMATS = (".svg", ".png", ".pdf")
 MAX_AREA = 40_000_000.0
 """Of a picture as PNG or PDF, in pixels: what is larger, few programs open."""
 
+_FAMILIES = ["DejaVu Sans", "Verdana", "sans-serif"]
+"""Of text in SVG: few, as each text names all. Verdana's letters are as wide as those of DejaVu Sans."""
+
 
 def format_of(output: str) -> str:
     """Return which of the formats is meant by where the picture goes; what has no name gets SVG."""
@@ -61,6 +64,6 @@ def to_svg(picture: Picture) -> str:
 
     drawn = io.StringIO()
     metadata = {"Title": picture.title, "Description": picture.description, "Date": None, "Creator": "lightning_ham"}
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "lightning_ham"}):
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "lightning_ham", "font.sans-serif": _FAMILIES}):
         picture.figure.savefig(drawn, format="svg", metadata=metadata, facecolor="none")
     return drawn.getvalue()
