@@ -93,7 +93,7 @@ class HAMModule(LightningModule):
         task: str,
         controller: str = "lstm_ham",
         controller_options: dict[str, Any] | None = None,
-        attention: TrainingAttention = "straight_through",
+        attention: TrainingAttention = "straight_through",  # type: ignore[valid-type]
         query_share: float = 1.0,
         reinforce: ReinforceOptions | None = None,
         schedule: ScheduleOptions = ScheduleOptions(),
@@ -114,7 +114,7 @@ class HAMModule(LightningModule):
                 f"Expected `reinforce` options only for attention 'reinforce', but got them for {attention!r}."
             )
         check_engine(engine)
-        self.attention: TrainingAttention = attention
+        self.attention: TrainingAttention = attention  # type: ignore[valid-type]
         self.reinforce = _made(ReinforceOptions, reinforce or {}) if estimator.uses_rewards else None
         self.schedule = _made(ScheduleOptions, schedule)
         self.exploration = _made(ExplorationOptions, exploration)

@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_ham.controllers import Rollout, complete_options
 from lightning_ham.controllers.raw_ham import RawHAM
 from lightning_ham.engines import episodes, threads
+from lightning_ham.models import TaskModel
 from lightning_ham.tasks import get_task
 
 MODES = ["straight_through", "straight_through_write", "reinforce", "soft", "argmax"]
@@ -161,3 +162,50 @@ def test_options_have_defaults_that_a_recipe_can_change() -> None:
         "join": "gated",
         "state_bits": 1,
     }
+
+
+@pytest.mark.parametrize("mode", ["straight_through", "straight_through_write"])
+def test_every_engine_has_the_entropy_of_branches_as_they_are_sampled(mode: str) -> None:
+    rollouts = []
+    for engine in ("reference", "sparse", "fused"):
+        model = make(engine)
+        model.memory.noise = 0.3
+        rollouts.append(run(model, mode, batch=3, num_leaves=8, timesteps=5)[0])
+    for rollout in rollouts[1:]:
+        torch.testing.assert_close(rollout.entropies, rollouts[0].entropies)
+        torch.testing.assert_close(rollout.branch_probs, rollouts[0].branch_probs)
+    p = rollouts[0].branch_probs
+    torch.testing.assert_close(rollouts[0].entropies, (torch.special.entr(p) + torch.special.entr(1 - p)).sum(-1))
+
+
+@pytest.mark.parametrize("state_bits", [1, 2, 3])
+def test_the_last_outputs_are_the_state_of_the_leaf_before_and_after_the_write(state_bits: int) -> None:
+    values = 4
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = RawHAM(3, values + 2 * state_bits, leaf_size=5, state_bits=state_bits).double()
+    inputs, occupied = torch.randn(2, 4, 3, dtype=torch.float64, generator=seeded(0)), torch.ones(2, 4, dtype=bool)
+    with torch.no_grad():
+        outputs = model(inputs, occupied, 1).outputs[:, 0]
+        queries = model.memory.embed(inputs[:, :1], occupied[:, :1])[:, 0]
+        blank = model.memory.embed.blank.expand(2, -1)
+        before, after = model.head(blank), model.head(model.memory.write_leaf(blank, queries))
+    torch.testing.assert_close(outputs[:, :values], before[:, :values])
+    torch.testing.assert_close(outputs[:, values::2], before[:, values:])
+    torch.testing.assert_close(outputs[:, values + 1 :: 2], after[:, values:])
+
+
+@pytest.mark.parametrize(("task", "expected"), [("stack", 1), ("priority_queue", 1), ("queue", 2)])
+def test_a_task_brings_the_number_of_its_state_bits(task: str, expected: int) -> None:
+    model = TaskModel(task, "raw_ham", {"leaf_size": 4})
+    assert model.controller_options["state_bits"] == expected
+    assert TaskModel(task, "lstm_ham", {"controller_size": 4}).controller_options.get("state_bits") is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [((2, {"state_bits": 2}), "output_size"), ((9, {"state_bits": 0}), "state_bits")]
+)
+def test_state_bits_that_do_not_fit_are_refused(options, message: str) -> None:
+    output_size, rest = options
+    with pytest.raises(ValueError, match=message):
+        RawHAM(3, output_size, **rest)

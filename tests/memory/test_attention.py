@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lightning_ham.memory import HierarchicalAttentiveMemory
 from lightning_ham.memory.attention import get_estimator
-from lightning_ham.memory.attention.descent import Descent, path_entropy, path_log_prob, went_right
+from lightning_ham.memory.attention.descent import Descent, branch_logits, path_entropy, path_log_prob, went_right
 from lightning_ham.memory.attention.soft import leaf_probabilities
 from lightning_ham.memory.attention.straight_through import straight_through_read
 from lightning_ham.memory.transforms import Search
@@ -296,3 +297,31 @@ def test_unknown_mode_names_the_known_ones():
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         get_estimator("hard")
+
+
+@pytest.mark.parametrize("mode", ["straight_through", "straight_through_write"])
+@pytest.mark.parametrize("scale", [0.25, 1.0])
+def test_branches_are_sampled_by_the_logits_over_the_scale_of_the_noise(mode, scale):
+    """The entropy that is rewarded must be that of the branches as they are sampled."""
+    count = 20_000
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        memory = HierarchicalAttentiveMemory(3, 4, 5, engine="reference")
+        tree, query = memory.init(torch.randn(1, 2, 3)), torch.randn(1, 4)
+    memory.noise = scale
+    with torch.no_grad():
+        memory.search.out.bias += 0.2 - memory.attend(tree, query).logits.item()  # a logit of 0.2
+        trees = Tree(tree.nodes.expand(count, -1, -1))
+        access = memory.attend(trees, query.expand(count, -1), mode, torch.Generator().manual_seed(0))
+    p = 1 / (1 + math.exp(-0.2 / scale))
+    assert access.leaf.double().mean().item() == pytest.approx(p, abs=4 * math.sqrt(p * (1 - p) / count))
+    entropy = -p * math.log(p) - (1 - p) * math.log(1 - p)
+    torch.testing.assert_close(access.entropy, torch.full((count,), entropy), rtol=1e-4, atol=1e-5)
+    right = access.leaf == 1
+    torch.testing.assert_close(access.log_prob.exp(), torch.where(right, p, 1 - p).float(), rtol=1e-4, atol=1e-5)
+
+
+def test_without_noise_the_logits_are_what_they_are():
+    logits = torch.tensor([[0.2, -3.0]])
+    assert torch.equal(branch_logits(logits, 0.0), logits)
+    assert torch.equal(branch_logits(logits, 0.5), torch.tensor([[0.4, -6.0]]))

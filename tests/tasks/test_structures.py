@@ -226,3 +226,28 @@ def test_what_is_no_instance(name: str, instance: Any, message: str) -> None:
 def test_an_answer_cannot_be_read_without_the_operations() -> None:
     with pytest.raises(ValueError, match="Expected the episode's inputs beside its outputs"):
         Stack().decode(torch.zeros(2, 7))
+
+
+def test_hints_of_the_queue_tell_leaves_that_are_spent() -> None:
+    """For each of two states, whether it was found and whether it is left: spent, then taken."""
+    operations = [("push", 7), POP, ("push", 2)]
+    (episode,) = rows(Queue().encode([operations]))
+    assert episode.targets[:3, 5:].tolist() == [[0, 0, 0, 1], [0, 1, 1, 1], [0, 0, 0, 1]]
+
+
+@pytest.mark.parametrize(("task", "early"), [(Stack(), [0.1, 0.5]), (Queue(), [0.1, 0.5]), (PriorityQueue(), [0.1])])
+def test_hard_cases_have_the_early_pops_of_their_task(task: Structure, early: list[float]) -> None:
+    """The first operation is a push; the second comes before the turn in all but 2 of 64 episodes."""
+    episodes = task.sample(10_000, (64, 64), hard_fraction=1.0, generator=seeded(1))
+    pops = episodes.inputs[:, 1, 0].mean().item()
+    expected = sum(early) / len(early) * 62 / 64 + 0.9 * 2 / 64
+    assert pops == pytest.approx(expected, abs=0.02)
+
+
+def test_samples_without_hard_cases_do_not_hang_on_how_those_are_drawn() -> None:
+    before = Stack().sample(16, (2, 40), generator=seeded(3))
+
+    class Other(Stack):
+        early_pops = (0.3, 0.2, 0.7)
+
+    assert all(map(torch.equal, Other().sample(16, (2, 40), generator=seeded(3)), before))
