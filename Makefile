@@ -12,6 +12,8 @@ TOO_OLD = Expected Python 3.11 or newer, but got $(or $(FOUND),none). \
 # As on a processor of another kind: what PyTorch, its libraries and the compiled loops use of this one is as little as
 # any has. Numbers come out differently rounded then.
 PLAIN := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 NUMBA_CPU_NAME=generic
+# Which tests test-plain runs.
+NUMERICAL ?= numerical
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=10 --numprocesses auto --dist loadfile
 
 .PHONY: help fit test test-plain lint bench
@@ -30,7 +32,7 @@ test: $(STAMP)
 	$(PYTEST)
 
 test-plain: $(STAMP)
-	$(PLAIN) $(PYTEST) -m numerical tests
+	$(PLAIN) $(PYTEST) -m '$(NUMERICAL)' tests
 
 lint: $(STAMP)
 	$(BIN)/ruff check
