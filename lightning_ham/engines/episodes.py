@@ -71,7 +71,7 @@ def unroll(
         by_access = source if isinstance(source, nn.LSTMCell) else source.transpose(0, 1)
         episodes = run_episodes(memory, by_access, leaves, noise, estimator)
         hidden, reads, logits, attended = (values.transpose(0, 1) for values in episodes)
-        logits = branch_logits(logits, memory.noise if estimator.scales_noise else 1.0)
+        logits = branch_logits(logits, estimator.noise_scale(memory.noise))
         return Unrolled(hidden, reads, logits, attended, path_log_prob(logits, attended), path_entropy(logits))
     tree = start if isinstance(start, Tree) else build(leaves, memory.join)
     differentiable = torch.is_grad_enabled()

@@ -44,7 +44,7 @@ class CompiledAccesses:
         noise = estimator.draw_noise(len(query), tree.depth, query, generator, memory.noise)
         leaf, logits, path, siblings = attend(prepared.search, tree, query, noise)
         none = logits.new_empty(len(query), 0)
-        scale = memory.noise if estimator.scales_noise else 1.0
+        scale = estimator.noise_scale(memory.noise)
         return Access(path[:, -1], leaf, logits, path, siblings, none, tree, estimator=estimator, noise_scale=scale)
 
     def write(self, memory: HierarchicalAttentiveMemory, access: Access, query: Tensor) -> bool:

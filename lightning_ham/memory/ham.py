@@ -91,7 +91,7 @@ class HierarchicalAttentiveMemory(Filling):
         else:
             check_guide(guide, batch, tree.num_leaves)
             estimator, noise = GUIDED, forcing_noise(guide, depth, query)
-        scale = self.noise if estimator.scales_noise else 1.0
+        scale = estimator.noise_scale(self.noise)
         share = self.query_share if estimator.shares_query else 1.0
         query = _with_share(query, share)
         # Attend: from the root, to the right with probability SEARCH(h_node, h_LSTM).

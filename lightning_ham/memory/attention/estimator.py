@@ -87,9 +87,11 @@ class Estimator:
             generator: Source of the samples; torch's global one if not given.
             scale: Factor of the noise, if it ``scales_noise``.
         """
-        return logistic_noise(
-            batch, self.noise_count(depth), like, generator, scale=scale if self.scales_noise else 1.0
-        )
+        return logistic_noise(batch, self.noise_count(depth), like, generator, scale=self.noise_scale(scale))
+
+    def noise_scale(self, scale: float) -> float:
+        """Return the factor of the noise where the memory's ``noise`` is ``scale``."""
+        return scale if self.scales_noise else 1.0
 
     def descend(self, tree: Tree, query: Tensor, search: Search, noise: Tensor) -> Descent:
         """Choose a leaf of every tree, given the noise of :meth:`draw_noise` and a query ``[batch, query_size]``."""
