@@ -33,6 +33,7 @@ class LSTMHAM(nn.Module):
         accesses_per_output: Accesses to the memory before each output symbol; the paper has 1.
         readout: What an output is computed from: ``state``, the LSTM's (as in the paper); ``read``, the value read;
             or ``state_and_read``.
+        grid: Round what nodes hold to multiples of this power of two; see :class:`lightning_ham.HierarchicalAttentiveMemory`.
     """
 
     gone_options: ClassVar[Mapping[str, Any]] = {"temperature": 1.0, "read_root": False}
@@ -49,6 +50,7 @@ class LSTMHAM(nn.Module):
         real_inputs: int = 0,
         accesses_per_output: int = 1,
         readout: Readout = "state_and_read",
+        grid: float | None = None,
     ) -> None:
         super().__init__()
         expect_one_of("readout", readout, get_args(Readout))
@@ -61,7 +63,7 @@ class LSTMHAM(nn.Module):
         self.controller_size = controller_size
         self.accesses_per_output = accesses_per_output
         self.memory = HierarchicalAttentiveMemory(
-            input_size, controller_size, leaf_size, hidden_size, join, real_inputs
+            input_size, controller_size, leaf_size, hidden_size, join, real_inputs, grid
         )
         self.lstm = nn.LSTMCell(leaf_size, controller_size)
         self.readout = readout

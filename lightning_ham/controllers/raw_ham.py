@@ -30,6 +30,7 @@ class RawHAM(nn.Module):
         hidden_size: Units in the hidden layers of the memory's transformations; ``leaf_size`` if not given.
         join: ``gated``, ``choice`` or ``mlp``; see :data:`lightning_ham.memory.JoinKind`.
         state_bits: Bits that tell the state of a leaf; a task of a data structure brings its own number.
+        grid: Round what nodes hold to multiples of this power of two; see :class:`lightning_ham.HierarchicalAttentiveMemory`.
     """
 
     accesses_per_output = 1
@@ -44,12 +45,13 @@ class RawHAM(nn.Module):
         hidden_size: int | None = None,
         join: JoinKind = "gated",
         state_bits: int = 1,
+        grid: float | None = None,
     ) -> None:
         super().__init__()
         expect_integer("state_bits", state_bits, at_least=1)
         expect_integer("output_size", output_size, at_least=2 * state_bits)
         self.state_bits = state_bits
-        self.memory = HierarchicalAttentiveMemory(input_size, leaf_size, leaf_size, hidden_size, join)
+        self.memory = HierarchicalAttentiveMemory(input_size, leaf_size, leaf_size, hidden_size, join, grid=grid)
         hidden = hidden_size or leaf_size
         self.head = nn.Sequential(nn.Linear(leaf_size, hidden), nn.ReLU(), nn.Linear(hidden, output_size - state_bits))
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from lightning_ham.engines.first_use import FirstUse
+from lightning_ham.engines.single import grid_steps
 from lightning_ham.engines.threads import LANES, for_blocks
 from lightning_ham.memory import Estimator, HierarchicalAttentiveMemory
 from lightning_ham.memory.attention.straight_through_write import PLACE_SHARE
@@ -60,6 +61,7 @@ def _options(memory: HierarchicalAttentiveMemory, noise: Tensor, estimator: Esti
         sampled=noise.shape[2] > 0,
         counterfactual=estimator.compiled.counterfactual,
         through_write=estimator.compiled.through_write,
+        steps=grid_steps(memory),
         given=given,
         place_share=PLACE_SHARE,
         query_share=memory.query_share if estimator.shares_query else 1.0,

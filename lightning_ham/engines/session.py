@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_ham.engines.first_use import FirstUse
 from lightning_ham.engines.kernels import access
-from lightning_ham.engines.single import arrays, search_parameters, write_parameters
+from lightning_ham.engines.single import arrays, grid_steps, search_parameters, write_parameters
 from lightning_ham.memory import HierarchicalAttentiveMemory, Tree
 
 Array = np.ndarray[Any, Any]
@@ -29,7 +29,7 @@ def open_session(memory: HierarchicalAttentiveMemory, tree: Tree) -> Session:
     """
     (nodes,) = arrays(tree.nodes)
     search = access.SearchWeights(*_copies(*search_parameters(memory.search)))
-    write = access.WriteWeights(*_copies(*write_parameters(memory)))
+    write = access.WriteWeights(*_copies(*write_parameters(memory)), steps=grid_steps(memory))
     with _first_session():
         return Session(nodes, search, write)
 

@@ -92,7 +92,8 @@ class _Prepared:
             isinstance(parameter, nn.Parameter) and parameter.is_contiguous() for parameter in parameters
         )
         self.search = access.SearchWeights(*arrays(*parameters[:5]))
-        self.write = access.WriteWeights(*arrays(*parameters[5:]))
+        self._grid = memory.grid
+        self.write = access.WriteWeights(*arrays(*parameters[5:]), steps=grid_steps(memory))
         self.leaf_size = memory.leaf_size
         self.query_size = memory.search.query.in_features
         self.dtype = parameters[0].dtype
@@ -102,7 +103,7 @@ class _Prepared:
         join, search, write_leaf = self._parts
         found = vars(memory)["_modules"]
         is_same = found["join"] is join and found["search"] is search and found["write_leaf"] is write_leaf
-        return self._share_memory and is_same and self._modules.are_unchanged()
+        return self._share_memory and is_same and memory.grid == self._grid and self._modules.are_unchanged()
 
 
 def attend(w: Any, tree: Tree, query: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -154,6 +155,11 @@ def write_parameters(memory: HierarchicalAttentiveMemory) -> tuple[Tensor, ...]:
     """Return those of WRITE and JOIN."""
     write = memory.write_leaf
     return write.leaf.weight, write.leaf.bias, write.query.weight, *memory.join.layer_weights
+
+
+def grid_steps(memory: HierarchicalAttentiveMemory) -> Any:
+    """Return how many multiples of its grid a memory has in 1, of the type of its nodes; 0 if it has no grid."""
+    return memory.embed.blank.new_tensor(1 / memory.grid if memory.grid else 0.0).numpy()[()]
 
 
 def arrays(*tensors: Tensor) -> list[Any]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import SupportsIndex
+import math
+from typing import SupportsIndex, cast
 
 import torch
 from torch import Tensor
 
-from lightning_ham.arguments import expect_integer
+from lightning_ham.arguments import expect_integer, expect_number
 from lightning_ham.memory.tree import Tree, check_num_leaves
 
 
@@ -56,6 +57,16 @@ def check_sizes(input_size: int, query_size: int, leaf_size: int, hidden_size: i
             f"Expected argument `real_inputs` to be between 0 and `input_size` ({input_size}), and below half of "
             f"`leaf_size` ({leaf_size}), but got {real_inputs}."
         )
+
+
+def check_grid(grid: object) -> None:
+    """Raise a ValueError unless nodes may be rounded to multiples of ``grid``: of None they are not."""
+    if grid is None:
+        return
+    expect_number("grid", grid, above=0, at_most=1)
+    mantissa, _ = math.frexp(cast(float, grid))
+    if mantissa != 0.5:
+        raise ValueError(f"Expected argument `grid` to be 1 or a half of it, a quarter, and so on, but got {grid}.")
 
 
 def check_blank(batch: object, num_leaves: object) -> None:

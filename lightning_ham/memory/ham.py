@@ -33,6 +33,7 @@ class HierarchicalAttentiveMemory(Filling):
             paper's).
         real_inputs: How many of the first numbers of a cell are reals in [0, 1] rather than bits. Of each, every node
             holds the least and the greatest below it, to the bit; JOIN sees how its children's compare.
+        grid: Round every other number of a node to multiples of this power of two, such as 1/4; None: do not round.
         engine: Which implementation runs it; it changes the speed, not the numbers.
     """
 
@@ -47,9 +48,10 @@ class HierarchicalAttentiveMemory(Filling):
         hidden_size: int | None = None,
         join: JoinKind = "gated",
         real_inputs: int = 0,
+        grid: float | None = None,
         engine: Engine = "auto",
     ) -> None:
-        super().__init__(input_size, query_size, leaf_size, hidden_size, join, real_inputs)
+        super().__init__(input_size, query_size, leaf_size, hidden_size, join, real_inputs, grid)
         check_engine(engine)
         self.engine = engine
         self.noise = 1.0

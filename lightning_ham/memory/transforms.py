@@ -2,6 +2,9 @@
 
 Under ``torch.autocast`` the products are in half precision, but nodes and logits keep the type of the nodes: what a
 leaf holds must not be rounded again whenever it is read, written or passed up the tree.
+
+EMBED, JOIN and WRITE may round every number that they put into a node to multiples of ``grid`` (:func:`on_grid`), so
+that nodes take finitely many values. Reals that nodes hold are not rounded.
 """
 
 from __future__ import annotations
@@ -20,6 +23,22 @@ LayerWeights = tuple[Tensor, Tensor, Tensor, Tensor]
 """Weight ``[units, inputs]`` and bias ``[units]`` of a hidden layer, then of the output layer."""
 
 
+def on_grid(nodes: Tensor, grid: float | None, num_reals: int = 0) -> Tensor:
+    """Return nodes ``[..., leaf_size]`` rounded to multiples of ``grid``, but for their first ``num_reals`` numbers.
+
+    The gradient is that of the numbers as they were: it goes straight through. With None, nothing is rounded.
+
+    Args:
+        nodes: The nodes.
+        grid: A power of two, so that a multiple of it is exact, or None; halves are rounded to even multiples.
+        num_reals: How many of the first numbers stay as they are.
+    """
+    if grid is None:
+        return nodes
+    rounded = torch.round(nodes.detach() / grid) * grid + (nodes - nodes.detach())
+    return rounded if num_reals == 0 else torch.cat((nodes[..., :num_reals], rounded[..., num_reals:]), dim=-1)
+
+
 class Embed(nn.Module):
     """EMBED: an input cell becomes a leaf; a cell without input becomes the learned vector of a blank leaf.
 
@@ -32,11 +51,14 @@ class Embed(nn.Module):
         real_inputs: How many of the first numbers of a cell are reals in [0, 1] rather than bits. A leaf holds each,
             less 1/2, twice, as the least and the greatest real below it: all least ones first. They pass by the hidden
             layer. A blank leaf starts with a range that no leaf's is in: its least is 1, its greatest -1.
+        grid: What leaves are rounded to multiples of, if anything; see :func:`on_grid`.
     """
 
-    def __init__(self, input_size: int, leaf_size: int, hidden_size: int, real_inputs: int = 0) -> None:
+    def __init__(
+        self, input_size: int, leaf_size: int, hidden_size: int, real_inputs: int = 0, grid: float | None = None
+    ) -> None:
         super().__init__()
-        self.real_inputs = real_inputs
+        self.real_inputs, self.grid = real_inputs, grid
         self.mlp = nn.Sequential(
             nn.Linear(input_size - real_inputs, hidden_size),
             nn.ReLU(),
@@ -54,7 +76,11 @@ class Embed(nn.Module):
         bits, dtype = inputs[..., self.real_inputs :], self.blank.dtype
         reals = inputs[..., : self.real_inputs].to(dtype) - 0.5
         leaves = torch.cat((reals, reals, self.mlp(bits).to(dtype)), dim=-1)
-        return torch.where(occupied, leaves, self.blank)
+        return torch.where(occupied, self.rounded(leaves), self.rounded(self.blank))
+
+    def rounded(self, leaves: Tensor) -> Tensor:
+        """Return leaves ``[..., leaf_size]`` on the grid."""
+        return on_grid(leaves, self.grid, 2 * self.real_inputs)
 
 
 def compare(left: Tensor, right: Tensor, count: int) -> Tensor:
@@ -84,11 +110,12 @@ class MLPJoin(nn.Module):
         num_reals: How many of a node's first numbers are reals: first the least ones below it, then the greatest ones.
             They are not learned: a parent has the least and the greatest of its children's, to the bit. JOIN also sees
             how those of its children compare (:func:`compare`).
+        grid: What the other numbers are rounded to multiples of, if anything; see :func:`on_grid`.
     """
 
-    def __init__(self, leaf_size: int, hidden_size: int, num_reals: int = 0) -> None:
+    def __init__(self, leaf_size: int, hidden_size: int, num_reals: int = 0, grid: float | None = None) -> None:
         super().__init__()
-        self.num_reals = num_reals
+        self.num_reals, self.grid = num_reals, grid
         self.mlp = nn.Sequential(
             nn.Linear(2 * leaf_size + num_reals, hidden_size),
             nn.ReLU(),
@@ -105,7 +132,7 @@ class MLPJoin(nn.Module):
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
         """Return the parents ``[..., leaf_size]`` of ``left`` and ``right``, both ``[..., leaf_size]``."""
         parent = self.mlp(_children(left, right, self.num_reals)).to(left.dtype)
-        return _with_range(parent, left, right, self.num_reals)
+        return _with_range(on_grid(parent, self.grid), left, right, self.num_reals)
 
 
 class GatedJoin(nn.Module):
@@ -118,11 +145,12 @@ class GatedJoin(nn.Module):
         leaf_size: Numbers per node (d in the paper).
         hidden_size: Units of the hidden layer.
         num_reals: As for :class:`MLPJoin`.
+        grid: As for :class:`MLPJoin`.
     """
 
-    def __init__(self, leaf_size: int, hidden_size: int, num_reals: int = 0) -> None:
+    def __init__(self, leaf_size: int, hidden_size: int, num_reals: int = 0, grid: float | None = None) -> None:
         super().__init__()
-        self.num_reals = num_reals
+        self.num_reals, self.grid = num_reals, grid
         self.hidden = nn.Linear(2 * leaf_size + num_reals, hidden_size)
         self.out = nn.Linear(hidden_size, 3 * leaf_size)
         with torch.no_grad():
@@ -138,7 +166,8 @@ class GatedJoin(nn.Module):
         size = left.shape[-1]
         hidden = torch.relu(self.hidden(_children(left, right, self.num_reals)))
         side, new, candidate = self.out(hidden).to(left.dtype).split(size, dim=-1)
-        return _with_range(_choose(left, right, side, new, candidate), left, right, self.num_reals)
+        parent = _choose(left, right, side, new, candidate)
+        return _with_range(on_grid(parent, self.grid), left, right, self.num_reals)
 
 
 class ChoiceJoin(nn.Module):
@@ -151,11 +180,12 @@ class ChoiceJoin(nn.Module):
         leaf_size: Numbers per node (d in the paper).
         hidden_size: Units of the hidden layer.
         num_reals: As for :class:`MLPJoin`.
+        grid: As for :class:`MLPJoin`.
     """
 
-    def __init__(self, leaf_size: int, hidden_size: int, num_reals: int = 0) -> None:
+    def __init__(self, leaf_size: int, hidden_size: int, num_reals: int = 0, grid: float | None = None) -> None:
         super().__init__()
-        self.num_reals = num_reals
+        self.num_reals, self.grid = num_reals, grid
         self.hidden = nn.Linear(2 * leaf_size + num_reals, hidden_size)
         self.out = nn.Linear(hidden_size, 1 + 2 * leaf_size)
         self.sharpness = leaf_size**0.5  # so an update moves the shared gate as far as it would as many gates together
@@ -179,7 +209,7 @@ class ChoiceJoin(nn.Module):
         hidden = torch.relu(self.hidden(_children(left, right, self.num_reals)))
         side, new, candidate = self.out(hidden).to(left.dtype).split((1, size, size), dim=-1)
         parent = _choose(left, right, self.sharpness * side, new, candidate)
-        return _with_range(parent, left, right, self.num_reals)
+        return _with_range(on_grid(parent, self.grid), left, right, self.num_reals)
 
 
 def _children(left: Tensor, right: Tensor, num_reals: int) -> Tensor:
@@ -209,12 +239,14 @@ def _with_range(parent: Tensor, left: Tensor, right: Tensor, num_reals: int) -> 
 Join = GatedJoin | ChoiceJoin | MLPJoin
 
 
-def make_join(kind: JoinKind, leaf_size: int, hidden_size: int, num_reals: int = 0) -> Join:
+def make_join(
+    kind: JoinKind, leaf_size: int, hidden_size: int, num_reals: int = 0, grid: float | None = None
+) -> Join:
     """Return the JOIN called ``kind``: :class:`GatedJoin`, :class:`ChoiceJoin`, or :class:`MLPJoin` for ``mlp``."""
     joins: dict[str, type[Join]] = {"gated": GatedJoin, "choice": ChoiceJoin, "mlp": MLPJoin}
     if kind not in joins:
         raise ValueError(f"Expected argument `join` to be one of {get_args(JoinKind)}, but got {kind!r}.")
-    return joins[kind](leaf_size, hidden_size, num_reals)
+    return joins[kind](leaf_size, hidden_size, num_reals, grid)
 
 
 class Search(nn.Module):
@@ -253,10 +285,12 @@ class Write(nn.Module):
         query_size: Numbers in the controller's state (l in the paper).
         real_inputs: Of how many reals a leaf's first numbers are the range. At first a write gives it a range like that
             of a blank leaf, which no other leaf's is in.
+        grid: What leaves are rounded to multiples of, if anything; see :func:`on_grid`.
     """
 
-    def __init__(self, leaf_size: int, query_size: int, real_inputs: int = 0) -> None:
+    def __init__(self, leaf_size: int, query_size: int, real_inputs: int = 0, grid: float | None = None) -> None:
         super().__init__()
+        self.real_inputs, self.grid = real_inputs, grid
         self.leaf = nn.Linear(leaf_size, 2 * leaf_size)
         self.query = nn.Linear(query_size, 2 * leaf_size, bias=False)
         with torch.no_grad():
@@ -276,4 +310,5 @@ class Write(nn.Module):
         if leaves.dim() == 3:
             controlled = controlled.unsqueeze(1)
         gate, value = (self.leaf(leaves) + controlled).to(leaves.dtype).chunk(2, dim=-1)
-        return torch.lerp(leaves, torch.tanh(value), torch.sigmoid(gate))
+        written = torch.lerp(leaves, torch.tanh(value), torch.sigmoid(gate))
+        return on_grid(written, self.grid, 2 * self.real_inputs)

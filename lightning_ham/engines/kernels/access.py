@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lightning_ham.engines.kernels.arithmetic import compared, compiled, real_row, sigmoid
+from lightning_ham.engines.kernels.arithmetic import compared, compiled, on_grid, real_row, sigmoid
 
 Array = np.ndarray[Any, Any]
 
@@ -43,6 +43,8 @@ class WriteWeights(NamedTuple):
     join_out: Array
     """``[3 d, j]`` for the gated JOIN, ``[d, j]`` for the paper's"""
     join_out_bias: Array
+    steps: Any
+    """Multiples of the grid in 1, a number of the arrays' type; 0 if nodes are not rounded."""
 
 
 @compiled
@@ -127,6 +129,7 @@ def rejoin(nodes, leaf_rows, w):
                 else:
                     chosen = pair[i] + sigmoid(out[i]) * (pair[size + i] - pair[i])
                     nodes[a, row, i] = chosen + sigmoid(out[size + i]) * (candidate - chosen)
+                nodes[a, row, i] = on_grid(nodes[a, row, i], w.steps)
             for i in range(reals):
                 nodes[a, row, i] = pair[real_row(pair[i], pair[size + i], i, reals, size)]
 
@@ -146,4 +149,6 @@ def write(nodes, leaf_rows, query, w):
         for i in range(size):
             value = two * sigmoid(two * gates[size + i]) - one
             nodes[a, row, i] += sigmoid(gates[i]) * (value - nodes[a, row, i])
+        for i in range(w.join_hidden.shape[1] - 2 * size, size):
+            nodes[a, row, i] = on_grid(nodes[a, row, i], w.steps)
     rejoin(nodes, leaf_rows, w)

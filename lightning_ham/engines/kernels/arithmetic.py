@@ -126,6 +126,12 @@ def sigmoid(x):
 
 
 @compiled
+def on_grid(x, steps):
+    """Return a scalar rounded to a multiple of ``1 / steps``, a power of two; as it is where ``steps`` is 0."""
+    return np.rint(x * steps) / steps if steps > 0 else x
+
+
+@compiled
 def compared(left, right):
     """Return how two reals differ on a logarithmic scale: :func:`lightning_ham.memory.transforms.compare`."""
     half, finest = type(left)(0.5), type(left)(FINEST_DIFFERENCE)

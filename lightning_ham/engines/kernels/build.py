@@ -19,7 +19,7 @@ def build(first, last, w, options, scale, record, x, out, key):
         kept = row if options.keep else 0
         both_children(nodes, row, x)
         hidden_units, gates = record.build_hidden[kept, first:last], record.build_gates[kept, first:last]
-        join(x, w, options.gated, scale, hidden_units, gates, out)
+        join(x, w, options, scale, hidden_units, gates, out)
         affine(out, w.search_node, w.search_node_bias, key)
         rows[:] = row
         scatter(out, rows, nodes)

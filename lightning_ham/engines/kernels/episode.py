@@ -68,7 +68,7 @@ def forward(first, last, w, options, noise, record):
         # Write and re-join, unless nobody will read it
         if t == accesses - 1:
             continue
-        write(read, state, w, write_scale, write_input, record.write_gates[kept, first:last], node)
+        write(read, state, w, options, pair.shape[1] - 2 * size, write_scale, write_input, record.write_gates[kept, first:last], node)
         scatter(node, rows[depth], nodes)
         for level in range(depth - 1, -1, -1):
             with_sibling(node, nodes, rows[level + 1], pair)
@@ -76,7 +76,7 @@ def forward(first, last, w, options, noise, record):
                 record.join_hidden[kept, level, first:last],
                 record.join_gates[kept, level, first:last],
             )
-            join(pair, w, options.gated, join_scale, hidden_units, gates, node)
+            join(pair, w, options, join_scale, hidden_units, gates, node)
             affine(node, w.search_node, w.search_node_bias, key)
             scatter(node, rows[level], nodes)
             scatter(key, rows[level], keys)

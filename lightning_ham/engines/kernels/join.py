@@ -11,6 +11,7 @@ from lightning_ham.engines.kernels.arithmetic import (
     affine,
     compared,
     compiled,
+    on_grid,
     real_row,
 )
 from lightning_ham.memory.constants import COARSEST_DIFFERENCE
@@ -74,7 +75,7 @@ def both_children(nodes, row, x):
 
 
 @compiled
-def join(x, w, gated, scale, hidden, gates, out):
+def join(x, w, options, scale, hidden, gates, out):
     """Join ``x`` ``[lanes, 2 d + r]``, both children and how their ``r`` reals compare, into ``out`` ``[lanes, d]``."""
     lanes, size = out.shape
     reals = x.shape[1] - 2 * size
@@ -85,13 +86,17 @@ def join(x, w, gated, scale, hidden, gates, out):
             hidden[a, u] = max(hidden[a, u], zero)
     affine(hidden, w.join_out, w.join_out_bias, gates)
     activate(gates, scale)
-    if gated:
+    if options.gated:
         for a in range(lanes):
             for i in range(size):
                 chosen = x[a, i] + gates[a, i] * (x[a, size + i] - x[a, i])
                 out[a, i] = chosen + gates[a, size + i] * (gates[a, 2 * size + i] - chosen)
     else:
         out[:] = gates
+    if options.steps > zero:
+        for a in range(lanes):
+            for i in range(size):
+                out[a, i] = on_grid(out[a, i], options.steps)
     for a in range(lanes):
         for i in range(reals):
             out[a, i] = x[a, real_row(x[a, i], x[a, size + i], i, reals, size)]

@@ -7,6 +7,7 @@ import numpy as np
 from lightning_ham.engines.kernels.arithmetic import accumulate, activate, affine, compiled
 from lightning_ham.engines.kernels.join import compare, join, join_input_backward
 from lightning_ham.engines.kernels.rows import beside, gather
+from lightning_ham.engines.kernels.write import change
 
 
 @compiled
@@ -57,6 +58,7 @@ def worths(
     units = dkeys.shape[2]
     zero = dtype.type(0)
     seen = w.join_hidden.shape[0]
+    reals = seen - 2 * size
     pair, dpair = np.empty((lanes, seen), dtype), np.empty((lanes, seen), dtype)
     gates, dgates = np.empty((lanes, w.join_out.shape[1]), dtype), np.empty((lanes, w.join_out.shape[1]), dtype)
     hidden, dhidden = np.empty((lanes, w.join_out.shape[0]), dtype), np.empty((lanes, w.join_out.shape[0]), dtype)
@@ -67,7 +69,7 @@ def worths(
         total = zero
         for i in range(size):
             gate, value = record.write_gates[t, first + a, i], record.write_gates[t, first + a, size + i]
-            total += dleaf[a, i] * gate * (value - read[a, i])
+            total += dleaf[a, i] * change(read[a, i], gate, value, options.steps if i >= reals else zero)
         worth[0, a] = total
     for start in range(1, depth + 1):
         for a in range(lanes):
@@ -83,7 +85,7 @@ def worths(
                     pair[a, i] = nodes[a, row, i]
                     pair[a, size + i] = nodes[a, row + 1, i]
             compare(pair, size)
-            join(pair, w, options.gated, join_scale, hidden, gates, node)
+            join(pair, w, options, join_scale, hidden, gates, node)
             join_input_backward(pair, hidden, gates, grad, w_t, options.gated, dpair, dgates, dhidden)
             for a in range(lanes):
                 offset = size if below[a] & 1 else 0
@@ -97,5 +99,6 @@ def worths(
         for a in range(lanes):
             total = zero
             for i in range(size):
-                total += grad[a, i] * write_gates[a, i] * (write_gates[a, size + i] - node[a, i])
+                gate, value = write_gates[a, i], write_gates[a, size + i]
+                total += grad[a, i] * change(node[a, i], gate, value, options.steps if i >= reals else zero)
             worth[start, a] = total

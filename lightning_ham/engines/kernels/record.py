@@ -54,6 +54,8 @@ class Options(NamedTuple):
     """Whether siblings not taken are descended from too, for straight-through."""
     through_write: bool
     """Whether the gradient reaches the branches through the place of the write too; only with ``counterfactual``."""
+    steps: Any
+    """Multiples of the grid in 1, of the type of the nodes; 0 if they are not rounded."""
     given: bool
     """Whether the queries of all accesses are given, instead of being a cell's states."""
     place_share: float

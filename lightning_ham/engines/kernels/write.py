@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from lightning_ham.engines.kernels.arithmetic import accumulate, activate, add_column_sums, affine, compiled
+from lightning_ham.engines.kernels.arithmetic import accumulate, activate, add_column_sums, affine, compiled, on_grid
 from lightning_ham.engines.kernels.rows import beside
 
 
 @compiled
-def write(old, query, w, scale, x, gates, new):
+def change(old, gate, value, steps):
+    """Return what WRITE adds to one number of a leaf, given gate and value; ``steps`` as in :class:`Options`."""
+    added = gate * (value - old)
+    return on_grid(old + added, steps) - old if steps > 0 else added
+
+
+@compiled
+def write(old, query, w, options, reals, scale, x, gates, new):
     """Set ``new`` to WRITE of ``old`` ``[lanes, d]`` with ``query`` ``[lanes, l]``.
 
-    ``gates`` ``[lanes, 2 d]`` become gate and value, after their activations; ``x`` ``[lanes, d + l]`` is scratch.
+    ``gates`` ``[lanes, 2 d]`` become gate and value, after their activations; ``x`` ``[lanes, d + l]`` is scratch. The
+    first ``reals`` numbers are not rounded.
     """
-    size = old.shape[1]
+    size, zero = old.shape[1], old.dtype.type(0)
     beside(old, query, x)
     affine(x, w.write, w.write_bias, gates)
     activate(gates, scale)
     for a in range(old.shape[0]):
         for i in range(size):
             new[a, i] = old[a, i] + gates[a, i] * (gates[a, size + i] - old[a, i])
+        if options.steps > zero:
+            for i in range(reals, size):
+                new[a, i] = on_grid(new[a, i], options.steps)
 
 
 @compiled
