@@ -33,11 +33,13 @@ class LSTMHAM(nn.Module):
         accesses_per_output: Accesses to the memory before each output symbol; the paper has 1.
         readout: What an output is computed from: ``state``, the LSTM's (as in the paper); ``read``, the value read;
             or ``state_and_read``.
-        grid: Round what nodes hold to multiples of this power of two; see :class:`lightning_ham.HierarchicalAttentiveMemory`.
+        grid: A power of two, such as 1/4, to whose multiples all numbers in nodes are rounded; None: no rounding.
     """
 
     gone_options: ClassVar[Mapping[str, Any]] = {"temperature": 1.0, "read_root": False}
     """Options of models that were saved when there were more, with the value that they all have now."""
+    added_options: ClassVar[Mapping[str, Any]] = {"grid": None}
+    """Options that models which were saved before do not have, with the value that they had."""
 
     def __init__(
         self,

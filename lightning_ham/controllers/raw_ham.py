@@ -30,11 +30,13 @@ class RawHAM(nn.Module):
         hidden_size: Units in the hidden layers of the memory's transformations; ``leaf_size`` if not given.
         join: ``gated``, ``choice`` or ``mlp``; see :data:`lightning_ham.memory.JoinKind`.
         state_bits: Bits that tell the state of a leaf; a task of a data structure brings its own number.
-        grid: Round what nodes hold to multiples of this power of two; see :class:`lightning_ham.HierarchicalAttentiveMemory`.
+        grid: A power of two, such as 1/4, to whose multiples all numbers in nodes are rounded; None: no rounding.
     """
 
     accesses_per_output = 1
     gone_options: ClassVar[Mapping[str, Any]] = {"temperature": 1.0}
+    """As those of :class:`lightning_ham.controllers.LSTMHAM`."""
+    added_options: ClassVar[Mapping[str, Any]] = {"grid": None}
     """As those of :class:`lightning_ham.controllers.LSTMHAM`."""
 
     def __init__(

@@ -79,6 +79,12 @@ def _without_gone(name: str, options: Mapping[str, Any], gone: Mapping[str, Any]
     return {option: value for option, value in options.items() if option not in gone}
 
 
+def added_options(name: str) -> Mapping[str, Any]:
+    """Return the options of the controller ``name`` that older models were saved without, with the values they had."""
+    added: Mapping[str, Any] = getattr(_CONTROLLERS.get(name), "added_options", {})
+    return added
+
+
 def make_controller(name: str, input_size: int, output_size: int, options: Mapping[str, Any]) -> nn.Module:
     """Build the controller ``name`` for cells of ``input_size`` numbers and outputs of ``output_size`` bits."""
     return _CONTROLLERS.get(name)(input_size, output_size, **complete_options(name, options))

@@ -29,7 +29,7 @@ def open_session(memory: HierarchicalAttentiveMemory, tree: Tree) -> Session:
     """
     (nodes,) = arrays(tree.nodes)
     search = access.SearchWeights(*_copies(*search_parameters(memory.search)))
-    write = access.WriteWeights(*_copies(*write_parameters(memory)), steps=grid_steps(memory))
+    write = access.WriteWeights(*(*_copies(*write_parameters(memory)), grid_steps(memory)))
     with _first_session():
         return Session(nodes, search, write)
 

@@ -93,7 +93,7 @@ class _Prepared:
         )
         self.search = access.SearchWeights(*arrays(*parameters[:5]))
         self._grid = memory.grid
-        self.write = access.WriteWeights(*arrays(*parameters[5:]), steps=grid_steps(memory))
+        self.write = access.WriteWeights(*(*arrays(*parameters[5:]), grid_steps(memory)))
         self.leaf_size = memory.leaf_size
         self.query_size = memory.search.query.in_features
         self.dtype = parameters[0].dtype

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
 
 from lightning_ham import __version__
-from lightning_ham.controllers import complete_options, controller_names
+from lightning_ham.controllers import added_options, complete_options, controller_names
 from lightning_ham.foreign import closest_to, quoted, shown
 from lightning_ham.hub.files import CONFIG, MAX_BYTES
 from lightning_ham.tasks import get_task
@@ -171,9 +171,12 @@ def _check_options(controller: str, options: Mapping[str, Any]) -> None:
         complete = complete_options(controller, options)
     except ValueError as error:
         raise ValueError(f"key 'controller_options': {error}") from error
+    added = added_options(controller)
     for name in complete:
         key = f"controller_options.{name}"
         if name not in options:
+            if name in added:
+                continue
             raise ValueError(f"Expected key {key!r}, but it is missing; save the model again.")
         _expect_plain(key, options[name])
         default = _default(controller, options, name)

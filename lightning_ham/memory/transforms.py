@@ -239,9 +239,7 @@ def _with_range(parent: Tensor, left: Tensor, right: Tensor, num_reals: int) -> 
 Join = GatedJoin | ChoiceJoin | MLPJoin
 
 
-def make_join(
-    kind: JoinKind, leaf_size: int, hidden_size: int, num_reals: int = 0, grid: float | None = None
-) -> Join:
+def make_join(kind: JoinKind, leaf_size: int, hidden_size: int, num_reals: int = 0, grid: float | None = None) -> Join:
     """Return the JOIN called ``kind``: :class:`GatedJoin`, :class:`ChoiceJoin`, or :class:`MLPJoin` for ``mlp``."""
     joins: dict[str, type[Join]] = {"gated": GatedJoin, "choice": ChoiceJoin, "mlp": MLPJoin}
     if kind not in joins:

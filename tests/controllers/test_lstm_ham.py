@@ -280,6 +280,7 @@ def rollout_and_gradient(**options) -> tuple[Rollout, Tensor]:
         ("accesses_per_output", 2, 1),
         ("readout", "state", "state_and_read"),
         ("readout", "read", "state_and_read"),
+        ("grid", 0.25, None),
     ],
 )
 def test_every_option_changes_the_outputs(option, value, default):

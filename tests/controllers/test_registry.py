@@ -20,6 +20,7 @@ DEFAULTS = {
     "real_inputs": 0,
     "accesses_per_output": 1,
     "readout": "state_and_read",
+    "grid": None,
 }
 
 PLUGIN = """

@@ -142,9 +142,15 @@ def test_wrong_options(config, read, more_options, name, value, message):
     assert len(str(raised.value)) < 500
 
 
-def test_every_option_must_be_there(config, read):
-    for name in list(config["controller_options"]):
-        options = {key: value for key, value in config["controller_options"].items() if key != name}
+def _without(options: dict[str, object], names: set[str]) -> dict[str, object]:
+    return {name: value for name, value in options.items() if name not in names}
+
+
+def test_every_option_must_be_there_that_older_models_have_too(config, read):
+    added = {"grid"}
+    assert read({**config, "controller_options": _without(config["controller_options"], added)})
+    for name in config["controller_options"].keys() - added:
+        options = _without(config["controller_options"], {name})
         with pytest.raises(ValueError, match=f"Expected key 'controller_options.{name}', but it is missing"):
             read(config | {"controller_options": options})
 

@@ -68,7 +68,17 @@ def forward(first, last, w, options, noise, record):
         # Write and re-join, unless nobody will read it
         if t == accesses - 1:
             continue
-        write(read, state, w, options, pair.shape[1] - 2 * size, write_scale, write_input, record.write_gates[kept, first:last], node)
+        write(
+            read,
+            state,
+            w,
+            options,
+            pair.shape[1] - 2 * size,
+            write_scale,
+            write_input,
+            record.write_gates[kept, first:last],
+            node,
+        )
         scatter(node, rows[depth], nodes)
         for level in range(depth - 1, -1, -1):
             with_sibling(node, nodes, rows[level + 1], pair)
