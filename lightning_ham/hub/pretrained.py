@@ -108,8 +108,6 @@ class TrainedModel(TaskModel):
             for file, picture in pictures.items():
                 (staging / file).write_bytes(picture)
 
-    save = save_pretrained  # its name of before
-
     def weights_sha256(self) -> str:
         """Return the SHA-256 of the file that the weights are saved in, in hexadecimal digits."""
         return hashlib.sha256(write_weights(self.state_dict())).hexdigest()
@@ -241,9 +239,6 @@ class TrainedModel(TaskModel):
             model = cls(*arguments)
         model.load_state_dict(dict(tensors))
         return model.eval()
-
-
-HAMModel = TrainedModel  # its name of before
 
 
 def from_pretrained(
