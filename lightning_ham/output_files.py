@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from lightning_ham.whole_file import replace_file
+
 _STREAMS = {
     "-": "stdout",
     "/dev/stdout": "stdout",
@@ -68,12 +70,7 @@ def write(name: str, content: str | bytes) -> None:
             device.write(data)
         return
     path = Path(name).resolve()
-    staging = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        staging.write_bytes(data)
-        staging.replace(path)
-    finally:
-        staging.unlink(missing_ok=True)
+    replace_file(path, data, f".{path.name}.{os.getpid()}")
 
 
 def check_places(output: str, trace: str | None, files: Iterable[str]) -> None:

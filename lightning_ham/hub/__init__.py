@@ -1,6 +1,6 @@
 """Trained models in and out, as folders of a fixed set of files."""
 
 from lightning_ham.hub.catalog import PretrainedModel, list_pretrained
-from lightning_ham.hub.pretrained import HAMModel, TrainedModel, from_pretrained
+from lightning_ham.hub.pretrained import TrainedModel, from_pretrained
 
-__all__ = ["HAMModel", "PretrainedModel", "TrainedModel", "from_pretrained", "list_pretrained"]
+__all__ = ["PretrainedModel", "TrainedModel", "from_pretrained", "list_pretrained"]

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from lightning_ham.foreign import shown
 from lightning_ham.hub.config import read_config
 from lightning_ham.hub.files import CARD, CONFIG, WEIGHTS, expanded
+from lightning_ham.hub.measured import read_measured
 from lightning_ham.hub.places import BUNDLED, REPO_ID, bundled_names
-
-_MAX_METADATA = 1 << 16
-"""Most bytes of a card in which its metadata may lie; those of real ones have a few thousand."""
-_MAX_LEVELS = 20
-"""Most levels of metadata; those of real ones have eight."""
-_METADATA = re.compile(r"\s*---[ \t\r]*\n(.*?)\n---[ \t\r]*(\n|$)", re.DOTALL)
-_RANGE = re.compile("[0-9]{1,9}-[0-9]{1,9}")
 
 
 class PretrainedModel(NamedTuple):
@@ -80,59 +73,5 @@ def _describe(folder: Path, name: str, where: str) -> PretrainedModel:
         ValueError: If its configuration is not one of ours.
     """
     task = read_config(folder / CONFIG)["task"]
-    return PretrainedModel(name, task, _errors(folder / CARD), (folder / WEIGHTS).stat().st_size, where)
-
-
-def _errors(card: Path) -> dict[str, float]:
-    """Return the share of wrong sequences by range of lengths, nothing where a card has none that can be read.
-
-    A card is anybody's text. What is in a place or of a form that those of ours do not have is passed over.
-    """
-    if not card.is_file():
-        return {}
-    with card.open("rb") as file:
-        metadata = _METADATA.match(file.read(_MAX_METADATA).decode("utf-8", errors="replace"))
-    errors = {}
-    for entry in _parts(_read(metadata[1]) if metadata else None, "model-index"):
-        for result in _parts(entry, "results"):
-            dataset = result.get("dataset")
-            lengths = dataset.get("config") if isinstance(dataset, dict) else None
-            for metric in _parts(result, "metrics"):
-                share = _share(metric.get("value"))
-                is_range = isinstance(lengths, str) and _RANGE.fullmatch(lengths)
-                if metric.get("type") == "sequence_error" and is_range and share is not None:
-                    errors[str(lengths)] = share
-    return errors
-
-
-def _read(text: str) -> object:
-    """Return what YAML says, all of its values as text; None where it is none, or refers to parts of itself."""
-    import yaml
-
-    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # makes no objects, numbers or dates; the first is faster
-    levels = 0
-    try:
-        for event in yaml.parse(text, Loader=loader):  # as it goes, so that what is too deep is not read
-            if isinstance(event, yaml.AliasEvent):  # a few lines of these can stand for any amount
-                return None
-            levels += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if levels > _MAX_LEVELS:
-                return None
-        return yaml.load(text, Loader=loader)
-    except (yaml.YAMLError, OverflowError, ValueError):  # the last two of characters that there are not
-        return None
-
-
-def _parts(mapping: object, key: str) -> list[dict[str, Any]]:
-    """Return the mappings in the list that a mapping has under a key; none if there is no such thing."""
-    found = mapping.get(key) if isinstance(mapping, dict) else None
-    return [part for part in found if isinstance(part, dict)] if isinstance(found, list) else []
-
-
-def _share(text: object) -> float | None:
-    """Return the number in [0, 1] that a text is, if it is one."""
-    try:
-        share = float(text) if isinstance(text, str) else -1.0
-    except ValueError:
-        return None
-    return share if 0 <= share <= 1 else None
+    errors = {str(lengths): share for lengths, share in read_measured(folder / CARD).items()}
+    return PretrainedModel(name, task, errors, (folder / WEIGHTS).stat().st_size, where)

@@ -3,61 +3,63 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from lightning_ham.tasks import Lengths
 
 _MOST_BYTES = 1 << 16
-"""Longest text before the Markdown that is read; real ones have 2,000 bytes."""
-_MOST_LEVELS, _MOST_CHARACTERS = 20, 1000
-"""How deep it may be nested, and how long a value of it may be."""
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""Most bytes of a card in which its metadata may lie; those of real ones have a few thousand."""
+_MOST_LEVELS = 20
+"""Most levels of metadata; those of real ones have eight."""
+_METADATA = re.compile(r"\s*---[ \t\r]*\n(.*?)\n---[ \t\r]*(\n|$)", re.DOTALL)
 
 
 def read_measured(card: Path) -> dict[Lengths, float]:
-    """Return the share of wrong sequences, in [0, 1], by lengths; nothing where a card says none that can be read.
+    """Return the share of wrong sequences, in [0, 1], by lengths; nothing where a card has none that can be read.
 
-    A card may come from anybody. What is damaged, absurd or laid out to take long says nothing.
+    A card may come from anybody. What is no such share or no such range is passed over, and the others count. Metadata
+    that is damaged, or laid out to take long, says nothing.
     """
     try:
-        with card.open("rb") as file:
-            text = file.read(_MOST_BYTES).decode("utf-8", "replace")
-        before, _, rest = text.partition("---\n")
-        front, end, _ = rest.partition("\n---")
-        if before.strip() or not end or not _is_simple(front):
+        if not card.is_file():  # a pipe would be waited for
             return {}
-        return _errors(yaml.load(front, Loader=_Loader))
-    except (OSError, ValueError, TypeError, yaml.YAMLError):
+        with card.open("rb") as file:
+            metadata = _METADATA.match(file.read(_MOST_BYTES).decode("utf-8", "replace"))
+    except OSError:
         return {}
-
-
-def _is_simple(front: str) -> bool:
-    """Return whether YAML is of a few levels and short values, without aliases, which can multiply."""
-    level = 0
-    for event in yaml.parse(front, Loader=_Loader):
-        level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        too_long = isinstance(event, yaml.ScalarEvent) and len(event.value) > _MOST_CHARACTERS
-        if isinstance(event, yaml.AliasEvent) or level > _MOST_LEVELS or too_long:
-            return False
-    return True
-
-
-def _errors(metadata: Any) -> dict[Lengths, float]:
-    errors = {}
-    for model in _items(metadata, "model-index"):
+    measured = {}
+    for model in _items(_read(metadata[1]) if metadata else None, "model-index"):
         for result in _items(model, "results"):
             for metric in _items(result, "metrics"):
-                share = metric.get("value")
-                if metric.get("type") == "sequence_error" and isinstance(share, int | float) and 0 <= share <= 1:
-                    with contextlib.suppress(KeyError, TypeError, ValueError):
-                        errors[Lengths.of(result["dataset"]["config"])] = float(share)
-    return errors
+                with contextlib.suppress(KeyError, TypeError, ValueError):
+                    share = float(metric["value"])
+                    if metric["type"] == "sequence_error" and 0 <= share <= 1:
+                        measured[Lengths.of(result["dataset"]["config"])] = share
+    return measured
 
 
-def _items(mapping: Any, key: str) -> list[dict[str, Any]]:
-    """Return the mappings in the list at a key, where there are such."""
-    items = mapping.get(key) if isinstance(mapping, dict) else None
-    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+def _read(text: str) -> object:
+    """Return what YAML says, all of its values as text; None where it is none, or refers to parts of itself."""
+    import yaml
+
+    # It makes no objects, dates or numbers, of which a long one would take long; the first is faster.
+    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+    levels = 0
+    try:
+        for event in yaml.parse(text, Loader=loader):  # as it goes, so that what is too deep is not read
+            if isinstance(event, yaml.AliasEvent):  # a few lines of these can stand for any amount
+                return None
+            levels += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if levels > _MOST_LEVELS:
+                return None
+        return yaml.load(text, Loader=loader)
+    except (yaml.YAMLError, OverflowError, ValueError):  # the last two of characters that there are not
+        return None
+
+
+def _items(mapping: object, key: str) -> list[dict[str, Any]]:
+    """Return the mappings in the list that a mapping has under a key; none if there is no such thing."""
+    found = mapping.get(key) if isinstance(mapping, dict) else None
+    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []

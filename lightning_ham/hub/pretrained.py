@@ -26,6 +26,7 @@ from lightning_ham.hub.checkpoint import read_model
 from lightning_ham.hub.config import ModelConfig, check_weights, make_config
 from lightning_ham.hub.files import CARD, CONFIG, PICTURES, WEIGHTS, replacing
 from lightning_ham.hub.folder import check_tensors, parse_weights, read_folder, write_weights
+from lightning_ham.hub.measured import read_measured
 from lightning_ham.hub.places import locate
 from lightning_ham.models import TaskModel
 from lightning_ham.tasks import Lengths
@@ -56,8 +57,6 @@ class TrainedModel(TaskModel):
     def measured(self) -> Mapping[Lengths, float]:
         """Share of wrong sequences, in [0, 1], by range of lengths, as the card that it was loaded with says."""
         if self._measured is None:
-            from lightning_ham.hub.measured import read_measured
-
             self._measured = read_measured(self.card) if self.card else {}
         return self._measured
 
@@ -108,8 +107,6 @@ class TrainedModel(TaskModel):
             (staging / CARD).write_bytes(card.encode())
             for file, picture in pictures.items():
                 (staging / file).write_bytes(picture)
-
-    save = save_pretrained  # its name of before
 
     def weights_sha256(self) -> str:
         """Return the SHA-256 of the file that the weights are saved in, in hexadecimal digits."""
@@ -242,9 +239,6 @@ class TrainedModel(TaskModel):
             model = cls(*arguments)
         model.load_state_dict(dict(tensors))
         return model.eval()
-
-
-HAMModel = TrainedModel  # its name of before
 
 
 def from_pretrained(

@@ -20,6 +20,8 @@ from typing import Any, NamedTuple, Self
 import yaml
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
+from lightning_ham.whole_file import replace_file
+
 RECIPE = "recipe.yaml"
 """The resolved recipe."""
 TRAINING = "training.json"
@@ -301,25 +303,16 @@ def _is_alive(number: int, machine: str) -> bool:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file beside the one that it replaces: whoever reads it, or is killed meanwhile, sees one or the other.
-
-    Its folder is made if it is not there.
+    """Write a file of a run, whole or not at all; its folder is made if it is not there.
 
     Raises:
         OSError: If it cannot be written; the file is then as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.unlink(missing_ok=True)  # of a run that was killed
     try:
-        with partial.open("xb") as file:
-            file.write(content)
-        partial.replace(path)
-    except BaseException as error:
-        if isinstance(error, OSError):  # that it has no room, a disk says without the file's name
-            error.filename = error.filename or str(path)
-        with contextlib.suppress(OSError):  # on a full disk, its room is wanted
-            partial.unlink(missing_ok=True)
+        replace_file(path, content, f"{path.name}.partial")
+    except OSError as error:
+        error.filename = error.filename or str(path)  # that it has no room, a disk says without the file's name
         raise
 
 

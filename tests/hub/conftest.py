@@ -220,6 +220,30 @@ def folder(model, tmp_path):
 
 
 @pytest.fixture
+def cache(tmp_path):
+    """The folder of a cache of models from the Hub, empty."""
+    (tmp_path / "cache").mkdir()
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def put(cache):
+    """Puts a folder into the cache as a model that was downloaded; returns where it is then."""
+
+    def put(repo_id, folder):
+        repository = cache / f"models--{repo_id.replace('/', '--')}"
+        snapshot = repository / "snapshots" / ("a" * 40)
+        snapshot.mkdir(parents=True)
+        for path in folder.iterdir():
+            (snapshot / path.name).write_bytes(path.read_bytes())
+        (repository / "refs").mkdir()
+        (repository / "refs" / "main").write_text("a" * 40)
+        return snapshot
+
+    return put
+
+
+@pytest.fixture
 def write_checkpoint(model, tmp_path):
     """Writes a checkpoint as Lightning does, with entries replaced, or left out where they are None."""
 

@@ -18,21 +18,8 @@ def no_network(monkeypatch):
 
 
 @pytest.fixture
-def cache(tmp_path, no_network):
-    (tmp_path / "cache").mkdir()
-    return tmp_path / "cache"
-
-
-def put(cache, repo_id, folder):
-    """Put a folder into a cache as one that was downloaded."""
-    repository = cache / f"models--{repo_id.replace('/', '--')}"
-    snapshot = repository / "snapshots" / ("a" * 40)
-    snapshot.mkdir(parents=True)
-    for path in folder.iterdir():
-        (snapshot / path.name).write_bytes(path.read_bytes())
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text("a" * 40)
-    return snapshot
+def cache(cache, no_network):
+    return cache
 
 
 def test_every_bundled_model_is_listed_with_what_its_card_says(cache):
@@ -53,15 +40,15 @@ def test_without_a_home_there_are_those_of_the_package(no_network, monkeypatch):
         from_pretrained("ada/mine", local_files_only=True)
 
 
-def test_models_in_the_cache_are_listed_and_others_are_not(cache, model, tmp_path):
+def test_models_in_the_cache_are_listed_and_others_are_not(cache, model, tmp_path, put):
     evaluation = evaluate(model, [(1, 4)], episodes=10, seed=0)
     evaluation["results"][0]["sequence_error"] = 0.25
     model.save_pretrained(tmp_path / "mine", evaluation)
-    put(cache, "ada/mine", tmp_path / "mine")
+    put("ada/mine", tmp_path / "mine")
     (tmp_path / "bert").mkdir()
     (tmp_path / "bert" / "config.json").write_text('{"model_type": "bert"}')
     (tmp_path / "bert" / "model.safetensors").write_bytes(b"")
-    put(cache, "bert/base", tmp_path / "bert")
+    put("bert/base", tmp_path / "bert")
     size = (tmp_path / "mine" / "model.safetensors").stat().st_size
     assert list_pretrained(cache)[len(bundled_names()) :] == [
         PretrainedModel("ada/mine", "sort", {"1-4": 0.25}, size, "cache")
@@ -72,8 +59,8 @@ def test_models_in_the_cache_are_listed_and_others_are_not(cache, model, tmp_pat
     "card",
     [None, "no metadata", "---\nmodel-index: 3\n---\n", "---\n: [\n---\n", "---\n- 1\n---\n", "\xff"],
 )
-def test_a_card_that_cannot_be_read_has_no_errors(cache, folder, card):
-    snapshot = put(cache, "ada/mine", folder)
+def test_a_card_that_cannot_be_read_has_no_errors(cache, folder, card, put):
+    snapshot = put("ada/mine", folder)
     if card is None:
         (snapshot / "README.md").unlink()
     else:
@@ -122,10 +109,10 @@ HOSTILE_CARDS = {
 
 
 @pytest.mark.parametrize("case", HOSTILE_CARDS)
-def test_a_bad_card_costs_its_own_figures_only(cache, folder, case, capsys):
+def test_a_bad_card_costs_its_own_figures_only(cache, folder, case, capsys, put):
     card, errors = HOSTILE_CARDS[case]
-    put(cache, "ada/another", folder)
-    (put(cache, "ada/bad", folder) / "README.md").write_text(card)
+    put("ada/another", folder)
+    (put("ada/bad", folder) / "README.md").write_text(card)
     start = time.perf_counter()
     assert main(["--cache_dir", str(cache)]) == 0
     assert time.perf_counter() - start < 5
@@ -137,25 +124,25 @@ def test_a_bad_card_costs_its_own_figures_only(cache, folder, case, capsys):
     assert all(line.isprintable() and len(line) < 200 for line in lines)
 
 
-def test_names_that_cannot_be_loaded_are_not_listed(cache, folder):
+def test_names_that_cannot_be_loaded_are_not_listed(cache, folder, put):
     for name in ("\x1b[31mada/x", "ada/two\nlines", "ada/b/c", "right\u202eleft/x"):
-        put(cache, name, folder)
-    put(cache, "ada/good", folder)
+        put(name, folder)
+    put("ada/good", folder)
     assert [model.name for model in list_pretrained(cache)][len(bundled_names()) :] == ["ada/good"]
 
 
-def test_a_damaged_copy_hides_no_other_model(cache, folder, tmp_path):
-    (put(cache, "a/no-weights", folder) / "model.safetensors").unlink()
-    (put(cache, "b/broken-link", folder) / "model.safetensors").unlink()
+def test_a_damaged_copy_hides_no_other_model(cache, folder, tmp_path, put):
+    (put("a/no-weights", folder) / "model.safetensors").unlink()
+    (put("b/broken-link", folder) / "model.safetensors").unlink()
     (cache / "models--b--broken-link" / "snapshots" / ("a" * 40) / "model.safetensors").symlink_to(tmp_path / "nowhere")
-    put(cache, "c/reference", folder)
+    put("c/reference", folder)
     (cache / "models--c--reference" / "refs" / "main").write_bytes(b"\xff" * 99)
-    (put(cache, "d/config", folder) / "config.json").write_text("9" * 1_000_000)
-    card = put(cache, "e/card", folder) / "README.md"
+    (put("d/config", folder) / "config.json").write_text("9" * 1_000_000)
+    card = put("e/card", folder) / "README.md"
     card.unlink()
     card.mkdir()
     (cache / "models--f--file").write_text("")
-    put(cache, "z/good", folder)
+    put("z/good", folder)
     names = [model.name for model in list_pretrained(cache)]
     assert names[len(bundled_names()) :] == ["e/card", "z/good"]
 

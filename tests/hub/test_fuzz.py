@@ -217,17 +217,11 @@ def check_card(cache, card):
 
 
 @pytest.fixture
-def cache(folder, tmp_path):
+def cache(cache, put, folder):
     """A cache with two models that were downloaded."""
-    for name in ("mine", "other"):
-        repository = tmp_path / "cache" / f"models--ada--{name}"
-        snapshot = repository / "snapshots" / ("a" * 40)
-        snapshot.mkdir(parents=True)
-        for path in folder.iterdir():
-            (snapshot / path.name).write_bytes(path.read_bytes())
-        (repository / "refs").mkdir()
-        (repository / "refs" / "main").write_text("a" * 40)
-    return tmp_path / "cache"
+    for name in ("ada/mine", "ada/other"):
+        put(name, folder)
+    return cache
 
 
 @pytest.mark.filterwarnings("ignore:.*Sparse.*:UserWarning")

@@ -41,7 +41,8 @@ class Copy:
         source = Path(lightning_ham.__file__).parent
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(source / "engines" / "kernels", self.kernels, ignore=ignore)
-        shutil.copy(source / "__init__.py", package)
+        for beside in ("__init__.py", "whole_file.py"):
+            shutil.copy(source / beside, package)
         (package / "memory").mkdir()
         shutil.copy(source / "memory" / "constants.py", package / "memory")
         for above in ("engines", "memory"):  # they would import PyTorch

@@ -26,6 +26,8 @@ from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 from numba.misc.appdirs import AppDirs
 
+from lightning_ham.whole_file import replace_file
+
 _LOG = logging.getLogger(__name__)
 _CONFIG: Any = nb.config  # whose settings are made when it is imported, unseen by type checkers
 
@@ -95,7 +97,7 @@ class CompiledOnDisk:
         for folder in self._folders():
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                _write(folder / name, hashlib.sha256(data).digest() + data)
+                replace_file(folder / name, hashlib.sha256(data).digest() + data, f"{name}.{uuid.uuid4().hex}")
             except OSError as error:
                 problem = problem or error
                 continue
@@ -146,14 +148,3 @@ class CompiledOnDisk:
                 ours = path.name.startswith(f"{self._prefix}{self._stamp}.")
                 if path.name.startswith(self._prefix) and not (stale and ours):
                     path.unlink(missing_ok=True)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file as a whole or not at all."""
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
