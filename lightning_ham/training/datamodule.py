@@ -248,7 +248,8 @@ class TaskDataModule(LightningDataModule):
         self.batches_per_epoch = batches_per_epoch
         self.final_capacity = capacity
         self.min_capacity = capacity_for(self.task.min_length)
-        self.capacity = max(start_capacity, self.min_capacity)
+        self.first_capacity = max(start_capacity, self.min_capacity)
+        self.capacity = self.first_capacity
         """Leaves of the tree that training is at; the curriculum raises it."""
         self.smaller_fraction = smaller_fraction
         self.deeper_fraction = deeper_fraction

@@ -229,9 +229,10 @@ class HAMModule(LightningModule):
         # Not the number of the step, which batches share where their gradients are accumulated.
         seed = stream_seed(self.seed, "branches", self.global_rank, self.current_epoch, batch_idx)
         guided = self._is_guided(batch_idx)
-        with self._less_noise(self.exploration.final_noise**self.progress):
+        explored = self._exploration_left()
+        with self._less_noise(explored * self.exploration.final_noise**self.progress):
             rollout = self.model(batch, self.attention, torch.Generator(self.device).manual_seed(seed), guided=guided)
-        bonus = self.exploration.entropy_bonus * self.exploration.final_entropy_bonus**self.progress
+        bonus = explored * self.exploration.entropy_bonus * self.exploration.final_entropy_bonus**self.progress
         loss, summands = objective(
             rollout,
             batch,
@@ -256,6 +257,12 @@ class HAMModule(LightningModule):
         if self.reinforce is None or self.reinforce.baseline != "learned":
             return None
         return self.baseline(rollout.states.detach()).squeeze(-1)
+
+    def _exploration_left(self) -> float:
+        """Return the factor of bonus and noise at the capacity that the curriculum has come to."""
+        data = self._data
+        doublings = math.log2(data.capacity / data.first_capacity) if data else 0.0
+        return float(self.exploration.decay_per_doubling**doublings)
 
     @contextmanager
     def _less_noise(self, scale: float) -> Iterator[None]:

@@ -9,7 +9,8 @@ from lightning_ham.memory.attention import get_estimator
 from lightning_ham.models import TaskModel
 
 _OF_THE_BONUS = ("exploration.final_entropy_bonus", "exploration.branch_prior")
-_OF_THE_CHOICE = ("attention", "reinforce", "exploration.entropy_bonus", *_OF_THE_BONUS)
+_EXPLORED = ("exploration.entropy_bonus", "exploration.decay_per_doubling")
+_OF_THE_CHOICE = ("attention", "reinforce", *_EXPLORED, *_OF_THE_BONUS)
 """Options of how a leaf is chosen, and of what rewards the choice."""
 _OF_STRAIGHT_THROUGH = ("exploration.final_noise", "query_share")
 """Options of the gradient that goes straight through a sampled choice."""
