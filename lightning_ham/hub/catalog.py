@@ -1,4 +1,4 @@
-"""Which trained models there are without a network: those that come with the package, and those in the cache."""
+"""A list of the trained models available without a network: in the package and in the cache."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from lightning_ham.hub.files import CARD, CONFIG, WEIGHTS, expanded
 from lightning_ham.hub.places import BUNDLED, REPO_ID, bundled_names
 
 _MAX_METADATA = 1 << 16
-"""Most bytes of a card in which its metadata may lie; those of real ones have a few thousand."""
+"""Most bytes of a card that are searched for metadata; real metadata has a few thousand."""
 _MAX_LEVELS = 20
-"""Most levels of metadata; those of real ones have eight."""
+"""Most levels of metadata; real metadata has eight."""
 _METADATA = re.compile(r"\s*---[ \t\r]*\n(.*?)\n---[ \t\r]*(\n|$)", re.DOTALL)
 _RANGE = re.compile("[0-9]{1,9}-[0-9]{1,9}")
 
@@ -25,12 +25,12 @@ class PretrainedModel(NamedTuple):
     """A trained model that can be loaded by its name."""
 
     name: str
-    """What :func:`lightning_ham.from_pretrained` takes."""
+    """The name for :func:`lightning_ham.from_pretrained`."""
     task: str
     errors: dict[str, float]
-    """Share of wrong sequences, in [0, 1], by range of lengths (``"1-32"``), as its card has them; may be empty."""
+    """Share of wrong sequences, in [0, 1], by range of lengths (``"1-32"``), from its card; may be empty."""
     size: int
-    """Of its weights, in bytes."""
+    """Size of the file of weights, in bytes."""
     where: str
     """``package`` or ``cache``."""
 
@@ -39,10 +39,10 @@ def list_pretrained(cache_dir: str | os.PathLike[str] | None = None) -> list[Pre
     """Return the trained models that can be loaded by name without a network.
 
     Args:
-        cache_dir: The cache of models from the Hub; that of HF_HOME if None.
+        cache_dir: The cache of models from the Hub; by default HF_HOME's.
 
     Raises:
-        OSError: If the cache cannot be read; ``NotADirectoryError`` if it is no folder.
+        OSError: If the cache cannot be read; ``NotADirectoryError`` if it is not a folder.
     """
     bundled = [_describe(BUNDLED / name, name, "package") for name in bundled_names()]
     return [*bundled, *_cached(cache_dir)]
@@ -68,15 +68,15 @@ def _cached(cache_dir: str | os.PathLike[str] | None) -> Iterator[PretrainedMode
             config = try_to_load_from_cache(repo_id, CONFIG, cache)
             if isinstance(config, str):
                 yield _describe(Path(config).parent, repo_id, "cache")
-        except (OSError, ValueError):  # a model of something else, or not there as a whole
+        except (OSError, ValueError):  # another kind of model, or incomplete
             continue
 
 
 def _describe(folder: Path, name: str, where: str) -> PretrainedModel:
-    """Return what a model's files say of it.
+    """Return the description of a model from its files.
 
     Raises:
-        OSError: If a file is not there, or cannot be read.
+        OSError: If a file is missing or cannot be read.
         ValueError: If its configuration is not one of ours.
     """
     task = read_config(folder / CONFIG)["task"]
@@ -84,9 +84,9 @@ def _describe(folder: Path, name: str, where: str) -> PretrainedModel:
 
 
 def _errors(card: Path) -> dict[str, float]:
-    """Return the share of wrong sequences by range of lengths, nothing where a card has none that can be read.
+    """Return the share of wrong sequences by range of lengths; empty if a card has none that can be read.
 
-    A card is anybody's text. What is in a place or of a form that those of ours do not have is passed over.
+    Anyone may write a card: entries in unexpected places or forms are skipped.
     """
     if not card.is_file():
         return {}
@@ -106,31 +106,31 @@ def _errors(card: Path) -> dict[str, float]:
 
 
 def _read(text: str) -> object:
-    """Return what YAML says, all of its values as text; None where it is none, or refers to parts of itself."""
+    """Return the content of YAML with all values as text; None if it is invalid, too deep or has aliases."""
     import yaml
 
     loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # makes no objects, numbers or dates; the first is faster
     levels = 0
     try:
-        for event in yaml.parse(text, Loader=loader):  # as it goes, so that what is too deep is not read
-            if isinstance(event, yaml.AliasEvent):  # a few lines of these can stand for any amount
+        for event in yaml.parse(text, Loader=loader):  # event by event, so that nothing too deep is read
+            if isinstance(event, yaml.AliasEvent):  # a few of these can expand to any size
                 return None
             levels += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if levels > _MAX_LEVELS:
                 return None
         return yaml.load(text, Loader=loader)
-    except (yaml.YAMLError, OverflowError, ValueError):  # the last two of characters that there are not
+    except (yaml.YAMLError, OverflowError, ValueError):  # the last two for invalid characters
         return None
 
 
 def _parts(mapping: object, key: str) -> list[dict[str, Any]]:
-    """Return the mappings in the list that a mapping has under a key; none if there is no such thing."""
+    """Return the mappings in the list under a key; empty if there is no such list."""
     found = mapping.get(key) if isinstance(mapping, dict) else None
     return [part for part in found if isinstance(part, dict)] if isinstance(found, list) else []
 
 
 def _share(text: object) -> float | None:
-    """Return the number in [0, 1] that a text is, if it is one."""
+    """Return the number in [0, 1] that a text represents; None for any other text."""
     try:
         share = float(text) if isinstance(text, str) else -1.0
     except ValueError:

@@ -1,4 +1,4 @@
-"""What a model's card says was measured of it: the share of wrong sequences, by range of lengths."""
+"""Reads error rates from a model's card: the share of wrong sequences, by range of lengths."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import yaml
 from lightning_ham.tasks import Lengths
 
 _MOST_BYTES = 1 << 16
-"""Longest text before the Markdown that is read; real ones have 2,000 bytes."""
+"""Most bytes that are searched for metadata; real metadata has 2,000."""
 _MOST_LEVELS, _MOST_CHARACTERS = 20, 1000
-"""How deep it may be nested, and how long a value of it may be."""
+"""Most levels of nesting, and longest value, in the metadata."""
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def read_measured(card: Path) -> dict[Lengths, float]:
-    """Return the share of wrong sequences, in [0, 1], by lengths; nothing where a card says none that can be read.
+    """Return the share of wrong sequences, in [0, 1], by lengths; empty if a card has none that can be read.
 
-    A card may come from anybody. What is damaged, absurd or laid out to take long says nothing.
+    Anyone may write a card: content that is damaged, absurd or made to take long is ignored.
     """
     try:
         with card.open("rb") as file:
@@ -35,7 +35,7 @@ def read_measured(card: Path) -> dict[Lengths, float]:
 
 
 def _is_simple(front: str) -> bool:
-    """Return whether YAML is of a few levels and short values, without aliases, which can multiply."""
+    """Return whether YAML has few levels, short values and no aliases, which can expand to any size."""
     level = 0
     for event in yaml.parse(front, Loader=_Loader):
         level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -58,6 +58,6 @@ def _errors(metadata: Any) -> dict[Lengths, float]:
 
 
 def _items(mapping: Any, key: str) -> list[dict[str, Any]]:
-    """Return the mappings in the list at a key, where there are such."""
+    """Return the mappings in the list under a key; empty if there is no such list."""
     items = mapping.get(key) if isinstance(mapping, dict) else None
     return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
