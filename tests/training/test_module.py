@@ -641,7 +641,7 @@ def test_the_engine_is_no_part_of_the_model(tmp_path):
 
 
 def test_a_module_saves_what_from_pretrained_gives_back(tmp_path):
-    """The same bytes as those of a model that is loaded from the module's checkpoint, and saved."""
+    """Saving the module writes the same bytes as saving the model from its checkpoint."""
     module = make_module(attention="reinforce")
     train(module).trainer.save_checkpoint(tmp_path / "last.ckpt")
     module.save_pretrained(tmp_path / "module" / "mine")
