@@ -51,11 +51,14 @@ NUMERICAL = [
 """Tests that compare numbers, or learn: these are also run as on a processor of another kind (``make test-plain``)."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
+    is_covered = config.pluginmanager.hasplugin("_cov")
     for item in items:
         if any(item.path.is_relative_to(here / name) for name in NUMERICAL):
             item.add_marker("numerical")
+        if is_covered and any(map(item.get_closest_marker, ("numerical", "slow"))):
+            item.add_marker("no_cover")  # it would take a third longer, or more
 
 
 TINY = {

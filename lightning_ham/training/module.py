@@ -229,10 +229,9 @@ class HAMModule(LightningModule):
         # Not the step's number: batches with accumulated gradients share it.
         seed = stream_seed(self.seed, "branches", self.global_rank, self.current_epoch, batch_idx)
         guided = self._is_guided(batch_idx)
-        explored = self._exploration_left()
-        with self._less_noise(explored * self.exploration.final_noise**self.progress):
+        with self._less_noise(self._noise_left()):
             rollout = self.model(batch, self.attention, torch.Generator(self.device).manual_seed(seed), guided=guided)
-        bonus = explored * self.exploration.entropy_bonus * self.exploration.final_entropy_bonus**self.progress
+        bonus = self.exploration.entropy_bonus * self.exploration.final_entropy_bonus**self.progress
         loss, summands = objective(
             rollout,
             batch,
@@ -258,11 +257,11 @@ class HAMModule(LightningModule):
             return None
         return self.baseline(rollout.states.detach()).squeeze(-1)
 
-    def _exploration_left(self) -> float:
-        """Return the factor of bonus and noise at the capacity that the curriculum has come to."""
+    def _noise_left(self) -> float:
+        """Return the scale of the branches' noise at this step and at the curriculum's capacity."""
         data = self._data
         doublings = math.log2(data.capacity / data.first_capacity) if data else 0.0
-        return float(self.exploration.decay_per_doubling**doublings)
+        return float(self.exploration.final_noise**self.progress * self.exploration.noise_per_doubling**doublings)
 
     @contextmanager
     def _less_noise(self, scale: float) -> Iterator[None]:

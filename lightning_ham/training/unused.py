@@ -9,10 +9,9 @@ from lightning_ham.memory.attention import get_estimator
 from lightning_ham.models import TaskModel
 
 _OF_THE_BONUS = ("exploration.final_entropy_bonus", "exploration.branch_prior")
-_EXPLORED = ("exploration.entropy_bonus", "exploration.decay_per_doubling")
-_OF_THE_CHOICE = ("attention", "reinforce", *_EXPLORED, *_OF_THE_BONUS)
+_OF_THE_CHOICE = ("attention", "reinforce", "exploration.entropy_bonus", *_OF_THE_BONUS)
 """Options of how a leaf is chosen, and of what rewards the choice."""
-_OF_STRAIGHT_THROUGH = ("exploration.final_noise", "query_share")
+_OF_STRAIGHT_THROUGH = ("exploration.final_noise", "exploration.noise_per_doubling", "query_share")
 """Options of straight-through gradients."""
 _OF_THE_MEMORY = ("exploration.cell_noise", "engine")
 
@@ -50,7 +49,11 @@ def _reasons(options: Mapping[str, Any], model: TaskModel) -> Iterator[tuple[tup
     if guided == 1:
         yield _OF_THE_CHOICE + _OF_STRAIGHT_THROUGH, "all batches are guided"
     estimator = get_estimator(attention)
-    uses = {"exploration.final_noise": estimator.scales_noise, "query_share": estimator.shares_query}
+    uses = {
+        "exploration.final_noise": estimator.scales_noise,
+        "exploration.noise_per_doubling": estimator.scales_noise,
+        "query_share": estimator.shares_query,
+    }
     not_used = tuple(name for name, is_used in uses.items() if not is_used)
     if not_used:
         yield not_used, f"only straight-through attentions use it, not '{attention}'"
