@@ -219,8 +219,8 @@ class CopyJoin(nn.Module):
     """JOIN as a choice between the children in every dimension, with no new value: :class:`GatedJoin` without ``new``.
 
     So two equal children have a parent like them, whatever the weights: a part of the tree that is all alike (blank, or
-    spent) looks the same at every height. For tasks in which a node says whether any, or all, of the leaves below it are
-    so. (Not in the paper.)
+    spent) looks the same at every height. For tasks in which a node tells whether any leaf below it is so, or all are.
+    (Not in the paper.)
 
     Args:
         leaf_size: Numbers per node (d in the paper).
