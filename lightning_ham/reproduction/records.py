@@ -11,8 +11,9 @@ from typing import Any, NamedTuple, TypedDict, cast
 
 from lightning_ham.evaluation.bars import missed
 from lightning_ham.evaluation.record import Evaluation, LengthResult, errors_by_lengths, span
-from lightning_ham.hub.card import Comparison, CurvePoint, TrainingInfo, guided_fraction
+from lightning_ham.hub.card import Comparison, CurvePoint, TrainingInfo
 from lightning_ham.hub.files import WEIGHTS
+from lightning_ham.hub.supervision import guided_fraction
 from lightning_ham.runs.folder import EVALUATION, TRAINING
 from lightning_ham.runs.learning_curve import first_at
 from lightning_ham.tasks import Lengths, built_in_tasks, find_task
