@@ -28,8 +28,10 @@ help:
 fit: $(STAMP)
 	$(BIN)/python -m lightning_ham.fit recipes/merge.yaml
 
+# Counting lines makes a test a third slower or more, so it stops for slow and numerical ones (tests/conftest.py).
 test: $(STAMP)
-	$(PYTEST)
+	$(PYTEST) --cov=lightning_ham --cov-report=
+	@echo "Coverage, without slow tests, numerical tests and subprocesses: $$($(BIN)/python -m coverage report --format=total) %"
 
 test-plain: $(STAMP)
 	$(PLAIN) $(PYTEST) -m '$(NUMERICAL)' tests

@@ -1,6 +1,6 @@
 """Hierarchical Attentive Memory networks for PyTorch Lightning: train, inspect, use and publish them.
 
-Importing the package is light. The public names below import what they need when they are first used.
+Importing the package is fast: the public names below import what they need at their first use.
 """
 
 from importlib import import_module
@@ -30,7 +30,7 @@ _HOMES = {
     "list_pretrained": "lightning_ham.hub",
 }
 
-# Hidden from type checkers, for which a module with `__getattr__` has every name there is.
+# Hidden from type checkers, which would accept any name of a module with `__getattr__`.
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:

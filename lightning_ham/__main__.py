@@ -1,4 +1,4 @@
-"""List the commands that there are: ``python -m lightning_ham``."""
+"""List the commands: ``python -m lightning_ham``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FOR_MAINTAINERS = ("results", "cards", "bundle")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """List the commands, or say the version; return the exit status."""
+    """List the commands, or print the version; return the exit status."""
     lines = ["Train, inspect, use and publish Hierarchical Attentive Memory networks.", "", *_listed(COMMANDS)]
     lines += ["", "For maintainers, in a checkout:", *_listed(FOR_MAINTAINERS), "", "Each of them takes --help."]
     parser = CommandParser("", "\n".join(lines))
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _listed(commands: Sequence[str]) -> Iterator[str]:
-    """Yield for each command how it is called, and below it what it is for, as its module says itself."""
+    """Yield the usage of each command, then its purpose, from its module's docstring."""
     for command in commands:
         path = Path(__file__).with_name(f"{command}.py")
         source = path if path.is_file() else Path(__file__).with_name(command) / "__main__.py"

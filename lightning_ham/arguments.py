@@ -1,4 +1,4 @@
-"""Checks of arguments: complaints of one form, and no NaN that passes because a comparison with it is false."""
+"""Checks of arguments, with errors of one form; NaN never passes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from numbers import Integral, Real
 from lightning_ham.foreign import quoted
 
 LARGEST_SIZE = 1 << 20
-"""Most cells of an instance, leaves of a tree, or episodes of a batch: with more, memory ends first."""
+"""Most cells of an instance, leaves of a tree, or episodes of a batch: more would exceed memory."""
 
 LARGEST_COUNT = (1 << 31) - 1
-"""Most of what a training counts, such as its updates: more would take centuries."""
+"""Largest count in a training, such as updates: more would take centuries."""
 
 
 def expect_one_of(argument: str, value: object, choices: Sequence[str]) -> None:
@@ -22,7 +22,7 @@ def expect_one_of(argument: str, value: object, choices: Sequence[str]) -> None:
 
 
 def expect_integer(argument: str, value: object, *, at_least: int | None = None, at_most: int = LARGEST_COUNT) -> None:
-    """Raise a ValueError unless an argument is an integer in a range; true and 1.0 are none."""
+    """Raise a ValueError unless an argument is an integer in a range; True and 1.0 are refused."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise ValueError(f"Expected argument `{argument}` to be an integer, but got {quoted(value)}.")
     if at_least is not None and int(value) < at_least:
@@ -40,12 +40,12 @@ def expect_number(
     at_most: float | None = None,
     below: float | None = None,
 ) -> None:
-    """Raise a ValueError unless an argument is a finite number within bounds; true is no number."""
+    """Raise a ValueError unless an argument is a finite number within bounds; True is refused."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise ValueError(f"Expected argument `{argument}` to be a number, but got {quoted(value)}.")
     try:
         number = float(value)
-    except OverflowError:  # an integer beyond what a float can be
+    except OverflowError:  # an integer too large for a float
         number = math.inf
     if not math.isfinite(number):
         raise ValueError(f"Expected argument `{argument}` to be a finite number, but got {quoted(value)}.")

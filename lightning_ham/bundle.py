@@ -1,7 +1,7 @@
-"""Put a trained model among those of the package: ``python -m lightning_ham.bundle RUN_FOLDER NAME``.
+"""Add a trained model to the package: ``python -m lightning_ham.bundle RUN_FOLDER NAME``.
 
-For maintainers, in a checkout. The model goes to ``lightning_ham/hub/weights/NAME``, the evaluation and the training of
-its run to ``model_cards/NAME.json``, and its card, which is made from these, to both places.
+For maintainers, in a checkout. The model goes to ``lightning_ham/hub/weights/NAME``, its evaluation and training to
+``model_cards/NAME.json``, and its card, made from these, to both places.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from lightning_ham.reproduction.records import CHECKOUT
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Bundle as the command line says; return the exit status."""
+    """Run the command; return the exit status."""
     parser = CommandParser(
         "bundle",
-        "Put the model of a run folder among those of the package, and its card and what was measured of it into\n"
-        "model_cards/.",
+        "Add the model of a run folder to the package, and its card and results to model_cards/.",
     )
-    parser.add_argument("run_folder", type=Path, metavar="RUN_FOLDER", help="of a training that has ended")
-    parser.add_argument("name", metavar="NAME", help="what the model is loaded by, such as ham-sort")
+    parser.add_argument("run_folder", type=Path, metavar="RUN_FOLDER", help="of a finished training")
+    parser.add_argument("name", metavar="NAME", help="name for loading the model, such as ham-sort")
     parser.add_argument("--output", type=Path, default=CHECKOUT, metavar="DIR", help="the checkout (default: this one)")
     arguments = parser.parse(argv)
     try:

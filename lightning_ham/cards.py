@@ -1,7 +1,7 @@
-"""Write the cards of the bundled models anew: ``python -m lightning_ham.cards [--evaluate]``.
+"""Rewrite the cards of the bundled models: ``python -m lightning_ham.cards [--evaluate]``.
 
-For maintainers, in a checkout. What is known of a model lies in ``model_cards/NAME.json``: the digest of its weights,
-its evaluation and its training. From these, from the comparison models' results and from a template its card is made.
+For maintainers, in a checkout. A card is made from ``model_cards/NAME.json`` (the digest of the weights, the evaluation
+and the training), the comparison models' results and a template.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the commands share: parsers that complain in one line, and quiet ends."""
+"""Shared by the commands: parsers with one-line errors, and exits without tracebacks."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from lightning_ham.foreign import LONGEST_MESSAGE, closest_to, quoted, shown
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser that complains in one line, with the nearest option to one that is mistyped.
+    """A parser with one-line errors, which suggest the closest option to a mistyped one.
 
     Args:
         command: Name of the command's module in the package; empty for the package's own.
         description: What the command does, for its help.
-        epilog: What stands below the options in its help.
+        epilog: Text below the options in its help.
     """
 
     def __init__(self, command: str, description: str, epilog: str = "") -> None:
@@ -52,14 +52,14 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def positive(text: str) -> int:
-    """Return the whole number of at least 1 that an argument is."""
+    """Return an argument as a whole number of at least 1."""
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"Expected a whole number of at least 1, but got {text!r}")
     return int(text)
 
 
 def some_of(known: Sequence[str]) -> Callable[[str], list[str]]:
-    """Return what reads an argument that names some of those that are known, with commas between them."""
+    """Return a reader of an argument that lists some of the known names, separated by commas."""
 
     def names(text: str) -> list[str]:
         chosen = [name.strip() for name in text.split(",")]
@@ -72,7 +72,7 @@ def some_of(known: Sequence[str]) -> Callable[[str], list[str]]:
 
 
 def time_limit(text: str) -> datetime.timedelta:
-    """Return the time that an argument such as ``90s``, ``20m`` or ``1h`` is."""
+    """Return the duration in an argument such as ``90s``, ``20m`` or ``1h``."""
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh])", text)
     seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
     if seconds < 1:
@@ -82,7 +82,7 @@ def time_limit(text: str) -> datetime.timedelta:
 
 @contextlib.contextmanager
 def on_one_line(kind: type[Warning]) -> Iterator[None]:
-    """Print warnings of a kind as a line each on standard error, and each text once, however they are filtered."""
+    """Print warnings of a kind on standard error as one line each, each text once, regardless of filters."""
     printed = set()
     with warnings.catch_warnings():
         warnings.simplefilter("always", kind)
@@ -107,7 +107,7 @@ def on_one_line(kind: type[Warning]) -> Iterator[None]:
 
 
 def run(main: Callable[[], int]) -> NoReturn:
-    """Run a command as this process, and end without a traceback where its reader, its user or a full disk ends it."""
+    """Run a command and exit; no traceback for a closed pipe, Ctrl-C or a full disk."""
     _complete_streams()
     status: int | str | None
     try:
@@ -130,18 +130,18 @@ def run(main: Callable[[], int]) -> NoReturn:
 
 
 def _complete_streams() -> None:
-    """Have all standard streams, as a process may be started without, and let no character be one too many."""
+    """Open missing standard streams, and make standard output escape characters that it cannot encode."""
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         if getattr(sys, name) is None:
             opened = os.open(os.devnull, os.O_RDWR)
-            while opened < number:  # which leaves no number of a standard stream to a file of ours
+            while opened < number:  # so that no file of ours gets a standard stream's number
                 opened = os.open(os.devnull, os.O_RDWR)
             os.set_inheritable(opened, True)
-            setattr(sys, name, open(opened, mode, closefd=False))  # noqa: SIM115 - to the end
+            setattr(sys, name, open(opened, mode, closefd=False))  # noqa: SIM115 - stays open
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _discard_output() -> None:
-    """Have what could not be written thrown away, so that Python does not complain of it on the way out."""
+    """Discard output that could not be written, so that Python does not report it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,7 +1,7 @@
 """Draw what a model attends to: ``python -m lightning_ham.draw MODEL [--instance JSON] [-o FILE.svg]``.
 
-One small tree a timestep, with the path to the attended leaf, the probability of going right at every node of it, and
-the symbol that was put out. By the name of the file, the picture is SVG, PNG or PDF.
+One small tree per timestep, with the path to the attended leaf, the probability of going right at every node of the
+path, and the output symbol. The file's name selects SVG, PNG or PDF.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def make_parser() -> CommandParser:
     """Return the parser of the command line."""
     parser = CommandParser(
         "draw",
-        "Draw what a model attends to in one instance: a tree a timestep, with the path to the leaf that is read, the\n"
-        "probability of going right at every node of it, and the symbol put out.",
+        "Draw what a model attends to in one instance: a tree per timestep, with the path to the attended leaf, the\n"
+        "probability of going right at every node of the path, and the output symbol.",
     )
     parser.add_argument("model", metavar="MODEL", help="a run folder, a checkpoint, a saved model or a name")
     parser.add_argument("--instance", metavar="JSON", help="the instance, in the form that solve takes in JSON lines")
@@ -32,20 +32,20 @@ def make_parser() -> CommandParser:
         "--length",
         type=positive,
         metavar="N",
-        help="cells of an instance that is drawn at random instead (default: 8)",
+        help="cells of a random instance instead (default: 8)",
     )
-    parser.add_argument("--seed", type=int, metavar="N", help="seed of that instance (default: 0)")
+    parser.add_argument("--seed", type=int, metavar="N", help="seed of the random instance (default: 0)")
     parser.add_argument(
         "--steps",
         type=_steps,
         metavar="N,N,...",
-        help="which accesses to the memory to draw, from 0 (default: all, or of a long instance some, spread evenly)",
+        help="accesses to the memory to draw, from 0 (default: all; for long instances an even selection)",
     )
     parser.add_argument(
         "-o",
         "--output",
         metavar="FILE",
-        help=f"the picture, by the end of its name {listed(FORMATS)} (default: SVG to standard output)",
+        help=f"the picture, a name that ends in {listed(FORMATS)} (default: SVG to standard output)",
     )
     return parser
 
@@ -58,7 +58,7 @@ def _steps(text: str) -> list[int]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Draw as the command line says; return the exit status."""
+    """Run the command; return the exit status."""
     parser = make_parser()
     arguments = parser.parse(argv)
     output = "-" if arguments.output is None else arguments.output

@@ -22,8 +22,8 @@ def make_parser() -> CommandParser:
     """Return the parser of the command line."""
     parser = CommandParser(
         "evaluate",
-        "Measure how often a model is wrong on fresh episodes, by the paper's protocol: a sequence is wrong if a\n"
-        "single bit of it is, and nothing is left to chance.",
+        "Measure how often a model is wrong on fresh episodes, by the paper's protocol: one wrong bit makes a\n"
+        "sequence wrong, and the model's choices are deterministic.",
     )
     parser.add_argument("model", metavar="MODEL", help="a run folder, a checkpoint, a saved model or a name")
     parser.add_argument(
@@ -32,7 +32,7 @@ def make_parser() -> CommandParser:
         type=_lengths,
         default=[Lengths(1, 32), Lengths(33, 128)],
         metavar="LOW-HIGH",
-        help="ranges of lengths, each in the smallest memory that holds its longest (default: 1-32 33-128)",
+        help="ranges of lengths, each in the smallest memory for its greatest length (default: 1-32 33-128)",
     )
     parser.add_argument(
         "--episodes",
@@ -48,7 +48,7 @@ def make_parser() -> CommandParser:
         type=positive,
         default=512,
         metavar="N",
-        help="most episodes at a time; changes speed and memory only (default: 512)",
+        help="most episodes at a time; affects only speed and memory (default: 512)",
     )
     parser.add_argument("--threads", type=positive, default=1, metavar="N", help="CPU threads (default: 1)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
@@ -63,7 +63,7 @@ def _lengths(text: str) -> Lengths:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Evaluate as the command line says; return the exit status."""
+    """Run the command; return the exit status."""
     parser = make_parser()
     arguments = parser.parse(argv)
     logging.basicConfig(format="%(message)s")

@@ -1,8 +1,8 @@
 """Train a model from a recipe: ``python -m lightning_ham.fit RECIPE [--dotted.override value ...]``.
 
-RECIPE is a file or the name of a shipped recipe. The run folder (``runs/<recipe>``, unless ``--run_dir`` says
-otherwise) gets ``recipe.yaml`` (resolved), ``checkpoints/{best,last}.ckpt``, ``metrics/``, ``evaluation.json`` and
-``model/``, which :func:`lightning_ham.from_pretrained` loads.
+RECIPE is a file or the name of a shipped recipe. The run folder (by default ``runs/<recipe>``, see ``--run_dir``) gets
+``recipe.yaml`` (resolved), ``checkpoints/{best,last}.ckpt``, ``metrics/``, ``evaluation.json`` and ``model/``, which
+:func:`lightning_ham.from_pretrained` loads.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Text from files, servers and libraries, made safe to show: a message that quotes it stays one line of a terminal."""
+"""Makes text from files, servers and libraries safe to quote in a one-line message."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from numbers import Number
 from typing import Any
 
 LONGEST = 200
-"""Most characters that are shown of one foreign text."""
+"""Most characters shown of one foreign text."""
 LONGEST_MESSAGE = 600
-"""Most characters of a whole message, which may quote several."""
+"""Most characters of a whole message, which may quote several texts."""
 _MOST_BITS = 14_000
-"""Of a number that is written out: Python's own limit is 4,300 digits, and where it is lifted, more would take long."""
+"""Most bits of a number that is written out: below Python's limit of 4,300 digits; larger numbers are slow."""
 
 
 def shown(foreign: object, most: int = LONGEST) -> str:
-    r"""Return text on one line, without control characters, and cut in its middle where it is long.
+    r"""Return text on one line, without control characters, and shortened in the middle if it is long.
 
-    White space becomes single spaces. What else would not be printed is escaped as Python escapes it: sequences that
-    steer a terminal, marks that turn the direction of writing, bytes of file names that are no text.
+    White space becomes single spaces. Other unprintable characters are escaped as in Python: control sequences of a
+    terminal, marks that change the direction of writing, undecodable bytes of file names.
 
     >>> shown("a\nb \x1b[31m"), shown("a" * 9, most=7)
     ('a b \\x1b[31m', 'aa...aa')
 
     Args:
-        foreign: The text, or an exception, path or other object whose text is meant.
+        foreign: The text, or an exception, path or other object to convert to text.
         most: Most characters of the result.
     """
     text = str(foreign)
-    if len(text) > 2 * most:  # before it is gone through, which takes time
+    if len(text) > 2 * most:  # first, as the rest takes time for long text
         text = f"{text[:most]}{text[-most:]}"
     line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in " ".join(text.split()))
     if len(line) <= most:
@@ -41,7 +41,7 @@ def shown(foreign: object, most: int = LONGEST) -> str:
 
 
 def quoted(value: object) -> str:
-    """Return a foreign value as Python writes it, short: of what is large or nested, and of objects, only a little.
+    """Return a short ``repr`` of a foreign value; large or nested values and objects are abbreviated.
 
     >>> quoted([1, "two", {3: [4]}]), quoted("x" * 99)[:30]
     ("[1, 'two', {3: [...]}]", "'xxxxxxxxxxxxxxxxxxxxxxxxxxxxx")
@@ -50,7 +50,7 @@ def quoted(value: object) -> str:
 
 
 def closest_to(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word that is most like a mistyped one, None if none is.
+    """Return the known word closest to a mistyped one; None if none is similar.
 
     >>> closest_to("srot", ["merge", "sort"]), closest_to("x", ["merge", "sort"])
     ('sort', None)
@@ -59,7 +59,7 @@ def closest_to(word: str, known: Iterable[str]) -> str | None:
 
 
 class _Short(reprlib.Repr):
-    """Writes plain values; of other objects it names the type, as their own text may be anything."""
+    """Writes plain values; for other objects only the type, as their own text may be anything."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class _Short(reprlib.Repr):
 
     def repr_int(self, x: int, level: int) -> str:
         if x.bit_length() <= _MOST_BITS:
-            with contextlib.suppress(ValueError):  # of a Python that is told to write shorter ones only
+            with contextlib.suppress(ValueError):  # Python's limit may be set lower
                 return super().repr_int(x, level)
         return f"a number of {x.bit_length():,} bits"
 

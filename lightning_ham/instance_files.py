@@ -1,4 +1,4 @@
-"""Instances of tasks in files: CSV and JSON lines, with every error at its file and line."""
+"""Instances of tasks in files, as CSV or JSON lines; errors name the file and line."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ CSV, with or without the header; the answers come without one:
 JSON lines (.jsonl): an instance a line -> its answer, a line each:
 {json}
 
-All input is checked before anything is answered or written. Status 2: FILE:LINE and what is wrong on one line
-of standard error, and no output. An answer is the model's own. A warning on standard error tells of input that is
-longer than what the model was evaluated on, or found right on, and of input unlike all samples.
+All input is checked before anything is answered or written. Exit status 2: one line on standard error says
+FILE:LINE and what is wrong; there is no output. The model itself answers, right or wrong. A warning on standard
+error tells if input is longer than any the model was evaluated on or found right on, or unlike all samples.
 """
 
 
 class InputError(ValueError):
-    """Input that cannot be taken; the message begins with the file, and the line where there is one."""
+    """Invalid input; the message begins with the file, and the line if there is one."""
 
 
 class Source(NamedTuple):
-    """A file that was read."""
+    """The lines of a file."""
 
     name: str
     lines: list[str]
@@ -44,13 +44,13 @@ class Source(NamedTuple):
 
 
 class ReadInstance(NamedTuple):
-    """An instance, and where it stood."""
+    """An instance and its place in a file."""
 
     instance: Any
     place: str
-    """Of the whole instance."""
+    """Place of the whole instance."""
     places: Mapping[str, str]
-    """Of its elements, by the names that the task's errors have for them."""
+    """Places of its elements, by their names in the task's errors."""
 
 
 class Row(NamedTuple):
@@ -75,7 +75,7 @@ def read_source(name: str) -> Source:
         number = content[: error.start].count(b"\n") + 1
         raise InputError(f"{name}:{number}: Expected text in UTF-8, but got other bytes") from error
     lines = text.split("\n")
-    if not lines[-1]:  # what follows the last line's end is no line
+    if not lines[-1]:  # nothing follows the end of the last line
         lines.pop()
     return Source(name, [line.removesuffix("\r") for line in lines])
 
@@ -84,9 +84,9 @@ def read_csv(form: CsvForm, sources: Sequence[Source], queries: Sequence[int] = 
     """Read instances in CSV.
 
     Args:
-        form: How those of the task stand there.
-        sources: As many files as it says.
-        queries: What the user asks of a file, where the form says that a query makes an instance.
+        form: The task's form in CSV.
+        sources: The files, as many as the form requires.
+        queries: The user's queries, one per instance, if the form uses queries.
     """
     files = [_read_rows(form, source) for source in sources]
     if files == [[]]:
@@ -106,7 +106,7 @@ def read_csv(form: CsvForm, sources: Sequence[Source], queries: Sequence[int] = 
 
 
 def _read_rows(form: CsvForm, source: Source) -> list[Row]:
-    """Return the rows of a file, without the header if there is one."""
+    """Return the rows of a file, without the optional header."""
     rows = []
     for number, line in enumerate(source.lines, 1):
         try:
@@ -140,17 +140,17 @@ def _shown(line: str) -> str:
 
 
 def check(task: Task[Any, Any], instances: Iterable[ReadInstance]) -> None:
-    """Raise an `InputError` at the file and line of the first element that the task cannot take."""
+    """Raise an `InputError` with the file and line of the first element that the task refuses."""
     for instance, place, places in instances:
         try:
             task.accept(instance)
         except InstanceError as error:
-            last = error.place.rpartition(", ")[2]  # of two elements that clash, the one further on
+            last = error.place.rpartition(", ")[2]  # of two conflicting elements, the later one
             raise InputError(f"{places.get(last, place)}: {error}") from error
 
 
 def format_answers(answers: Iterable[Any], form: Format) -> str:
-    """Return answers as text: for JSON lines one on each line, for CSV one element of an answer on each."""
+    """Return answers as text: one answer per line for JSON lines, one element of an answer per line for CSV."""
     if form == "jsonl":
         return "".join(f"{json.dumps(answer)}\n" for answer in answers)
     elements = (element for answer in answers for element in (answer if isinstance(answer, list) else [answer]))
@@ -160,7 +160,7 @@ def format_answers(answers: Iterable[Any], form: Format) -> str:
 
 
 def format_of_files(task: Task[Any, Any], files: Sequence[str]) -> Format:
-    """Return the form of instances in ``files``: by their names, and else CSV where the task takes it from one."""
+    """Return the form of instances in ``files``, by their names; CSV by default, if the task can read it from them."""
     if any(Path(name).suffix in {".jsonl", ".ndjson"} for name in files):
         return "jsonl"
     form = task.csv_form()
@@ -170,7 +170,7 @@ def format_of_files(task: Task[Any, Any], files: Sequence[str]) -> Format:
 def read_instances(
     task: Task[Any, Any], files: Sequence[str], form: Format, queries: Sequence[int] | None
 ) -> list[ReadInstance]:
-    """Read the instances in ``files``; complain of a number of files or of options that do not suit."""
+    """Read the instances in ``files``; raise a ValueError if the number of files or the options do not suit."""
     in_csv = task.csv_form() if form == "csv" else None
     by_query = in_csv is not None and in_csv.per == "query"
     if by_query and not queries:
@@ -193,16 +193,16 @@ def read_instances(
 
 
 def given_or_sampled(task: Task[Any, Any], given: str | None, length: int | None, seed: int | None) -> Any:
-    """Return the instance that is given as JSON, or one drawn at random.
+    """Return an instance given as JSON, or a random one.
 
     Args:
-        task: What it is an instance of.
-        given: The instance as JSON, if it is given; then there is neither length nor seed.
-        length: Cells of an instance that is drawn at random; 8 if not given.
-        seed: Of that instance; 0 if not given.
+        task: The task.
+        given: The instance as JSON, without length and seed; None for a random one.
+        length: Cells of a random instance; 8 by default.
+        seed: Seed of a random instance; 0 by default.
 
     Raises:
-        ValueError: If both are asked for, or what is given is no JSON.
+        ValueError: If both are requested, or ``given`` is not JSON.
     """
     if given is None:
         length = 8 if length is None else length
@@ -218,7 +218,7 @@ def given_or_sampled(task: Task[Any, Any], given: str | None, length: int | None
 
 
 def described_forms() -> str:
-    """Return how instances of the package's own tasks are written, for help."""
+    """Return a description of the forms of the package's own tasks, for help."""
     tasks = built_in_tasks()
     forms = [(task.name, form) for task in tasks if (form := task.csv_form())]
     rows = [(name, form.row, form.contents, f"-> {form.answers}") for name, form in forms]

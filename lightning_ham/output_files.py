@@ -1,4 +1,4 @@
-"""Where commands write: files, which are there whole or not at all, and standard output, devices and pipes."""
+"""Outputs of commands: files, written atomically, and standard output, devices and pipes."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ _STREAMS = {
 
 
 def is_stream(name: str) -> bool:
-    """Return whether something else than a file is meant: standard output (also ``-``) or error, a device, a pipe."""
+    """Return whether a name is not a file: standard output (also ``-``) or error, a device, a pipe."""
     path = Path(name)
     is_other = path.exists() and not path.is_file() and not path.is_dir()
     return name in _STREAMS or path.absolute().is_relative_to("/dev") or is_other
 
 
 def check_place(name: str) -> None:
-    """Raise a ValueError unless something can be written there."""
+    """Raise a ValueError if the folder of an output is missing, or the output is a folder."""
     if name not in _STREAMS and (not Path(name).parent.is_dir() or Path(name).is_dir()):
         raise ValueError(f"Expected a file in a folder that is there, but got {name}")
 
 
 def are_one(first: str, second: str) -> bool:
-    """Return whether what is written to both places would meet there, or replace each other: by any name or link.
+    """Return whether two outputs are the same place, by any name or link.
 
-    Nothing does in ``/dev/null``, and standard output and error are two, wherever they lead.
+    ``/dev/null`` never counts as the same, nor do standard output and error.
     """
     streams = _STREAMS.get(first), _STREAMS.get(second)
     if all(streams):
@@ -44,24 +44,26 @@ def are_one(first: str, second: str) -> bool:
     )
     try:
         return one.samefile(other) and not one.samefile(os.devnull)
-    except OSError:  # there is at most one of them
+    except OSError:  # at least one does not exist
         return one.resolve() == other.resolve()
 
 
 def is_read(name: str, sources: Iterable[str]) -> bool:
-    """Return whether a file is one of those that are read; ``-`` is standard input, which may come from one."""
+    """Return whether a file is one of the inputs; ``-`` is standard input, which may come from a file."""
     paths = (Path("/dev/stdin" if source == "-" else source) for source in sources)
     return Path(name).is_file() and any(path.samefile(name) for path in paths if path.exists())
 
 
 def write(name: str, content: str | bytes) -> None:
-    """Write a file that appears, or changes, only when it is complete; to anything else write at once.
+    """Write a file atomically; write to a stream directly.
+
+    Unlike `runs.folder.write_whole`, this creates no folders and leaves files of killed processes.
 
     Args:
-        name: Where to.
-        content: Bytes, or text to be written in UTF-8.
+        name: The output.
+        content: Bytes, or text to write in UTF-8.
     """
-    if name in _STREAMS and isinstance(content, str):  # to open a redirected stream anew would write over what it holds
+    if name in _STREAMS and isinstance(content, str):  # opening a redirected stream again would overwrite its content
         getattr(sys, _STREAMS[name]).write(content)
         return
     data = content.encode() if isinstance(content, str) else content
@@ -74,9 +76,9 @@ def write(name: str, content: str | bytes) -> None:
 
 
 def check_places(output: str, trace: str | None, files: Iterable[str]) -> None:
-    """Raise a ValueError unless answers and trace can both be kept, and the trace takes no place of what is read.
+    """Raise a ValueError if answers and trace would overwrite each other, or the trace an input.
 
-    The answers may: they are what was read, solved.
+    The answers may replace the input.
     """
     check_place(output)
     if trace is None:

@@ -17,23 +17,23 @@ def make_parser() -> CommandParser:
     """Return the parser of the command line."""
     parser = CommandParser(
         "push",
-        "Publish the model of a run on the Hub: its configuration, its weights and its card (and the card's pictures,\n"
-        "where there are any), in one commit that is tagged v1, v2, ... It is evaluated first, unless the run folder\n"
-        "has an evaluation of these very weights. Where nothing has changed since the last push, there is no commit.",
+        "Publish the model of a run on the Hub: its configuration, weights, card and the card's pictures, if any, in\n"
+        "one commit, which is tagged v1, v2, ... It is evaluated first, unless the run folder has an evaluation of\n"
+        "exactly these weights. If nothing has changed since the last push, there is no commit.",
         "The token is that of `hf auth login`, or of the variable HF_TOKEN.",
     )
     parser.add_argument("run_folder", metavar="RUN_FOLDER", help="a run folder, a saved model or a checkpoint")
-    parser.add_argument("repo_id", metavar="ORGANISATION/NAME", help="its name on the Hub; made if it is not there")
-    parser.add_argument("--private", action="store_true", help="show it to its owners only, if it is made now")
-    parser.add_argument("--message", metavar="TEXT", help="of the commit")
-    parser.add_argument("--revision", metavar="BRANCH", help="the branch, made if it is not there (default: main)")
+    parser.add_argument("repo_id", metavar="ORGANISATION/NAME", help="its name on the Hub; created if missing")
+    parser.add_argument("--private", action="store_true", help="make a new model visible to its owners only")
+    parser.add_argument("--message", metavar="TEXT", help="message of the commit")
+    parser.add_argument("--revision", metavar="BRANCH", help="the branch, created if missing (default: main)")
     parser.add_argument("--create_pr", action="store_true", help="propose the change in a pull request")
     parser.add_argument("--endpoint", metavar="URL", help="the Hub's address (default: HF_ENDPOINT's)")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Push as the command line says; return the exit status."""
+    """Run the command; return the exit status."""
     parser = make_parser()
     arguments = parser.parse(argv)
     logging.basicConfig(format="%(message)s")

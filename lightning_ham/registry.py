@@ -1,4 +1,4 @@
-"""Objects by name: the built-in ones, and those that other packages register through entry points."""
+"""Objects by name: the built-in ones and those that other packages register by entry points."""
 
 import sys
 import warnings
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def entry_points(group: str, name: str | None = None) -> EntryPoints:
-    """Return the entry points of a group; the files of installed packages are read once for every `sys.path`."""
+    """Return the entry points of a group; reads the metadata of installed packages once per `sys.path`."""
     points = _read(tuple(sys.path), group)
     return points if name is None else points.select(name=name)
 
@@ -25,7 +25,7 @@ def _read(path: tuple[str, ...], group: str) -> EntryPoints:
 
 
 class Registry(Generic[T]):
-    """A mapping from names to objects that imports an object only when it is asked for by its name.
+    """A mapping from names to objects that imports an object only when its name is looked up.
 
     >>> shapes = Registry("shape", {"square": "math:pow", "circle": 3.14}, group="geometry.shapes")
     >>> shapes.get("square")(2, 2)
@@ -36,8 +36,8 @@ class Registry(Generic[T]):
     ValueError: Unknown shape 'sqaure'; did you mean 'square'? Known shapes: circle, square
 
     Args:
-        kind: What the objects are, in the singular, for messages: "task".
-        built_in: The package's own objects by name, each itself or the "module:attribute" to import it from.
+        kind: What an object is, for messages, such as "task".
+        built_in: The package's own objects by name, or "module:attribute" to import them from.
         group: The entry-point group in which other packages register theirs.
     """
 
@@ -47,11 +47,11 @@ class Registry(Generic[T]):
         self._group = group
 
     def names(self) -> list[str]:
-        """All known names in alphabetical order; imports none of the objects."""
+        """Return all known names in alphabetical order, without importing the objects."""
         return sorted({*self._built_in, *entry_points(group=self._group).names})
 
     def get(self, name: str) -> T:
-        """The object called `name`.
+        """Return the object called `name`.
 
         A built-in object wins over an entry point of the same name, with a warning.
 

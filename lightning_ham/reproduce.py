@@ -1,8 +1,8 @@
 """Train every recipe and its comparison models with several seeds: ``python -m lightning_ham.reproduce``.
 
-Each training is a ``fit`` of its own, in ``runs/reproduce/TASK-MODEL-DIGEST/SEED``, some side by side. The digest is of
-what the recipe says: a run is done once, however often this is started, until its recipe changes. What was interrupted
-goes on from its last checkpoint. After every training ``results/TASK-MODEL.json`` and ``RESULTS.md`` are written anew.
+Each training is a separate ``fit`` in ``runs/reproduce/TASK-MODEL-DIGEST/SEED``; some run in parallel. The digest is
+that of the recipe: finished runs are not repeated until their recipe changes. Interrupted runs resume from their last
+checkpoint. After every training, ``results/TASK-MODEL.json`` and ``RESULTS.md`` are rewritten.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def make_parser() -> CommandParser:
     parser = CommandParser(
         "reproduce",
         "Train every recipe and its comparison models with several seeds, evaluate them on fresh episodes, and write\n"
-        "results/*.json and RESULTS.md. Start it again to go on: what has ended is not done again, and what a smaller\n"
-        "--budget cut off is gone on with.",
+        "results/*.json and RESULTS.md. Start it again to go on: finished trainings are not repeated, and those that\n"
+        "a smaller --budget cut off are resumed.",
         epilog="Keys of recipes, in the form --trainer.max_epochs=10, override them in every training.",
     )
     tasks = reproducible_tasks()
@@ -34,11 +34,11 @@ def make_parser() -> CommandParser:
         "--models", type=some_of(list(TITLES)), default=list(TITLES), metavar="MODEL,MODEL", help=", ".join(TITLES)
     )
     parser.add_argument("--seeds", type=positive, default=5, metavar="N", help="seeds 1 to N (default: 5)")
-    parser.add_argument("--first_seed", type=positive, default=1, metavar="N", help="begin at this one (default: 1)")
+    parser.add_argument("--first_seed", type=positive, default=1, metavar="N", help="first seed (default: 1)")
     parser.add_argument(
         "--budget", type=time_limit, metavar="TIME", help="longest training, such as 90s, 20m or 1h (default: no limit)"
     )
-    parser.add_argument("--jobs", type=positive, default=2, metavar="N", help="trainings side by side (default: 2)")
+    parser.add_argument("--jobs", type=positive, default=2, metavar="N", help="parallel trainings (default: 2)")
     parser.add_argument("--threads", type=positive, default=1, metavar="N", help="CPU threads of each (default: 1)")
     parser.add_argument(
         "--episodes",
@@ -62,14 +62,14 @@ def make_parser() -> CommandParser:
         help="run folders (default: runs/reproduce)",
     )
     parser.add_argument(
-        "--output", type=Path, default=Path(), metavar="DIR", help="where results/ and RESULTS.md go (default: here)"
+        "--output", type=Path, default=Path(), metavar="DIR", help="folder for results/ and RESULTS.md (default: here)"
     )
-    parser.add_argument("--list", action="store_true", help="say what is done and what is to be done, and do nothing")
+    parser.add_argument("--list", action="store_true", help="list finished and remaining trainings, and do nothing")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Reproduce as the command line says; return the exit status."""
+    """Run the command; return the exit status."""
     parser = make_parser()
     mine, overrides = _split(list(sys.argv[1:] if argv is None else argv))
     arguments = parser.parse(mine)
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
-    """Part our own options from keys of recipes, which are written ``--group.key=value``."""
+    """Separate our own options from keys of recipes, ``--group.key=value``."""
     overrides = [argument for argument in argv if re.match(r"--\w+\.[\w.]+=", argument)]
     return [argument for argument in argv if argument not in overrides], tuple(overrides)
 

@@ -1,4 +1,4 @@
-"""Write RESULTS.md and the README's table anew: ``python -m lightning_ham.results``.
+"""Rewrite RESULTS.md and the README's table: ``python -m lightning_ham.results``.
 
 For maintainers, in a checkout. See :mod:`lightning_ham.reproduction.report`.
 """

@@ -28,35 +28,35 @@ def make_parser() -> CommandParser:
     parser = CommandParser("solve", "Answer instances of a model's task with the model.", described_forms())
     parser.add_argument("model", metavar="MODEL", help="a run folder, a checkpoint, a saved model or a name")
     parser.add_argument(
-        "files", metavar="FILE", nargs="*", default=[], help="what to answer; standard input if none is given, or for -"
+        "files", metavar="FILE", nargs="*", default=[], help="instances to answer; standard input by default, or for -"
     )
     parser.add_argument(
         "--format",
         choices=("csv", "jsonl"),
-        help="of input and output (default: jsonl for files named .jsonl, and from standard input where CSV takes two "
-        "files; else csv)",
+        help="format of input and output (default: jsonl for files named .jsonl, and for standard input if CSV takes "
+        "two files; else csv)",
     )
     parser.add_argument(
         "--query",
         type=int,
         action="append",
         metavar="KEY",
-        help="what to search for in CSV, for a task that takes it; may be given repeatedly",
+        help="key to search for in CSV, for a task that takes one; may be repeated",
     )
     parser.add_argument(
-        "--output", metavar="FILE", help="where the answers go instead of standard output; it may be an input"
+        "--output", metavar="FILE", help="file for the answers instead of standard output; may be an input"
     )
     parser.add_argument(
         "--trace",
         metavar="FILE",
-        help="where to write how each answer came about, a JSON object a line: for every access to the memory "
-        "the leaf attended, the probability of each branch and the output",
+        help="file for a trace of each answer, one JSON object per line: for every access to the memory the attended "
+        "leaf, the probability of each branch and the output",
     )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Answer as the command line says; return the exit status."""
+    """Run the command; return the exit status."""
     parser = make_parser()
     arguments = parser.parse(argv)
     output, trace = "-" if arguments.output is None else arguments.output, arguments.trace
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_places(output, trace, arguments.files or ["-"])
         model = from_pretrained(arguments.model)
         set_num_threads(get_num_threads(), compiled=model.is_compiled)
-        sys.set_int_max_str_digits(0)  # numbers to add may be of any size; what a model's files say may not
+        sys.set_int_max_str_digits(0)  # numbers to add may have any size; numbers in a model's files may not
         form: Format = arguments.format or format_of_files(model.task, arguments.files)
         instances = read_instances(model.task, arguments.files, form, arguments.query)
         check(model.task, instances)

@@ -51,11 +51,14 @@ NUMERICAL = [
 """Tests that compare numbers, or learn: these are also run as on a processor of another kind (``make test-plain``)."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
+    is_covered = config.pluginmanager.hasplugin("_cov")
     for item in items:
         if any(item.path.is_relative_to(here / name) for name in NUMERICAL):
             item.add_marker("numerical")
+        if is_covered and any(map(item.get_closest_marker, ("numerical", "slow"))):
+            item.add_marker("no_cover")  # it would take a third longer, or more
 
 
 TINY = {
@@ -131,7 +134,7 @@ def _stream(stream: IO[str] | None) -> IO[str]:
 
 @pytest.fixture
 def restored_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """For a test that gives threads to PyTorch and to the compiled loops: both have those of before in the end."""
+    """Restores the threads of PyTorch and of compiled loops after a test that changes them."""
     import torch
 
     from lightning_ham.engines import threads
@@ -144,7 +147,7 @@ def restored_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """An environment without W&B account or settings, in which nothing is logged."""
+    """An environment without W&B account or settings, and without logging."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "PL_", "NETRC"))}
     home = str(tmp_path_factory.mktemp("home"))
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])

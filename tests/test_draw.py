@@ -1,4 +1,4 @@
-"""The picture of a model's attention: what it shows is what the trace says, and its errors are one line."""
+"""The picture of a model's attention matches the trace, and errors are one line."""
 
 import json
 import re
@@ -45,7 +45,7 @@ def drawn(model, instance, steps=None):
 
 
 def named(root, pattern):
-    """The elements whose whole id a pattern describes, in the order in which they are drawn."""
+    """The elements whose whole id matches a pattern, in drawing order."""
     return [group for group in root.iter(f"{SVG}g") if re.fullmatch(pattern, group.get("id", ""))]
 
 

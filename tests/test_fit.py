@@ -1,4 +1,4 @@
-"""``python -m lightning_ham.fit`` as its users see it: what it prints, what it leaves, and how it goes on."""
+"""``python -m lightning_ham.fit`` as its users see it: its output, its files, and how it resumes."""
 
 import csv
 import hashlib
@@ -50,7 +50,7 @@ def logged(run: Path, name: str) -> list[float]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, tiny_recipe, environment) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """A folder in which the tiny recipe was trained, and what that printed."""
+    """A folder with a run of the tiny recipe, and the printed output."""
     folder = tmp_path_factory.mktemp("trained")
     command = [*COMMAND, tiny_recipe]
     return folder, subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""The pictures of a card: what is drawn is what was asked for, and each tells what it was drawn from."""
+"""The pictures of a card show the given data, and carry its digest."""
 
 import io
 from itertools import pairwise

@@ -135,7 +135,7 @@ def test_its_header_says_what_to_expect(path):
 
 
 def first_seed(name: str) -> dict:
-    """What was measured of a recipe with the seed that it names."""
+    """The measured result of a recipe with its named seed."""
     for path in (ROOT / "results").glob("*.json"):
         results = json.loads(path.read_text())
         if results["recipe"] == name and not results["overrides"]:

@@ -1,4 +1,4 @@
-"""Names to objects: built-in ones, those of other packages, and what is said when a name leads nowhere."""
+"""Names to objects: built-in ones, those of other packages, and errors for unknown names."""
 
 import re
 import warnings

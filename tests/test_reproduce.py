@@ -245,7 +245,7 @@ def test_what_a_smaller_budget_cut_off_is_gone_on_with(max_time, budget, state, 
 
 @pytest.mark.slow
 def test_two_side_by_side_interrupted_and_gone_on_with(tmp_path, environment):
-    """As a user sees it: Ctrl-C ends both trainings, and the same command goes on with them."""
+    """As a user sees it: Ctrl-C ends both trainings, and the same command resumes them."""
     options = ["--only", "reverse", "--models", "ham", "--seeds", "2", "--episodes", "20", "--long_episodes", "2"]
     arguments = [sys.executable, "-m", "lightning_ham.reproduce", *options, *SMALL, "--stop.errors=null"]
     runs = tmp_path / "runs" / "reproduce"

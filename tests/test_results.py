@@ -1,4 +1,4 @@
-"""The tables are those of the measured data, and what they say is what was measured."""
+"""The tables match the measured data."""
 
 import copy
 import json

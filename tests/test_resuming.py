@@ -37,7 +37,7 @@ def trained(fit, tiny_recipe, tmp_path_factory):
 
 @pytest.fixture
 def forge(trained, tmp_path):
-    """Writes a copy of the run, whose checkpoints are changed, and has a module that tells that it was imported."""
+    """Writes a copy of the run with changed checkpoints, and a module that reports its import."""
 
     def forge(change):
         run = shutil.copytree(trained, tmp_path / "runs" / "tiny")

@@ -150,6 +150,7 @@ NUMBERS = {
     "model.exploration.final_entropy_bonus": "above 0 and at most 1",
     "model.exploration.branch_prior": "above 0 and below 1",
     "model.exploration.final_noise": "above 0 and at most 1",
+    "model.exploration.noise_per_doubling": "above 0 and at most 1",
     "model.query_share": "between 0 and 1",
     "model.supervision.hint_weight": "at least 0",
     "model.exploration.cell_noise": "at least 0",

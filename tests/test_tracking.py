@@ -130,7 +130,7 @@ def no_account(environment) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory, tiny_recipe, no_account) -> tuple[Path, str]:
-    """A folder in which a training was logged, and what it wrote to stderr."""
+    """A folder with a logged training, and its output on stderr."""
     folder = tmp_path_factory.mktemp("logged")
     done = run(tiny_recipe, "--model.attention", "reinforce", folder=folder, environment=no_account)
     return folder, done.stderr

@@ -1,6 +1,6 @@
-"""How episodes are run: by plain PyTorch, on a tree that is changed in place, or by compiled loops.
+"""Engines run episodes: in plain PyTorch, on a tree that is changed in place, or in compiled loops.
 
-With it imported, :class:`lightning_ham.memory.HierarchicalAttentiveMemory` makes single accesses in compiled loops.
+Importing this lets :class:`lightning_ham.memory.HierarchicalAttentiveMemory` make single accesses in compiled loops.
 """
 
 from lightning_ham.engines.choice import may_compile

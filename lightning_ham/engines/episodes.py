@@ -1,4 +1,4 @@
-"""Whole episodes of a memory: attend, read, write and re-join, over and over; one loop, whichever engine runs it."""
+"""Whole episodes of a memory: attend, read, write and re-join, again and again, on any engine."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from lightning_ham.memory.tree import begin_in_place, build, check_num_leaves
 
 
 class Unrolled(NamedTuple):
-    """What happened in each access of the episodes of a batch."""
+    """All accesses of a batch of episodes."""
 
     hidden: Tensor
-    """The cell's state after it has seen what was read, ``[batch, accesses, query_size]``; the query, where given."""
+    """The cell's state after it has seen the value read, or the given query: ``[batch, accesses, query_size]``."""
     reads: Tensor
     """The values read, ``[batch, accesses, leaf_size]``."""
     logits: Tensor
-    """Logits of the probabilities with which the branches on the path to the right were sampled, ``[batch, accesses,
-    depth]``: SEARCH, over the scale of the noise."""
+    """Logits of the probabilities of sampling the right branch on the path, ``[batch, accesses, depth]``: SEARCH,
+    divided by the scale of the noise."""
     leaves: Tensor
     """Index of the attended leaf, ``[batch, accesses]``."""
     log_probs: Tensor
@@ -48,19 +48,18 @@ def unroll(
     """Attend, read, write and re-join, ``accesses`` times.
 
     Args:
-        memory: The memory; its ``engine`` says how this is done.
-        source: Where queries come from. A cell attends with its state, steps with the value read, and writes with its
-            new state. Queries that are given, ``[batch, accesses, query_size]``, both attend and write.
-        start: The leaves at first, ``[batch, num_leaves, leaf_size]``, or the tree of them if it is there already.
-        accesses: How many, at least 1.
+        memory: The memory; its ``engine`` decides how to run.
+        source: Source of the queries. A cell attends with its state, steps with the value read, and writes with its
+            new state. Given queries, ``[batch, accesses, query_size]``, both attend and write.
+        start: The initial leaves, ``[batch, num_leaves, leaf_size]``, or their tree.
+        accesses: Number of accesses, at least 1.
         attention: Name of the estimator that chooses leaves.
         generator: Source of the samples; torch's global one if not given.
         guide: Index of the leaf to attend to in each access, ``[batch, accesses]``, whatever SEARCH and ``attention``
             say; see :meth:`lightning_ham.memory.HierarchicalAttentiveMemory.attend`.
 
     Raises:
-        ValueError: If there is no such estimator, or ``memory.engine`` is ``fused`` and that engine cannot run these
-            episodes.
+        ValueError: If there is no such estimator, or ``memory.engine`` is ``fused`` and cannot run these episodes.
     """
     leaves = start.leaves if isinstance(start, Tree) else start
     check_num_leaves(leaves.shape[1])
@@ -94,7 +93,7 @@ def unroll(
 
 
 def _guided(attention: AttentionMode) -> Estimator:
-    """Return the estimator of guided accesses, once ``attention`` is known to be one."""
+    """Return the estimator of guided accesses; raise a ValueError if ``attention`` names no estimator."""
     get_estimator(attention)
     return GUIDED
 
@@ -107,7 +106,7 @@ def _draw_noises(
     generator: torch.Generator | None,
     guide: Tensor | None,
 ) -> Tensor:
-    """Draw the noise of all accesses, in the order in which the other engines do: ``[accesses, batch, count]``."""
+    """Draw the noise of all accesses, in the same order as other engines: ``[accesses, batch, count]``."""
     batch, depth = len(leaves), leaves.shape[1].bit_length() - 1
     if guide is not None:
         return forcing_noise(guide.t(), depth, leaves)

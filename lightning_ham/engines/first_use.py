@@ -1,4 +1,4 @@
-"""What a user sees and can do while loops are compiled, at their first use on a machine."""
+"""Compiling at the first use of loops: a message to the user, and working Ctrl-C."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _LOG = logging.getLogger(__name__)
 class FirstUse:
     """Wraps calls to compiled loops; acts only until the first succeeds.
 
-    The first use says why it takes so long, if it does, and Ctrl-C ends it.
+    While loops are being compiled, it explains the wait, and Ctrl-C works.
 
     Args:
-        message: What it says, after 3 seconds.
+        message: Logged after 3 seconds.
     """
 
     def __init__(self, message: str) -> None:
         self.message = message
         self.is_over = False
-        """Whether one use has succeeded."""
+        """Whether a call has succeeded."""
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
-        """Return the context."""
+        """Return the context of one call."""
         if self.is_over:
             yield
             return
@@ -46,9 +46,9 @@ class FirstUse:
 
 @contextmanager
 def _hearing_interrupts() -> Iterator[None]:
-    """Raise a KeyboardInterrupt for Ctrl-C, even where it falls into a callback of the compiler.
+    """Raise a KeyboardInterrupt for Ctrl-C, even during a callback of the compiler.
 
-    Python drops what is raised in there; then nothing happens, or the compiler fails for lack of what was not finished.
+    Python drops an exception raised there; then nothing happens, or the compiler fails later on unfinished work.
     """
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(before):
@@ -75,9 +75,9 @@ def _hearing_interrupts() -> Iterator[None]:
 
 
 def compile_seconds() -> float:
-    """Return how long this process has compiled loops since this was asked for the first time; 0 without Numba.
+    """Return the seconds this process has spent compiling loops since the first call; 0 without Numba.
 
-    The first time imports Numba, which takes a second.
+    The first call imports Numba, which takes a second.
     """
     if importlib.util.find_spec("numba") is None:
         return 0.0

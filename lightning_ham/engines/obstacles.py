@@ -1,4 +1,4 @@
-"""What keeps compiled loops from doing what a memory's modules do."""
+"""Reasons why compiled loops cannot replace a memory's modules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lightning_ham.memory import Estimator, HierarchicalAttentiveMemory
 from lightning_ham.memory.transforms import ChoiceJoin, Embed, GatedJoin, MLPJoin, Search, Write
 
 _Kind = type[nn.Module] | tuple[type[nn.Module], ...]
-"""A kind of module; several are one after the other in a Sequential."""
+"""A kind of module; a tuple stands for a Sequential of these kinds."""
 
 _PERCEPTRON = (nn.Linear, nn.ReLU, nn.Linear)
 
@@ -24,14 +24,14 @@ _PARTS: dict[_Kind, dict[str, _Kind]] = {
     Search: {"node": nn.Linear, "query": nn.Linear, "out": nn.Linear},
     Write: {"leaf": nn.Linear, "query": nn.Linear},
 }
-"""What the modules that compiled loops stand for consist of."""
+"""Submodules of the modules that compiled loops can replace."""
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _KINDS = {kind.forward: kind for kind in (GatedJoin, ChoiceJoin, MLPJoin, Embed, Search, Write, nn.LSTMCell)}
 
 
 def obstacle(tensor: Tensor, *modules: nn.Module) -> str | None:
-    """Return what keeps compiled loops from working on ``tensor`` in the place of ``modules``, if anything."""
+    """Return why compiled loops cannot replace ``modules`` on ``tensor``; None if they can."""
     if tensor.device.type != "cpu":
         return f"it runs on the CPU, and the memory is on '{tensor.device}'"
     if type(tensor) not in (Tensor, nn.Parameter):
@@ -48,11 +48,11 @@ def obstacle(tensor: Tensor, *modules: nn.Module) -> str | None:
 
 
 def _is_plain(module: nn.Module, kind: _Kind, dtype: torch.dtype) -> bool:
-    """Whether calling ``module`` does what ``kind`` does, in ``dtype``, and nothing else.
+    """Return whether calling ``module`` does exactly what ``kind`` does, in ``dtype``.
 
-    Parametrizations may be there: the parameter that is taken from the module is the one that they compute.
+    Parametrizations are allowed: reading a parameter from the module gives the computed one.
     """
-    own = vars(module)  # there is no public way to ask for hooks, and this is asked at every access
+    own = vars(module)  # there is no public way to ask for hooks, and every access calls this
     parts = _PARTS.get(kind, {})
     if isinstance(kind, tuple):
         parts = {str(index): part for index, part in enumerate(kind)}
@@ -70,19 +70,19 @@ def _is_plain(module: nn.Module, kind: _Kind, dtype: torch.dtype) -> bool:
 
 
 class PlainModules:
-    """Modules that compiled loops stand for, and a quick answer to whether they still do.
+    """Modules that compiled loops replace, and a quick check whether they may still do so.
 
-    To look at every part of a memory takes longer than an access. So all that could change is written down once, and
-    only compared from then on: parts, parameters and their storage, hooks, and methods that were put in others' place.
+    Checking every part of a memory takes longer than an access. So this class records once all that could change, and
+    later only compares: parts, parameters and their storage, hooks, and replaced methods.
 
     Args:
-        modules: Modules in which :func:`obstacle` finds none.
+        modules: Modules without an :func:`obstacle`.
     """
 
     def __init__(self, *modules: nn.Module) -> None:
         parts = [part for module in modules for part in module.modules()]
         self.has_parametrizations = any("parametrizations" in vars(part)["_modules"] for part in parts)
-        """Whether parameters are computed whenever they are asked for."""
+        """Whether some parameters are computed at each use."""
         self._hooks = [vars(part)[name] for part in parts for name in _HOOKS]
         self._own = [(vars(part), type(part), type(part).forward) for part in parts]
         self._held = [
@@ -95,8 +95,8 @@ class PlainModules:
         self._pointers = [tensor.data_ptr() for tensor in self._tensors]
 
     def are_unchanged(self) -> bool:
-        """Return whether the modules consist of the same parts, which do the same with the same numbers in memory."""
-        # Plain loops: this is asked twice an access, and generators would take as long as the rest of it.
+        """Return whether the modules have the same parts and methods, and the same parameters at the same addresses."""
+        # Plain loops: this runs twice an access, and generators would take as long as the rest of the access.
         for own, kind, forward in self._own:
             if "forward" in own or kind.forward is not forward:
                 return False
@@ -112,7 +112,7 @@ def _has_numba() -> bool:
 
 
 def replaced(memory: HierarchicalAttentiveMemory, *names: str) -> str | None:
-    """Return the first of the methods called ``names`` that is another than the memory's class has, if any."""
+    """Return the first of these methods that a subclass or the memory itself overrides, if any."""
     for name in names:
         own = getattr(HierarchicalAttentiveMemory, name)
         if getattr(type(memory), name) is not own or name in vars(memory):
@@ -127,14 +127,14 @@ def obstacle_to_episodes(
     attention: str,
     estimator: Estimator,
 ) -> str | None:
-    """Return what keeps compiled loops from running these episodes, if anything.
+    """Return why compiled loops cannot run these episodes; None if they can.
 
     Args:
         memory: The memory.
         source: The cell whose states are the queries, or the queries ``[batch, accesses, query_size]``.
-        leaves: The leaves at first, ``[batch, num_leaves, leaf_size]``.
+        leaves: The initial leaves, ``[batch, num_leaves, leaf_size]``.
         attention: Name of the estimator.
-        estimator: How leaves are chosen.
+        estimator: Chooses leaves.
     """
     if estimator.compiled is None:
         return f"attention '{attention}' {estimator.why_not_compiled}"

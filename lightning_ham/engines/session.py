@@ -1,6 +1,6 @@
-"""Open sessions: one access after the other to one tree, with nothing done twice but the arithmetic.
+"""Open sessions: one access after another to one tree, prepared once, so that each costs little but arithmetic.
 
-All of it is in the caller's thread. To import this is to import the compiled loops, so it is imported where it is used.
+Everything runs in the caller's thread. This module imports the compiled loops, so import it only where it is used.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _first_session = FirstUse(
 
 
 def open_session(memory: HierarchicalAttentiveMemory, tree: Tree) -> Session:
-    """Return accesses to ``tree``, a batch of one, which is changed in place; what there is to wait for is waited for.
+    """Return a session on ``tree``, a batch of one that it changes in place; compile the loops if necessary.
 
-    :func:`lightning_ham.engines.obstacles.obstacle` must find none for it and JOIN, SEARCH and WRITE.
+    There must be no :func:`lightning_ham.engines.obstacles.obstacle` for its nodes and JOIN, SEARCH and WRITE.
     """
     (nodes,) = arrays(tree.nodes)
     search = access.SearchWeights(*_copies(*search_parameters(memory.search)))
@@ -35,7 +35,7 @@ def open_session(memory: HierarchicalAttentiveMemory, tree: Tree) -> Session:
 
 
 def perceptron(layers: nn.Sequential) -> Perceptron:
-    """Return what does the same as a linear layer, a ReLU and a linear layer, in which no obstacle is found."""
+    """Return the compiled form of a linear layer, a ReLU and a linear layer that have no obstacle."""
     hidden, out = (layer for layer in layers if isinstance(layer, nn.Linear))
     return Perceptron(*_copies(hidden.weight, _bias(hidden), out.weight, _bias(out)))
 
@@ -45,17 +45,17 @@ def _copies(*tensors: Tensor) -> list[Any]:
 
 
 def _bias(layer: nn.Linear) -> Tensor:
-    bias: Any = layer.bias  # None where there is none, other than its annotation says
+    bias: Any = layer.bias  # None without a bias, unlike its annotation
     return layer.weight.new_zeros(layer.out_features) if bias is None else bias
 
 
 class Session:
-    """Accesses to one tree, on arrays that are made once.
+    """Accesses to one tree, on arrays that are allocated once.
 
     Args:
         nodes: The tree, ``[1, 2 n, d]``, which is changed in place.
         search: SEARCH's weights.
-        write: Those of WRITE and JOIN.
+        write: The weights of WRITE and JOIN.
     """
 
     def __init__(self, nodes: Array, search: access.SearchWeights, write: access.WriteWeights) -> None:
@@ -72,11 +72,11 @@ class Session:
         self.restart()
 
     def restart(self) -> None:
-        """Put the tree back to what it was at first."""
+        """Restore the initial tree."""
         self._nodes[:] = self._at_first
 
     def access(self, query: Array) -> Array:
-        """Attend, read and write; return what was read, ``[d]``.
+        """Attend, read and write; return the value read, ``[d]``.
 
         Args:
             query: ``[1, l]``, of the type of the tree.
@@ -107,7 +107,7 @@ class Perceptron:
         out_bias: ``[outputs]``.
 
     Raises:
-        ValueError: If the layers, or an input, do not fit: compiled loops check no bounds.
+        ValueError: If the layers or an input do not fit: compiled loops check no bounds.
     """
 
     def __init__(self, hidden: Array, hidden_bias: Array, out: Array, out_bias: Array) -> None:

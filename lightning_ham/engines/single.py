@@ -35,7 +35,7 @@ class CompiledAccesses:
         estimator: Estimator,
         generator: torch.Generator | None,
     ) -> Access | None:
-        """Attend and read, where an estimator makes one descent, sampled or not."""
+        """Attend and read, if the estimator makes a single descent, sampled or not; else return None."""
         if estimator.compiled is None or estimator.compiled.counterfactual:
             return None
         prepared = self._suiting(memory, tree, query)
@@ -48,7 +48,7 @@ class CompiledAccesses:
         return Access(path[:, -1], leaf, logits, path, siblings, none, tree, estimator=estimator, noise_scale=scale)
 
     def write(self, memory: HierarchicalAttentiveMemory, access: Access, query: Tensor) -> bool:
-        """Write to the attended leaf and re-join its ancestors, in place."""
+        """Write to the attended leaf and re-join its ancestors, in place; return False if that is not possible."""
         if type(access) is not Access or access.weights.shape[1]:
             return False
         prepared = self._suiting(memory, access.tree, query)
@@ -58,7 +58,7 @@ class CompiledAccesses:
         return True
 
     def _suiting(self, memory: HierarchicalAttentiveMemory, tree: Tree, query: Any) -> _Prepared | None:
-        """Return the memory's weights if compiled loops make an access to ``tree``; they check no bounds."""
+        """Return the memory's weights if compiled loops may access ``tree``: they check no bounds."""
         if not may_compile(memory.engine) or torch.is_grad_enabled() or type(tree) is not Tree:
             return None
         nodes: Any = tree.nodes
@@ -80,7 +80,7 @@ class CompiledAccesses:
 
 
 class _Prepared:
-    """The weights of a memory as arrays, for as long as its modules are what they were."""
+    """The weights of a memory as arrays, valid until its modules change."""
 
     def __init__(self, memory: HierarchicalAttentiveMemory) -> None:
         from lightning_ham.engines.kernels import access
@@ -99,7 +99,7 @@ class _Prepared:
         self.dtype = parameters[0].dtype
 
     def holds(self, memory: HierarchicalAttentiveMemory) -> bool:
-        """Return whether these are the memory's weights still."""
+        """Return whether these are still the memory's weights."""
         join, search, write_leaf = self._parts
         found = vars(memory)["_modules"]
         is_same = found["join"] is join and found["search"] is search and found["write_leaf"] is write_leaf
@@ -147,12 +147,12 @@ def write_in_place(w: Any, tree: Tree, leaf: Tensor, query: Tensor) -> None:
 
 
 def search_parameters(search: Search) -> tuple[Tensor, ...]:
-    """Return SEARCH's parameters in the order in which compiled loops want them."""
+    """Return SEARCH's parameters in the order of ``SearchWeights`` in :mod:`lightning_ham.engines.kernels.access`."""
     return search.node.weight, search.node.bias, search.query.weight, search.out.weight, search.out.bias
 
 
 def write_parameters(memory: HierarchicalAttentiveMemory) -> tuple[Tensor, ...]:
-    """Return those of WRITE and JOIN."""
+    """Return the parameters of WRITE and JOIN, in the order of ``WriteWeights`` there."""
     write = memory.write_leaf
     return write.leaf.weight, write.leaf.bias, write.query.weight, *memory.join.layer_weights
 
@@ -163,5 +163,5 @@ def grid_steps(memory: HierarchicalAttentiveMemory) -> Any:
 
 
 def arrays(*tensors: Tensor) -> list[Any]:
-    """Return tensors as arrays, which share their memory where they can."""
+    """Return tensors as arrays, which share their memory if possible."""
     return [tensor.detach().contiguous().numpy() for tensor in tensors]

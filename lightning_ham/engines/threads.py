@@ -1,4 +1,4 @@
-"""How many threads run compiled loops, and which episodes each of them takes."""
+"""The number of threads that run compiled loops, and the episodes of each."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 LANES = 64
-"""Episodes that a thread runs together: enough for products of some size, few enough to stay in its cache. Sums over
-a batch are taken lane by lane and then block by block, so the number of threads does not change what comes out."""
+"""Episodes that a thread runs together: enough for efficient products, few enough to stay in its cache. Sums over a
+batch go lane by lane, then block by block, so the number of threads does not change the result."""
 
 
 def set_num_threads(threads: int, *, compiled: bool) -> None:
     """Have training and evaluation use ``threads`` CPU threads.
 
-    PyTorch's own threads wait for their next work by spinning, and would take the cores from the compiled loops between
-    two operations. So where most of the work is done by those (``compiled``), they get the threads, and PyTorch one.
-    Then the number of threads changes no bit of a result; it does where PyTorch divides its products among several.
+    PyTorch's idle threads spin, and would take cores from the compiled loops. So if compiled loops do most of the work
+    (``compiled``), they get all threads and PyTorch gets one. Then the number of threads changes no bit of a result;
+    it may when PyTorch divides its products among several.
     """
     global _threads
     _threads = threads
@@ -25,7 +25,7 @@ def set_num_threads(threads: int, *, compiled: bool) -> None:
 
 
 def get_num_threads() -> int:
-    """Return how many CPU threads training and evaluation use: as many as PyTorch, unless they were set."""
+    """Return how many CPU threads training and evaluation use: as many as PyTorch by default."""
     return _threads or torch.get_num_threads()
 
 

@@ -1,6 +1,6 @@
-"""How often a model is wrong, and in which way: measured, counted and told, in torch only.
+"""Evaluation: how often a model is wrong, and in which way, in torch only.
 
-`metrics` alone needs torchmetrics, and is imported by those who log.
+Only `metrics` needs torchmetrics; modules that log import it.
 """
 
 from lightning_ham.evaluation.intervals import wilson_interval

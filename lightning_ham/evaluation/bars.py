@@ -1,4 +1,4 @@
-"""Whether errors are as small as a bar says."""
+"""Comparison of errors with a bar."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Mapping
 
 
 def missed(bar: Mapping[str, float], errors: Mapping[str, float]) -> dict[str, float | None]:
-    """Return the errors that are above a bar, by lengths; None for one that was not measured.
+    """Return the errors above the bar, by lengths; None where no error was measured.
 
     >>> missed({"1-32": 0.0, "33-128": 0.01, "129-1024": 0.1}, {"1-32": 0.0, "33-128": 0.02})
     {'33-128': 0.02, '129-1024': None}
 
     Args:
-        bar: Share of wrong sequences that there may be, by lengths.
-        errors: Share of wrong sequences that there are, by lengths.
+        bar: Highest accepted share of wrong sequences, by lengths.
+        errors: Measured share of wrong sequences, by lengths.
     """
     found = {lengths: errors.get(lengths) for lengths in bar}
     return {lengths: error for lengths, error in found.items() if error is None or error > bar[lengths]}

@@ -1,4 +1,4 @@
-"""When a bit, a symbol and a sequence are wrong, by the HAM paper's protocol: here and nowhere else."""
+"""The one definition of wrong bits, symbols and sequences, by the HAM paper's protocol."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ def wrong_bits(outputs: Tensor, targets: Tensor, scored: Tensor) -> Tensor:
     Args:
         outputs: Logits, ``[batch, timesteps, bits]``.
         targets: Zeros and ones, shaped as ``outputs``.
-        scored: Which bits count, bool, shaped as ``outputs``.
+        scored: True for bits that count, bool, shaped as ``outputs``.
     """
     return ((outputs > 0) != (targets > 0.5)) & scored
 
 
 class ErrorCounts(NamedTuple):
-    """What is wrong in a batch, and how much of it counts.
+    """Wrong and scored sequences, symbols and bits in a batch.
 
     Attributes:
-        wrong_sequences: Which sequences are wrong, bool of shape ``[batch]``.
-        scored_sequences: Which have anything that counts, bool of shape ``[batch]``.
+        wrong_sequences: True for wrong sequences, bool of shape ``[batch]``.
+        scored_sequences: True for sequences with a scored bit, bool of shape ``[batch]``.
         wrong: Numbers of wrong sequences, symbols and bits, int64 of shape ``[3]``.
-        total: Numbers of sequences, symbols and bits that count, int64 of shape ``[3]``.
+        total: Numbers of scored sequences, symbols and bits, int64 of shape ``[3]``.
     """
 
     wrong_sequences: Tensor
@@ -38,14 +38,14 @@ class ErrorCounts(NamedTuple):
 
 
 def count_errors(outputs: Tensor, episodes: Episodes) -> ErrorCounts:
-    """Count what is wrong in the answers to a batch.
+    """Count the errors in the answers to a batch.
 
-    A symbol (all bits of one timestep, the end flag among them) and a sequence are wrong if a single scored bit of
-    theirs is. Where nothing is scored, there is nothing to count.
+    A symbol (all bits of one timestep, end flag included) or a sequence is wrong if any of its scored bits is wrong.
+    Symbols and sequences without a scored bit do not count.
 
     Args:
         outputs: Logits, ``[batch, timesteps, output_size]``.
-        episodes: The episodes that they answer.
+        episodes: The answered episodes.
     """
     bits = wrong_bits(outputs, episodes.targets, episodes.scored)
     wrong, total = _by_kind(bits), _by_kind(episodes.scored)
@@ -53,6 +53,6 @@ def count_errors(outputs: Tensor, episodes: Episodes) -> ErrorCounts:
 
 
 def _by_kind(bits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return in which sequences there is such a bit, in which symbols, and the bits themselves."""
+    """Return which sequences have such a bit, which symbols have one, and the bits themselves."""
     symbols = bits.any(dim=-1)
     return symbols.any(dim=-1), symbols, bits

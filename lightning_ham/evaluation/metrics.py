@@ -1,4 +1,4 @@
-"""Errors of whole sequences, symbols and bits, as torchmetrics; in total and by the length of the episode."""
+"""Errors of sequences, symbols and bits as a torchmetrics metric: in total and by length of the episode."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from lightning_ham.tasks import Episodes, Lengths
 class SequenceErrors(Metric):
     """The shares of sequences, symbols and bits that a model got wrong.
 
-    What is wrong is told by :func:`lightning_ham.evaluation.errors.count_errors`; here it is summed up, over batches
-    and processes.
+    It sums the counts of :func:`lightning_ham.evaluation.errors.count_errors` over batches and processes.
 
-    ``compute`` returns ``sequence_error``, ``symbol_error`` and ``bit_error`` as scalars in [0, 1], and for every
-    bucket of lengths that was seen ``sequence_error/LOW-HIGH``.
+    ``compute`` returns ``sequence_error``, ``symbol_error`` and ``bit_error`` as scalars in [0, 1], and
+    ``sequence_error/LOW-HIGH`` for every bucket of lengths with episodes.
 
     Args:
         bucket_edges: Highest length of each bucket, ascending; longer episodes count in the totals only.
@@ -39,7 +38,7 @@ class SequenceErrors(Metric):
             raise ValueError(f"Expected argument `bucket_edges` to be ascending and positive, but got {bucket_edges}.")
         self.bucket_edges = tuple(bucket_edges)
         self.register_buffer("_edges", torch.tensor(self.bucket_edges), persistent=False)
-        buckets = len(bucket_edges) + 1  # the last one takes what is longer than all edges
+        buckets = len(bucket_edges) + 1  # the last one takes longer episodes
         for name, size in (("wrong", 3), ("total", 3), ("bucket_wrong", buckets), ("bucket_total", buckets)):
             self.add_state(name, torch.zeros(size, dtype=torch.long), dist_reduce_fx="sum")
 
@@ -48,7 +47,7 @@ class SequenceErrors(Metric):
 
         Args:
             outputs: Logits ``[batch, timesteps, output_size]``.
-            episodes: The episodes that they answer.
+            episodes: The answered episodes.
         """
         counts = count_errors(outputs, episodes)
         self.wrong += counts.wrong
@@ -58,7 +57,7 @@ class SequenceErrors(Metric):
         self.bucket_total.index_add_(0, bucket, counts.scored_sequences.long())
 
     def compute(self) -> dict[str, Tensor]:
-        """Return the errors of everything counted since the last reset."""
+        """Return the errors since the last reset."""
         errors = self.wrong / self.total.clamp(min=1)
         result = dict(zip(("sequence_error", "symbol_error", "bit_error"), errors.unbind(), strict=True))
         low = 1

@@ -1,4 +1,4 @@
-"""What wrong answers are like: their kinds, counted, and the shortest of them."""
+"""Wrong answers: a count of each kind, and the shortest as examples."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from lightning_ham.evaluation.errors import wrong_bits
 from lightning_ham.tasks import Episodes, Task
 
 EXAMPLES = 3
-"""Wrong episodes that are kept as examples, the shortest ones."""
+"""Number of wrong episodes kept as examples, the shortest ones."""
 
 
 class Example(TypedDict):
-    """Where a wrong episode first went wrong."""
+    """The first wrong symbol of a wrong episode."""
 
     length: int
     timestep: int
-    """The first that has a wrong bit, counted from 0."""
+    """The first timestep with a wrong bit, counted from 0."""
     expected: str
-    """Its right symbol, as the task writes it, or ``end``."""
+    """The right symbol there, as the task writes it, or ``end``."""
     got: str
     wrong_symbols: int
-    """Of the whole episode."""
+    """Wrong symbols in the whole episode."""
     symbols: int
-    """Scored in the whole episode."""
+    """Scored symbols in the whole episode."""
 
 
 class Mistakes(TypedDict):
-    """Wrong sequences by kind; every one is of exactly one kind."""
+    """Numbers of wrong sequences by kind; each sequence has exactly one kind."""
 
     end: int
-    """The end was put out too early or too late."""
+    """The end came too early or too late."""
     order: int
-    """The right symbols, and the right end, in another order."""
+    """The right symbols in the wrong order, with the right end."""
     symbols: int
-    """Other symbols than the right ones."""
+    """Wrong symbols, with the right end."""
     examples: list[Example]
 
 
@@ -45,7 +45,7 @@ class MistakeCounter:
     """Counts the kinds of wrong sequences, a batch at a time.
 
     Args:
-        task: The task that is answered.
+        task: The task of the episodes.
     """
 
     def __init__(self, task: Task[Any, Any]) -> None:
@@ -58,7 +58,7 @@ class MistakeCounter:
 
         Args:
             outputs: Logits ``[batch, timesteps, output_size]``.
-            episodes: The episodes that they answer.
+            episodes: The answered episodes.
         """
         wrong = wrong_bits(outputs, episodes.targets, episodes.scored)
         rows = wrong.any(dim=-1).any(dim=-1).nonzero().squeeze(-1)
@@ -91,7 +91,7 @@ class MistakeCounter:
         self._examples = sorted(self._examples, key=lambda example: example["length"])[:EXAMPLES]
 
     def compute(self) -> Mistakes:
-        """Return what was counted."""
+        """Return the counts and examples."""
         kinds = self._kinds
         return {
             "end": kinds["end"],
@@ -101,7 +101,7 @@ class MistakeCounter:
         }
 
     def _text(self, bits: Tensor) -> str:
-        """Return what the bits of one timestep say, as the task writes it."""
+        """Return the symbol of one timestep's bits, as the task writes it."""
         if self.task.predicts_end and bits[-1]:
             return "end"
         answer = self.task.symbols_to_answer(self.task.symbol_bits(bits).unsqueeze(0))

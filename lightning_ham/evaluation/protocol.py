@@ -1,4 +1,4 @@
-"""Evaluation by the paper's protocol: fresh episodes, deterministic, a sequence wrong if one bit of it is."""
+"""Evaluation by the paper's protocol: fresh episodes, deterministic; one wrong bit makes a sequence wrong."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lightning_ham.tasks import Episodes, Lengths, Task, capacity_for
 from lightning_ham.tasks.seeds import stream_seed
 
 CELLS_PER_DRAW = 1 << 20
-"""Most cells drawn at a time, so that many or long episodes need little room; also the longest length."""
+"""Most cells drawn at a time, which limits memory; also the greatest length."""
 
 
 def evaluate(
@@ -31,25 +31,23 @@ def evaluate(
 ) -> Evaluation:
     """Measure how often ``model`` is wrong on fresh episodes.
 
-    The paper's protocol: every branch and every bit is decided at probability 1/2, and a sequence is wrong if
-    a single scored bit of it is, its end flag included. The memory of a range has the fewest leaves that hold
-    its longest length. Every range is measured on the task's own distribution first, then on each of its variants.
+    The paper's protocol: every branch and every bit is decided at probability 1/2, and a sequence is wrong if any
+    of its scored bits is wrong, end flag included. The memory of a range has the fewest leaves that hold its greatest
+    length. All ranges are measured on the task's own distribution first, then on each of its variants.
 
-    The episodes depend on ``seed``, the range of lengths and their number alone, and come from no stream of
-    training or validation.
+    The episodes depend only on ``seed``, the range of lengths and their number; their random stream is separate from
+    those of training and validation.
 
     Args:
-        model: What to evaluate; it is left in the mode that it was in.
+        model: The model to evaluate; its training mode is restored afterwards.
         lengths: Ranges of lengths, inclusive, as pairs or as ``"1-32"``; drawn uniformly within each.
-        episodes: Episodes of every range, or of each.
+        episodes: Number of episodes per range: one for all, or one for each.
         seed: Seed of the episodes.
-        batch_size: Most episodes that the model answers at a time; it decides speed and memory, not what is
-            drawn.
+        batch_size: Most episodes that the model answers at a time; affects speed and memory, not the episodes.
         on_progress: Called after every batch with its number of episodes.
 
     Raises:
-        ValueError: If a range holds no length of the task, or a number is not positive; nothing is evaluated
-            then.
+        ValueError: Before any evaluation, if the task has no instance in a range, or a number is not positive.
     """
     ranges = check_lengths(model.task, lengths)
     counts = episodes_per_range(lengths, episodes)
@@ -78,10 +76,10 @@ def evaluate(
 
 
 def episodes_per_range(lengths: Sequence[tuple[int, int] | str], episodes: int | Sequence[int]) -> list[int]:
-    """Return how many episodes each range has, if one number was given or as many as there are ranges.
+    """Return the number of episodes of each range, given one number for all or one for each.
 
     Raises:
-        ValueError: If there is another number of numbers, or one is not positive.
+        ValueError: If there are neither one nor as many numbers as ranges, or one is not positive.
     """
     counts = [episodes] * len(lengths) if isinstance(episodes, int) else list(episodes)
     if len(counts) != len(lengths):
@@ -158,7 +156,7 @@ def _evaluate_range(
 def _draw(
     model: TaskModel, lengths: tuple[int, int], variant: str | None, episodes: int, seed: int, batch_size: int
 ) -> Iterator[Episodes]:
-    """Yield the episodes of a range, those of similar lengths together: few timesteps pass after an end."""
+    """Yield the episodes of a range in batches of similar length, which waste few timesteps after an end."""
     capacity = capacity_for(lengths[1])
     draw_size = CELLS_PER_DRAW // capacity
     for draw, first in enumerate(range(0, episodes, draw_size)):

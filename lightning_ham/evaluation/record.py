@@ -1,4 +1,4 @@
-"""What an evaluation found, as plain data, and on which machine."""
+"""An evaluation's results and its machine, as plain data."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from lightning_ham.tasks.lengths import row_name
 
 
 class LengthResult(TypedDict):
-    """What was measured on the lengths of one range; errors and interval are shares in [0, 1]."""
+    """Results for one range of lengths; errors and interval are shares in [0, 1]."""
 
     lengths: list[int]
-    """Shortest and longest length, inclusive; those below the task's shortest instance stand for nothing."""
+    """Lowest and highest length, inclusive; the lowest may be below the task's shortest instance."""
     variant: NotRequired[str]
-    """Of the task, whose own distribution of instances is meant where this is missing."""
+    """The task's variant; without it, the task's own distribution."""
     capacity: int
     """Leaves of the memory: the smallest power of two that holds the longest length."""
     episodes: int
@@ -33,23 +33,23 @@ class LengthResult(TypedDict):
     wrong_bits: int
     bit_error: float
     episodes_per_second: float
-    """Episodes drawn, answered and scored; the time that loops took to compile, at their first use, is left out."""
+    """Episodes drawn, answered and scored a second, without the time for compiling loops."""
     mistakes: Mistakes
-    """What the wrong sequences are like."""
+    """Kinds and examples of the wrong sequences."""
 
 
 class Machine(TypedDict):
-    """Where it was measured."""
+    """The machine of an evaluation."""
 
     processor: str
     cores: int
     platform: str
     device: str
-    """What the model ran on: ``cpu``, or the accelerator's name."""
+    """``cpu``, or the name of the accelerator that ran the model."""
 
 
 class Evaluation(TypedDict):
-    """How often a model is wrong, as plain data that goes to JSON and back unchanged."""
+    """A model's error rates, as plain data that survives a round trip through JSON."""
 
     task: str
     controller: str
@@ -60,26 +60,26 @@ class Evaluation(TypedDict):
     versions: dict[str, str]
     results: list[LengthResult]
     weights_sha256: NotRequired[str]
-    """Of the file of the weights that were measured, where they are saved."""
+    """SHA-256 of the file of the evaluated weights, if they are saved."""
 
 
 def span(result: LengthResult) -> str:
-    """Return the lengths of a result as they are written, such as ``1-32``."""
+    """Return the name of a result's row, such as ``1-32`` or ``1-32 (grid)``."""
     return row_name(result["lengths"], result.get("variant"))
 
 
 def errors_by_lengths(results: Iterable[LengthResult]) -> dict[str, float]:
-    """Return the shares of wrong sequences, by lengths as they are written."""
+    """Return the shares of wrong sequences by the names of their rows."""
     return {span(result): result["sequence_error"] for result in results}
 
 
 def describe_versions() -> dict[str, str]:
-    """Return the versions that an outcome may depend on."""
+    """Return the versions of software that may affect results."""
     return {"python": platform.python_version(), "torch": torch.__version__, "lightning_ham": __version__}
 
 
 def describe_machine(device: torch.device) -> Machine:
-    """Describe this machine and the ``device`` of it that is used."""
+    """Describe this machine and the ``device`` in use."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count() or 1,
@@ -89,7 +89,7 @@ def describe_machine(device: torch.device) -> Machine:
 
 
 def _processor() -> str:
-    """Return the processor's model, which Linux tells in a file only."""
+    """Return the processor's model, which Linux tells only in a file."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():

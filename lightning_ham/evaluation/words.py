@@ -1,4 +1,4 @@
-"""An evaluation in words: its table, its shares, its mistakes."""
+"""Text about an evaluation: its table, percentages and mistakes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _COLUMNS = (
 
 
 def table(evaluation: Evaluation) -> str:
-    """Render an evaluation as lines of text: what was evaluated, then a row for every range of lengths.
+    """Render an evaluation as lines of text: a title, then a row for every range of lengths.
 
-    The first line also says what the lengths are in the units that people count in, where those are not cells.
+    The title also states the lengths in the task's own units if those are not cells.
     """
     title = (
         f"{evaluation['task']} with {evaluation['controller']}, {evaluation['num_parameters']:,} parameters, "
@@ -53,17 +53,17 @@ def table(evaluation: Evaluation) -> str:
 
 
 def percent(share: float) -> str:
-    """Return a share as a percentage with three digits that count, so that no error is rounded to none."""
+    """Return a share as a percentage with three significant digits, so that no error is rounded to 0."""
     return f"{100 * share:.3g} %"
 
 
 def share_in_words(share: float | None) -> str:
-    """Return a share as a percentage; say so where it is not known."""
+    """Return a share as a percentage, or words for an unknown one."""
     return "an unknown share" if share is None else percent(share)
 
 
 def mistakes_in_words(result: LengthResult) -> str:
-    """Say what the wrong sequences of a range are like."""
+    """Describe the wrong sequences of a range."""
     mistakes = result["mistakes"]
     kinds = {
         "the right symbols in another order": mistakes["order"],

@@ -1,4 +1,4 @@
-"""Trained models in and out, as folders of a fixed set of files."""
+"""Saving, publishing and loading trained models, as folders with a fixed set of files."""
 
 from lightning_ham.hub.catalog import PretrainedModel, list_pretrained
 from lightning_ham.hub.pretrained import TrainedModel, from_pretrained

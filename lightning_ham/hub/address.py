@@ -1,4 +1,4 @@
-"""Addresses of the Hub, which may have a password in them that nobody is to see."""
+"""Hides passwords in addresses of the Hub."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lightning_ham.foreign import shown
 
 
 def shown_address(address: str) -> str:
-    """Return an address as it may be shown: without the name and the password that it may have before its host.
+    """Return an address without a user name and password before its host.
 
     >>> shown_address("https://ada:secret@hub.example.org/x")
     'https://hub.example.org/x'
@@ -19,7 +19,7 @@ def shown_address(address: str) -> str:
 
 
 def without_passwords(text: str) -> str:
-    """Return text without what stands before the hosts of the addresses in it.
+    """Return text without user names and passwords in its addresses.
 
     >>> without_passwords("GET http://ada:secret@hub/x failed")
     'GET http://hub/x failed'
@@ -28,7 +28,7 @@ def without_passwords(text: str) -> str:
 
 
 def check_variable() -> None:
-    """Raise a ValueError if HF_ENDPOINT is no address: huggingface_hub cannot be imported then, and tells why."""
+    """Raise a clear ValueError if HF_ENDPOINT is not an address: importing huggingface_hub would fail."""
     address = os.environ.get("HF_ENDPOINT", "")
     try:
         urlsplit(address).port  # noqa: B018

@@ -1,4 +1,4 @@
-"""The card of a model (``README.md``): made of what was measured, with a template, never by hand."""
+"""The card of a model (``README.md``): a template filled with measured results."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from lightning_ham.models import TaskModel
 
 _IN_PACKAGE = Path(__file__).with_name("card.md.jinja")
 TEMPLATE = _IN_PACKAGE if _IN_PACKAGE.is_file() else Path(__file__).parents[2] / "model_cards" / "card.md.jinja"
-"""Inside the package when installed from a wheel, in ``model_cards/`` in a checkout."""
+"""In the package if installed from a wheel; in ``model_cards/`` of a checkout."""
 
 
 class Comparison(NamedTuple):
-    """Another model for the same task, whose errors a card shows beside its model's."""
+    """Another model for the same task, for comparison on a card."""
 
     title: str
     num_parameters: int
@@ -33,23 +33,23 @@ class Comparison(NamedTuple):
 
 
 class CurvePoint(TypedDict):
-    """What was measured at one validation of a training."""
+    """The results of one validation during training."""
 
     update: int
-    """Updates until then."""
+    """Updates so far."""
     episodes: int
-    """Episodes trained on until then; 0 where it was not logged."""
+    """Training episodes so far; 0 if not logged."""
     seconds: int
-    """Trained for until then, validation counted; 0 where it was not logged."""
+    """Training time so far, with validation; 0 if not logged."""
     capacity: int
-    """Leaves that the curriculum was at."""
+    """Leaves of the curriculum's current trees."""
     errors: dict[str, float]
-    """Share of wrong sequences by validation set: ``current`` is the one at the curriculum's capacity, others are named
-    by their lengths, such as ``1-32``."""
+    """Share of wrong sequences by validation set: ``current`` for the curriculum's capacity, others by lengths, such as
+    ``1-32``."""
 
 
 class _AlwaysKnown(TypedDict):
-    """What is known of every training."""
+    """Facts about every training."""
 
     recipe: str
     command: str
@@ -60,9 +60,9 @@ class _AlwaysKnown(TypedDict):
     machine: str
     versions: dict[str, str]
     commit: str | None
-    """Of the checkout that trained it, with ``-dirty`` if it had changes; None where there was none."""
+    """Commit of the checkout that trained it, with ``-dirty`` if it had changes; None without a checkout."""
     wandb_url: str | None
-    """Of the run in W&B; None where it was not logged online."""
+    """Address of the W&B run; None if not logged online."""
     curve: list[CurvePoint]
     hyper_parameters: dict[str, Any]
 
@@ -71,11 +71,11 @@ class TrainingInfo(_AlwaysKnown, total=False):
     """How a model was trained, as plain data."""
 
     bar: dict[str, float]
-    """Share of wrong sequences that the recipe wanted at most, by lengths; empty, or not there, if it had no bar."""
+    """Highest accepted share of wrong sequences, by lengths; empty or missing if the recipe had no bar."""
 
 
 def is_complete(training: Mapping[str, Any]) -> bool:
-    """Return whether what is told of a training has the keys of a :class:`TrainingInfo`, and no other."""
+    """Return whether ``training`` has exactly the keys of a :class:`TrainingInfo`."""
     return (
         TrainingInfo.__required_keys__
         <= training.keys()
@@ -86,12 +86,12 @@ def is_complete(training: Mapping[str, Any]) -> bool:
 def missed_bar(
     bar: Mapping[str, float], evaluation: Evaluation, curve: Sequence[CurvePoint]
 ) -> dict[str, float | None]:
-    """Return the errors that are above a bar, by lengths; None for one that was never measured.
+    """Return the errors above the bar, by lengths; None where no error was measured.
 
     Args:
-        bar: Share of wrong sequences that there may be, by lengths.
-        evaluation: Where the errors are looked for first.
-        curve: The validations, the last of which counts at lengths that were not evaluated.
+        bar: Highest accepted share of wrong sequences, by lengths.
+        evaluation: The preferred source of errors.
+        curve: The validations; at lengths that were not evaluated, the last one counts.
     """
     measured: dict[str, float] = {}
     for point in curve:
@@ -112,18 +112,17 @@ def render_card(
     """Return the text of a model's card: YAML that the Hub reads, then Markdown.
 
     Args:
-        model: The model; it answers the card's example itself.
-        load_name: What the example loads the model by.
-        evaluation: What :func:`lightning_ham.evaluation.evaluate` measured on this model, if it was
-            evaluated.
-        training: How the model was trained, if that is known.
-        comparisons: What else was measured on the task.
-        pictures: Where the pictures are that the card shows, by name: ``learning_curve.png``, ``attention.png``.
-        is_folder: Whether ``load_name`` is only the name of the folder that the card will stand in, not a name that
-            :func:`lightning_ham.from_pretrained` knows wherever it is called.
+        model: The model; it answers the card's example.
+        load_name: The name that the example loads.
+        evaluation: Result of :func:`lightning_ham.evaluation.evaluate` on this model, if any.
+        training: Facts about the model's training, if known.
+        comparisons: Other models for the same task.
+        pictures: Links to the card's pictures, by name: ``learning_curve.png``, ``attention.png``.
+        is_folder: Whether ``load_name`` is the name of the card's own folder, rather than a name that
+            :func:`lightning_ham.from_pretrained` knows everywhere.
 
     Raises:
-        ValueError: If the evaluation is another model's, or a key of ``training`` is missing or unknown.
+        ValueError: If the evaluation belongs to another model, or a key of ``training`` is missing or unknown.
     """
     if evaluation is not None:
         _check_evaluation(model, evaluation)
@@ -174,7 +173,7 @@ def render_card(
         pictures=pictures or {},
     )
     card = f"---\n{_metadata(model, evaluation, training, kinds).to_yaml()}\n---\n\n{body}"
-    # Names of files need be no text: bytes that Python could not read as such are read as UTF-8, or shown as \\xe9.
+    # Names of files may not be valid text: undecodable bytes are read as UTF-8, or shown as \\xe9.
     return card.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
@@ -187,7 +186,7 @@ def example(model: TaskModel) -> Any:
 
 
 def _rounded(instance: Any) -> Any:
-    """Return an instance without the many digits of 32-bit numbers."""
+    """Return an instance with real numbers rounded to three digits."""
     if isinstance(instance, list):
         return [_rounded(part) for part in instance]
     if isinstance(instance, tuple):
@@ -208,13 +207,13 @@ def _check_evaluation(model: TaskModel, evaluation: Evaluation) -> None:
 
 
 def _name(model: TaskModel) -> str:
-    """Return what a model is called: a HAM only if it has such a memory."""
+    """Return the name of a model: ``ham-...`` only if it has a memory."""
     kind = "ham" if model.accesses_per_output > 0 else model.controller_name
     return f"{kind}-{model.task_name}".replace("_", "-")
 
 
 def _beside(model: TaskModel, evaluation: Evaluation, comparisons: Sequence[Comparison]) -> list[list[str]]:
-    """Return a table's header and rows: the model's errors, those of others, the paper's; empty if there are none."""
+    """Return the header and rows of a table: errors of the model, of others and of the paper; empty without others."""
     results = {span(result): result for result in evaluation["results"]}
 
     def row(title: str, parameters: int | None, errors: Mapping[str, str]) -> list[str]:
@@ -259,7 +258,7 @@ def _metadata(
 def _metrics(
     model: TaskModel, evaluation: Evaluation, result: LengthResult, wandb_url: str | None
 ) -> Iterator[EvalResult]:
-    """Yield the errors on one range of lengths, shares in [0, 1], in the form of the Hub's model index."""
+    """Yield the errors for one range of lengths, as shares in [0, 1], in the form of the Hub's model index."""
     lengths = span(result)
     low, high = result["interval"]
     errors = {
@@ -276,7 +275,7 @@ def _metrics(
             task_name=model.task_name,
             dataset_type=f"lightning_ham/{model.task_name}",
             dataset_name=f"{model.task_name}, lengths {lengths}",
-            dataset_config=lengths,  # the Hub takes results of one dataset and config for one
+            dataset_config=lengths,  # the Hub merges results with the same dataset and config
             dataset_args={
                 "lengths": result["lengths"],
                 "capacity": result["capacity"],
@@ -301,7 +300,7 @@ def _versions(versions: Mapping[str, str]) -> str:
 
 
 def _cell(text: object) -> str:
-    """Return text that stays within its cell of a table."""
+    """Return text in the form of a cell of a Markdown table."""
     return " ".join(str(text).split()).replace("|", "\\|")
 
 

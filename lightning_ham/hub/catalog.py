@@ -1,4 +1,4 @@
-"""Which trained models there are without a network: those that come with the package, and those in the cache."""
+"""A list of the trained models available without a network: in the package and in the cache."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class PretrainedModel(NamedTuple):
     """A trained model that can be loaded by its name."""
 
     name: str
-    """What :func:`lightning_ham.from_pretrained` takes."""
+    """The name for :func:`lightning_ham.from_pretrained`."""
     task: str
     errors: dict[str, float]
-    """Share of wrong sequences, in [0, 1], by range of lengths (``"1-32"``), as its card has them; may be empty."""
+    """Share of wrong sequences, in [0, 1], by range of lengths (``"1-32"``), from its card; may be empty."""
     size: int
-    """Of its weights, in bytes."""
+    """Size of the file of weights, in bytes."""
     where: str
     """``package`` or ``cache``."""
     supervision: tuple[str, ...] = ()
@@ -35,10 +35,10 @@ def list_pretrained(cache_dir: str | os.PathLike[str] | None = None) -> list[Pre
     """Return the trained models that can be loaded by name without a network.
 
     Args:
-        cache_dir: The cache of models from the Hub; that of HF_HOME if None.
+        cache_dir: The cache of models from the Hub; by default HF_HOME's.
 
     Raises:
-        OSError: If the cache cannot be read; ``NotADirectoryError`` if it is no folder.
+        OSError: If the cache cannot be read; ``NotADirectoryError`` if it is not a folder.
     """
     bundled = [_describe(BUNDLED / name, name, "package") for name in bundled_names()]
     return [*bundled, *_cached(cache_dir)]
@@ -64,15 +64,15 @@ def _cached(cache_dir: str | os.PathLike[str] | None) -> Iterator[PretrainedMode
             config = try_to_load_from_cache(repo_id, CONFIG, cache)
             if isinstance(config, str):
                 yield _describe(Path(config).parent, repo_id, "cache")
-        except (OSError, ValueError):  # a model of something else, or not there as a whole
+        except (OSError, ValueError):  # another kind of model, or incomplete
             continue
 
 
 def _describe(folder: Path, name: str, where: str) -> PretrainedModel:
-    """Return what a model's files say of it.
+    """Return the description of a model from its files.
 
     Raises:
-        OSError: If a file is not there, or cannot be read.
+        OSError: If a file is missing or cannot be read.
         ValueError: If its configuration is not one of ours.
     """
     task = read_config(folder / CONFIG)["task"]

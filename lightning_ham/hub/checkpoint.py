@@ -1,4 +1,4 @@
-"""Checkpoints of trainings, read as plain data: whatever a file holds, none of it is imported, called or run."""
+"""Reads checkpoints as plain data: it never imports, calls or runs anything from a file."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from lightning_ham.foreign import quoted, shown
 from lightning_ham.hub.config import ModelConfig, make_config
 
 _CODE = ("_instantiator", "_class_path")
-"""Hyper-parameters by which Lightning finds what to import and call; checkpoints of ours have none."""
+"""Hyper-parameters that tell Lightning what to import and call; our checkpoints have none."""
 MODEL_PREFIX = "model."
-"""Of the names of what a checkpoint holds of the model."""
+"""Prefix of the model's tensors in a checkpoint."""
 _TRAINING_PREFIXES = ("baseline.",)
-"""What a checkpoint holds beside the model, and only training needs."""
+"""Prefixes of other tensors in a checkpoint, which only training needs."""
 _MOST_LEVELS = 30
 _MOST_VALUES = 1_000_000
-"""More than any checkpoint of ours has of dicts and lists within one another, and of what is in them."""
+"""Limits for nested dicts and lists and for the values in them; our checkpoints stay below."""
 _LONGEST_NAME = 200
-"""Of a function or class in a pickle."""
+"""Longest name of a function or class in a pickle."""
 _MOST_IN_TUPLES = 10_000
 _KEYS = {
     "BINUNICODE",
@@ -41,17 +41,17 @@ _KEYS = {
     "NEWTRUE",
     "NEWFALSE",
 }
-"""Instructions that make what a dict may have for keys."""
+"""Pickle instructions whose results may be keys of a dict."""
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint says of its model, and whatever else it holds."""
+    """The content of a checkpoint."""
 
     hyper_parameters: dict[str, Any]
     state: dict[str, Tensor]
-    """All tensors of the module, by name: dense ones on the CPU."""
+    """All tensors of the module, by name: dense, on the CPU."""
     content: dict[str, Any]
-    """The whole checkpoint; what of it is not above was not looked at."""
+    """The whole checkpoint; only the fields above, and all tensors, have been checked."""
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -59,7 +59,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
     Raises:
         OSError: If the file cannot be read.
-        ValueError: If it is none, is damaged, or holds more than plain data; the message begins with the file.
+        ValueError: If it is not a checkpoint, is damaged, or holds more than plain data; the message begins with the
+            file.
     """
     content = _load(path)
     parts = content if isinstance(content, dict) else {}
@@ -95,7 +96,7 @@ def read_model(path: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
 
     Raises:
         OSError: If the file cannot be read.
-        ValueError: If it is not a checkpoint of a model of ours; the message begins with the file.
+        ValueError: If it is not a checkpoint of our models; the message begins with the file.
     """
     checkpoint = read_checkpoint(path)
     names = ("task", "controller", "controller_options")
@@ -116,11 +117,11 @@ def read_model(path: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
 
 
 def leaves(content: object, path: Path) -> Iterator[object]:
-    """Yield all that is within dicts, lists and tuples, but for these.
+    """Yield all values in nested dicts, lists and tuples.
 
     Raises:
-        ValueError: If there is so much that to go through it would not end: what is within itself, or is referred to
-            again and again.
+        ValueError: If there are too many levels or values, as when a container holds itself or is referred to many
+            times.
     """
     levels = [iter([content])]
     for _ in range(_MOST_VALUES):
@@ -142,7 +143,7 @@ def leaves(content: object, path: Path) -> Iterator[object]:
 
 
 def _what_is_wrong(tensor: Tensor) -> str:
-    """Say what a tensor is that is not a dense one in memory; return nothing if it is one."""
+    """Describe why a tensor is not dense in memory; return "" if it is."""
     if tensor.device.type != "cpu":
         return f"one without values (device {tensor.device.type})" if tensor.is_meta else f"one on {tensor.device.type}"
     if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized:
@@ -152,14 +153,14 @@ def _what_is_wrong(tensor: Tensor) -> str:
 
 
 def _load(path: Path) -> object:
-    """Return what a checkpoint holds, if that is plain data and whole."""
+    """Return the content of a checkpoint, if it is complete and only plain data."""
     damaged = f"{shown(path)}: Expected a whole checkpoint, but got a damaged file or one of another kind"
     wrong = _what_is_wrong_with_archive(path)
     if wrong:
         raise ValueError(f"{damaged}: {wrong}.")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what is in it that ours have not, which is refused below
+            warnings.simplefilter("ignore")  # about unexpected content, which is refused below
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
@@ -175,7 +176,7 @@ def _load(path: Path) -> object:
 
 
 def _what_is_wrong_with_archive(path: Path) -> str:
-    """Say what is wrong with the archive that a checkpoint is: torch itself does not notice changed bytes."""
+    """Describe what is wrong with a checkpoint's archive, or return "": torch itself misses changed bytes."""
     try:
         with zipfile.ZipFile(path) as archive:
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
@@ -194,13 +195,13 @@ def _what_is_wrong_with_archive(path: Path) -> str:
 
 
 def _what_is_wrong_with_pickle(content: bytes) -> str:
-    """Say what in a pickle would keep its reader busy without an end, going by its instructions; none is followed.
+    """Describe content of a pickle that would keep its reader busy forever, or return ""; execute nothing.
 
-    A few hundred bytes can refer to one another so that written out they fill a disk. The reader writes out what is
-    called and is no function, searches names in quadratic time, and hashes keys and tuples.
+    A few hundred bytes can refer to each other so that their text would fill a disk. The reader writes out an object
+    that is called but is not a function, searches names in quadratic time, and hashes keys and tuples.
     """
     stack: list[tuple[object, int]] = []
-    """By which instruction everything came about, and for tuples, how many there are in it if each is counted anew."""
+    """For each object, the instruction that made it and, for tuples, their number in it, repeated ones included."""
     memo: dict[object, tuple[object, int]] = {}
     for instruction, argument, _ in pickletools.genops(content):
         name, before = instruction.name, instruction.stack_before

@@ -1,4 +1,4 @@
-"""What ``config.json`` may say: a typed schema, checked in full before anything is built from it."""
+"""The schema of ``config.json``, checked completely before anything is built from it."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from lightning_ham.hub.files import CONFIG, MAX_BYTES
 from lightning_ham.tasks import get_task
 
 FORMAT_VERSION = 1
-"""Goes up when a folder written by this version could not be read by the one before."""
+"""Raised when older versions could no longer read new folders."""
 
 MAX_SIZE = 1 << 14
-"""Largest whole number that an option of a controller may be; sizes of real models are far below."""
+"""Largest whole number in an option of a controller; real models stay far below."""
 
 _MAX_LEVELS = 4
-"""Of lists within lists in an option."""
+"""Most levels of nested lists in an option."""
 _MAX_DIGITS = 4300
-"""Of a number: what Python reads by default. Its limit may be lifted, and a longer one would take long to read."""
+"""Most digits of a number: Python's default limit, which may be lifted; longer numbers are slow to read."""
 
 
 class ModelConfig(TypedDict):
-    """The contents of ``config.json``: everything that builds a model but its weights."""
+    """The content of ``config.json``: everything needed to build a model, except its weights."""
 
     format_version: int
     lightning_ham_version: str
-    """Of the package that saved the model."""
+    """Version of the package that saved the model."""
     task: str
     controller: str
     controller_options: dict[str, Any]
-    """Every option of the controller, those at their defaults too."""
+    """All options of the controller, defaults included."""
     weights_sha256: NotRequired[str]
-    """Of the file of the weights, in hexadecimal digits; models that were saved before it was written have none."""
+    """SHA-256 of the file of weights, in hexadecimal digits; missing in older models."""
 
 
 _KINDS = {int: "an integer", float: "a number", str: "a string", bool: "true or false", dict: "an object"}
@@ -61,7 +61,7 @@ def make_config(
     """Return the checked configuration of a model, with the digest of its weights if there is one.
 
     Raises:
-        ValueError: If there is no such task, controller or option, or a value cannot be one of a model.
+        ValueError: If there is no such task, controller or option, or a value is invalid.
     """
     return parse_config(
         {
@@ -79,7 +79,7 @@ def read_config(path: Path) -> ModelConfig:
     """Read and check a ``config.json``.
 
     Raises:
-        ValueError: If the file is not JSON, or not of the schema; the message names the file and the key.
+        ValueError: If the file is not JSON, or does not match the schema; the message names the file and the key.
     """
     with path.open("rb") as file:
         content = file.read(MAX_BYTES + 1)
@@ -98,12 +98,12 @@ def read_config(path: Path) -> ModelConfig:
 
 
 def is_of(config: ModelConfig, content: bytes) -> bool:
-    """Return whether a file of weights is the one that a configuration was saved with, as far as that tells."""
+    """Return whether weights match the hash of a configuration, if it has one."""
     return config.get("weights_sha256") in (None, hashlib.sha256(content).hexdigest())
 
 
 def check_weights(config: ModelConfig, content: bytes, file: Path) -> None:
-    """Raise a ValueError if a file of weights is not the one that a configuration was saved with."""
+    """Raise a ValueError if weights do not match the hash of a configuration."""
     if not is_of(config, content):
         found, expected = hashlib.sha256(content).hexdigest(), config["weights_sha256"]
         raise ValueError(
@@ -114,15 +114,15 @@ def check_weights(config: ModelConfig, content: bytes, file: Path) -> None:
 
 
 def parse_config(data: object) -> ModelConfig:
-    """Return ``data`` as a configuration if it is of the schema.
+    """Return ``data`` as a configuration if it matches the schema.
 
     Raises:
-        ValueError: If it is not; the message names the key and says what to do.
+        ValueError: If it does not; the message names the key and says what to do.
     """
     if not isinstance(data, dict):
         raise ValueError(f"Expected an object with the keys {_listed(_SCHEMA)}, but got {quoted(data)}.")
     version = data.get("format_version", FORMAT_VERSION)
-    if type(version) is int and version > FORMAT_VERSION:  # first, as a newer format may have other keys
+    if type(version) is int and version > FORMAT_VERSION:  # checked first, as a newer format may have other keys
         raise ValueError(
             f"Expected key 'format_version' to be {FORMAT_VERSION}, but got {quoted(version)}: a newer lightning_ham "
             f"({shown(data.get('lightning_ham_version'), 40)}; this is {__version__}) saved the model. Upgrade with "
@@ -163,9 +163,9 @@ def _check_names(task: str, controller: str) -> None:
 
 
 def _check_options(controller: str, options: Mapping[str, Any]) -> None:
-    """Check that every option is there, of the kind of its default, and no absurd number."""
+    """Check that every option is present, has the type of its default, and is no absurd number."""
     for name in options:
-        if type(name) is not str:  # JSON has no others, but a checkpoint may
+        if type(name) is not str:  # impossible in JSON, but not in a checkpoint
             raise ValueError(f"Expected key 'controller_options' to have names of options, but got {quoted(name)}.")
     try:
         complete = complete_options(controller, options)
@@ -185,7 +185,7 @@ def _check_options(controller: str, options: Mapping[str, Any]) -> None:
 
 
 def _default(controller: str, options: Mapping[str, Any], name: str) -> object:
-    """Return the default of an option, None where it has none."""
+    """Return the default of an option; None without one."""
     others = {other: options[other] for other in options if other != name}
     try:
         return complete_options(controller, others)[name]
@@ -194,7 +194,7 @@ def _default(controller: str, options: Mapping[str, Any], name: str) -> object:
 
 
 def _expect_plain(key: str, value: object, levels: int = _MAX_LEVELS) -> None:
-    """Check that a value is of JSON's kinds, and that its numbers are of this world."""
+    """Check that a value has JSON's types and reasonable numbers."""
     if isinstance(value, list) and levels > 0:
         for index, item in enumerate(value):
             _expect_plain(f"{key}[{index}]", item, levels - 1)
@@ -207,7 +207,7 @@ def _expect_plain(key: str, value: object, levels: int = _MAX_LEVELS) -> None:
 
 
 def _expect_kind(key: str, value: object, kind: type) -> None:
-    """Check the type strictly: true is no integer, but an integer is a number."""
+    """Check the type strictly: true is not an integer, but an integer is a number."""
     if type(value) is not kind and not (kind is float and type(value) is int):
         raise ValueError(f"Expected key {key!r} to be {_KINDS[kind]}, but got {quoted(value)}.")
 

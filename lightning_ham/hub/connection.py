@@ -1,9 +1,9 @@
-"""Requests to the Hub that end within seconds, and their failures in one clear sentence.
+"""Requests to the Hub that end within seconds, with each failure in one clear sentence.
 
-huggingface_hub itself tries a server that is down for 24 seconds, waits without end for one that does not answer, and
-sleeps for as long as a busy one asks. Hooks on the requests of its session, in effect for what :func:`bounded` does
-only, leave it a single try of everything and two resumptions of a download. What hf_xet transfers makes no use of that
-session, and keeps limits of its own.
+By itself, huggingface_hub tries for 24 seconds to reach a server that is down, waits forever for one that does not
+answer, and sleeps as long as a busy one asks. Hooks on its session, active only within :func:`bounded`, allow one try
+of each request, and two resumptions of a download. Transfers by hf_xet do not use that session and have their own
+limits.
 """
 
 from __future__ import annotations
@@ -42,73 +42,73 @@ from lightning_ham.hub.address import shown_address, without_passwords
 
 _RESUMPTIONS = 2
 _TALKATIVE = ("utils._http", "file_download", "hf_api")
-"""What of huggingface_hub logs single tries, and that nothing was to be done."""
+"""Loggers of huggingface_hub that report single tries, and that there was nothing to do."""
 _FILE_NAME = re.compile(r'(W/)?"?\w[\w.-]*"?')
-"""What a header may be that huggingface_hub makes a file's name of."""
+"""Valid form of headers that huggingface_hub turns into file names."""
 
 _MALFORMED = (AttributeError, LookupError, TypeError)
-"""What huggingface_hub raises where an answer is JSON, but not of the form that it goes by."""
+"""Errors that huggingface_hub raises for an answer in JSON of an unexpected form."""
 
 _log = logging.getLogger(__name__)
 
 Token = str | bool | None
-"""A token; or True for the one that is saved, False for none, None for the one that is saved if there is one."""
+"""A token; or True for the saved one, False for none, None for the saved one if there is one."""
 
 
 class _GiveUp(Exception):
-    """Ends what huggingface_hub would go on with."""
+    """Stops huggingface_hub from trying further."""
 
 
 class _Operation:
-    """What is known of the requests of one operation."""
+    """The requests of one operation so far."""
 
     def __init__(self) -> None:
         self.tries = Counter[tuple[str, str]]()
         self.others = {thread.ident for thread in threading.enumerate()} - {threading.get_ident()}
-        """Threads that have nothing to do with it. Those that begin from now on are taken for its own."""
+        """Threads of others. Threads that start later are taken to be the operation's own."""
 
 
 _operations: list[_Operation] = []
-"""Those that go on now, the latest last."""
+"""Running operations, the latest last."""
 
 
 def _operation() -> _Operation | None:
-    """Return the operation that the current thread belongs to, if any."""
+    """Return the operation of the current thread, if any."""
     return next((each for each in reversed(_operations) if threading.get_ident() not in each.others), None)
 
 
 def timeout() -> float:
-    """Return the seconds that a server may take to connect, or between two parts of an answer: HF_HUB_ETAG_TIMEOUT.
+    """Return the limit in seconds for connecting, and between two parts of an answer: HF_HUB_ETAG_TIMEOUT.
 
-    What changes something on the Hub may take three times as long.
+    Requests that change something on the Hub get three times as long.
     """
     return float(constants.HF_HUB_ETAG_TIMEOUT)
 
 
 def resolve_endpoint(endpoint: str | None) -> str:
-    """Return the address of the Hub that is meant: HF_ENDPOINT's if none is given."""
+    """Return the address of the Hub: HF_ENDPOINT's by default."""
     return (endpoint or constants.ENDPOINT).rstrip("/")
 
 
 def resolve_token(token: Token) -> Token:
-    """Return a token without white space around it, which would be sent and shown in an error."""
+    """Return a token without surrounding white space, which would be sent, and shown in an error."""
     return token.strip() if isinstance(token, str) else token
 
 
 @contextmanager
 def bounded(action: str, endpoint: str, token: Token, folder: Path | None = None) -> Iterator[None]:
-    """Bound the requests that are made within, and say in one sentence what went wrong.
+    """Limit the time of requests within the context, and report failures in one sentence.
 
     Args:
-        action: What is tried, after "Expected to": ``fetch org/name``.
-        endpoint: The Hub's address; a password in it is not told.
-        token: The token that is used.
-        folder: Where files are written, if any are.
+        action: The words after "Expected to", such as ``fetch org/name``.
+        endpoint: The Hub's address; messages leave out a password in it.
+        token: The token in use.
+        folder: The folder for downloaded files, if any.
 
     Raises:
         ConnectionError: If the Hub cannot be reached, does not answer in time, or fails.
-        FileNotFoundError: If it has no such model or revision, or none that the token may see.
-        PermissionError: If the token does not permit it, or the folder cannot be written to.
+        FileNotFoundError: If it has no such model or revision, or hides it from the token.
+        PermissionError: If the token does not permit the action, or the folder cannot be written to.
         OSError: If files cannot be written for another reason.
     """
     session = get_session()
@@ -118,7 +118,7 @@ def bounded(action: str, endpoint: str, token: Token, folder: Path | None = None
             "response": [*session.event_hooks["response"], _after],
         }
     for name in _TALKATIVE:
-        logging.getLogger(f"huggingface_hub.{name}").addFilter(_is_shown)  # once, however often it is added
+        logging.getLogger(f"huggingface_hub.{name}").addFilter(_is_shown)  # adding it again has no effect
     operation = _Operation()
     _operations.append(operation)
     try:
@@ -126,7 +126,7 @@ def bounded(action: str, endpoint: str, token: Token, folder: Path | None = None
             yield
     except (_GiveUp, httpx2.HTTPError, httpx2.InvalidURL, OSError, RuntimeError, ValueError, *_MALFORMED) as error:
         explained = _explained(_cause(error), action, shown_address(endpoint), token, folder)
-        raise explained from (error if "@" not in endpoint else None)  # its text may have the password
+        raise explained from (error if "@" not in endpoint else None)  # its text may contain the password
     finally:
         _operations.remove(operation)
 
@@ -146,19 +146,19 @@ def _without_bars() -> Iterator[None]:
 
 @contextmanager
 def _with_short_warnings() -> Iterator[None]:
-    """Log huggingface_hub's warnings on a short line each: they may quote what a server says."""
+    """Log huggingface_hub's warnings as one short line each: they may quote a server's answer."""
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: _log.warning("%s", shown(without_passwords(str(message))))
         yield
 
 
 def _is_shown(record: logging.LogRecord) -> bool:
-    """Keep from the log what is told as a whole in the end."""
+    """Suppress log records of an operation, whose outcome is reported as a whole at the end."""
     return _operation() is None or record.levelno >= logging.ERROR
 
 
 def _before(request: httpx2.Request) -> None:
-    """Refuse to send a request again, and let none wait without end."""
+    """Limit how often a request is repeated and how long it waits."""
     operation = _operation()
     if operation is None:
         return
@@ -174,7 +174,7 @@ def _before(request: httpx2.Request) -> None:
 
 
 def _after(response: httpx2.Response) -> None:
-    """End at an answer that huggingface_hub would wait after, and at one that names no file of the cache."""
+    """Give up on answers after which huggingface_hub would wait, and on invalid file names for the cache."""
     if _operation() is None:
         return
     if response.status_code in (408, 429) or response.status_code >= 500:
@@ -190,7 +190,7 @@ def _after(response: httpx2.Response) -> None:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """Return what lies under the errors that huggingface_hub and this module wrap others in."""
+    """Return the original cause of errors that huggingface_hub and this module wrap."""
     while isinstance(error, _GiveUp | RuntimeError | LocalEntryNotFoundError) and error.__cause__ is not None:
         error = error.__cause__
     return error
@@ -214,7 +214,7 @@ def _explained(
 
 
 def _reason(error: BaseException, endpoint: str, token: Token) -> tuple[type[OSError] | None, str]:
-    """Return the kind of a failure of the Hub, None if it is none, and what is wrong and to be done in words."""
+    """Return the type of a failure of the Hub (else None), and words that say what is wrong and what to do."""
     if isinstance(error, HfHubHTTPError):
         return _refusal(error, endpoint, token)
     if isinstance(error, OfflineModeIsEnabled):
@@ -223,7 +223,7 @@ def _reason(error: BaseException, endpoint: str, token: Token) -> tuple[type[OSE
         return ConnectionError, (
             f"{endpoint} did not answer in time. Try again, or give it more than {timeout():g} s: HF_HUB_ETAG_TIMEOUT."
         )
-    if isinstance(error, httpx2.InvalidURL | httpx2.UnsupportedProtocol):  # its text may have a part of a password
+    if isinstance(error, httpx2.InvalidURL | httpx2.UnsupportedProtocol):  # its text may contain part of a password
         return (
             ConnectionError,
             f"{endpoint} is not the address of a server. Check the argument `endpoint` or HF_ENDPOINT.",
@@ -240,7 +240,7 @@ def _reason(error: BaseException, endpoint: str, token: Token) -> tuple[type[OSE
 
 
 def _refusal(error: HfHubHTTPError, endpoint: str, token: Token) -> tuple[type[OSError], str]:
-    """Return the kind and the words of an answer that is no success."""
+    """Return the type of error and the words for an unsuccessful answer."""
     status, said = error.response.status_code, shown(error.server_message or "")
     has_token = isinstance(token, str) or (token is not False and get_token() is not None)
     log_in = "log in with `hf auth login`, or give the argument `token` or the variable HF_TOKEN."

@@ -1,4 +1,4 @@
-"""Models from the Hub, by way of its cache: whole, of one commit, and what their hashes say, or not at all."""
+"""Downloads models from the Hub into its cache: complete, from one commit, with verified hashes, or not at all."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from lightning_ham.hub.files import CONFIG, FILES, NEEDED, TABLE, WEIGHTS
 _COMMIT = re.compile("[0-9a-f]{40}")
 _REVISION = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")
 _MAX_REVISION = 255
-_HASHES = {40: "sha1", 64: "sha256"}  # of what git keeps itself, and of large files
+_HASHES = {40: "sha1", 64: "sha256"}  # of files in git, and of large files (LFS)
 
 _log = logging.getLogger(__name__)
 
@@ -42,24 +42,24 @@ def fetch(
     local_files_only: bool = False,
     endpoint: str | None = None,
 ) -> tuple[Path, str]:
-    """Return the folder of a model on the Hub, and where it came from in words.
+    """Return the folder of a model on the Hub, and its origin in words.
 
-    The Hub is asked for the newest commit of the revision, and files that are in the cache are not downloaded again.
-    If it cannot be reached, the copy in the cache is used with a warning.
+    The Hub tells the newest commit of the revision; files in the cache are not downloaded again. If the Hub cannot be
+    reached, the copy in the cache is used, with a warning.
 
     Args:
         repo_id: ``organisation/name``.
         revision: A branch, a tag or a commit; the main branch if None.
-        token: For what is private.
-        cache_dir: The cache; that of ``HF_HOME`` if None.
-        local_files_only: Ask nothing of the Hub.
-        endpoint: The Hub's address; ``HF_ENDPOINT`` if None.
+        token: For private models.
+        cache_dir: The cache; by default that of ``HF_HOME``.
+        local_files_only: Do not contact the Hub.
+        endpoint: The Hub's address; by default ``HF_ENDPOINT``.
 
     Raises:
         ConnectionError: If the Hub cannot be reached or fails, and there is no copy in the cache.
-        FileNotFoundError: If there is no such model, or none that the token may see.
+        FileNotFoundError: If there is no such model, or the token may not see it.
         PermissionError: If the token does not permit it, or the cache cannot be written to.
-        ValueError: If what is there is no model of ours, or is damaged.
+        ValueError: If the files are not a model of lightning_ham, or are damaged.
     """
     revision = revision or constants.DEFAULT_REVISION
     if len(revision) > _MAX_REVISION or not _REVISION.fullmatch(revision):
@@ -74,8 +74,8 @@ def fetch(
                 "it once with a connection."
             )
         return snapshot, _origin(repo_id, snapshot, "the cache")
-    if _COMMIT.fullmatch(revision):  # what a commit has never changes
-        with contextlib.suppress(ValueError):  # of a damaged copy, which is downloaded again
+    if _COMMIT.fullmatch(revision):  # a commit never changes
+        with contextlib.suppress(ValueError):  # a damaged copy is downloaded again
             snapshot = cached(repo_id, revision, cache)
             if snapshot is not None:
                 return snapshot, _origin(repo_id, snapshot, "the cache")
@@ -91,10 +91,10 @@ def fetch(
 
 
 def cache_folder(cache_dir: str | os.PathLike[str] | None) -> Path:
-    """Return where models from the Hub are kept: ``cache_dir``, or what HF_HOME and HF_HUB_CACHE say.
+    """Return the cache for models from the Hub: ``cache_dir``, or the one of HF_HOME and HF_HUB_CACHE.
 
     Raises:
-        FileNotFoundError: If it is in the user's home, and there is none.
+        FileNotFoundError: If it should be in the user's home, and there is no home.
     """
     try:
         return Path(cache_dir or constants.HF_HUB_CACHE).expanduser().resolve()
@@ -106,10 +106,10 @@ def cache_folder(cache_dir: str | os.PathLike[str] | None) -> Path:
 
 
 def cached(repo_id: str, revision: str | None = None, cache_dir: Path | None = None) -> Path | None:
-    """Return the folder of a model in the cache, None if it is not there with all that is loaded.
+    """Return the folder of a model in the cache; None if a needed file is missing.
 
     Raises:
-        ValueError: If it is damaged, or lies outside of the cache.
+        ValueError: If a file is damaged, or lies outside the cache.
     """
     cache = cache_folder(cache_dir)
     found = [try_to_load_from_cache(repo_id, name, cache, revision) for name in NEEDED]
@@ -132,8 +132,8 @@ def _origin(repo_id: str, snapshot: Path, place: str) -> str:
 def _download(repo_id: str, revision: str, token: Token, cache: Path, endpoint: str) -> Path:
     """Bring the cache up to date; return the folder of the model in it.
 
-    The configuration is checked before the weights are asked for, and the cache is told of the new commit when all of
-    it is there: until then, what was there before is what is loaded without a connection.
+    The configuration is checked before the weights are downloaded. The cache learns of the new commit only when all its
+    files are there: until then, loading without a connection gives the former model.
     """
     action = f"fetch {repo_id}{'' if revision == constants.DEFAULT_REVISION else f' at {revision}'} from the Hub"
     api = HfApi(endpoint, token, library_name="lightning-ham", library_version=__version__)
@@ -165,7 +165,7 @@ def _download(repo_id: str, revision: str, token: Token, cache: Path, endpoint: 
                 f"Expected {shown_address(endpoint)} to tell the hash of {name}, but got {quoted(expected)}."
             )
         path = get(name, commit)
-        if not _is_sound(path, expected):  # what was in the cache may be to blame
+        if not _is_sound(path, expected):  # the copy in the cache may be damaged
             path = get(name, commit, again=True)
         if not _is_sound(path, expected):
             _remove(path)
@@ -183,7 +183,7 @@ def _download(repo_id: str, revision: str, token: Token, cache: Path, endpoint: 
 
 
 def _contents(info: ModelInfo, repo_id: str, endpoint: str) -> tuple[str, dict[str, RepoSibling]]:
-    """Return the commit, and what is to be downloaded of the files that the Hub has, the configuration first."""
+    """Return the commit, and the files to download from the Hub, the configuration first."""
     commit = info.sha
     if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
         raise ConnectionError(
@@ -217,11 +217,11 @@ def _check_place(path: Path, cache: Path) -> None:
 
 
 def _is_sound(path: Path, expected: str | None) -> bool:
-    """Return whether a file has the hash that is expected, by default the one that the cache named it by."""
+    """Return whether a file has the expected hash, by default that of its name in the cache."""
     expected = expected or path.resolve().name
     kind = _HASHES.get(len(expected))
     if kind is None or not re.fullmatch("[0-9a-f]+", expected):
-        return True  # a copy in a cache without links; its name says nothing
+        return True  # a copy in a cache without links, whose name is not a hash
     content = path.read_bytes()
     if kind == "sha1":
         content = b"blob %d\0%s" % (len(content), content)
@@ -229,6 +229,6 @@ def _is_sound(path: Path, expected: str | None) -> bool:
 
 
 def _remove(path: Path) -> None:
-    """Remove a file from the cache, and the link to it."""
+    """Remove a file and its link from the cache."""
     path.resolve().unlink(missing_ok=True)
     path.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""The files that a saved model is, here and on the Hub, and how a model takes the place of another in its folder.
+"""The files of a saved model, locally and on the Hub, and the atomic replacement of a model in its folder.
 
-A further file, such as an export in another format, is a row of :data:`TABLE`, and bytes that
-:meth:`lightning_ham.hub.TrainedModel.save_pretrained` writes. Saving, downloading and pushing go by the table.
+To add a file, such as an export in another format, add a row to :data:`TABLE`, and write its bytes in
+:meth:`lightning_ham.hub.TrainedModel.save_pretrained`. Saving, downloading and pushing follow the table.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ WEIGHTS = "model.safetensors"
 CARD = "README.md"
 
 MAX_BYTES = 1 << 20
-"""Longest ``config.json`` or card that is read at all; real ones have a few hundred bytes, or some thousand."""
+"""Longest ``config.json`` or card that is read; real ones have hundreds or thousands of bytes."""
 MAX_WEIGHTS = 1 << 30
-"""Most bytes of weights that are read or downloaded; real models have less than a thousandth."""
+"""Most bytes of weights that are read or downloaded; real models have less than a thousandth of it."""
 
 
 class ModelFile(NamedTuple):
@@ -30,9 +30,9 @@ class ModelFile(NamedTuple):
 
     name: str
     most_bytes: int | None
-    """Most that are downloaded; None if it stays where it was made."""
+    """Most bytes that are downloaded; None if the file is never downloaded."""
     is_needed: bool = False
-    """Whether there is no model without it."""
+    """Whether a model cannot be loaded without it."""
 
 
 TABLE = (
@@ -42,23 +42,23 @@ TABLE = (
     ModelFile("learning_curve.png", None),
     ModelFile("attention.png", None),
 )
-"""All files, in the order in which they are downloaded: the configuration first, which tells what the weights are."""
+"""All files, in order of download: the configuration first, as it describes the weights."""
 NEEDED = tuple(file.name for file in TABLE if file.is_needed)
-"""What a model is loaded from."""
+"""Files needed to load a model."""
 FILES = tuple(file.name for file in TABLE if file.most_bytes is not None)
-"""What every model consists of."""
+"""Files that are downloaded."""
 PICTURES = tuple(file.name for file in TABLE if file.most_bytes is None)
-"""What is beside it where it was made, for the card to show."""
+"""Files for the card to show, which are not downloaded."""
 
 _NEXT = ".next"
-"""A folder within a model's own: the files of a complete model that are not in their places yet."""
+"""Folder within a model's folder: files of a complete model that still have to be moved to their places."""
 _BETWEEN = tuple(file.name for file in reversed(TABLE) if not file.is_needed)
 _ORDER = (WEIGHTS, *_BETWEEN, CONFIG)
-"""In which files go to their places. The configuration, which tells the hash of the weights, is the last."""
+"""Order of moving files to their places; the configuration, with the hash of the weights, comes last."""
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
-    """Return a path with the home folder in place of ``~``; where there is none, ``~`` is a name like any other."""
+    """Return a path with the home folder in place of ``~``; without a home, return it unchanged."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -66,21 +66,21 @@ def expanded(path: str | os.PathLike[str]) -> Path:
 
 
 def saved(folder: Path, name: str) -> Path:
-    """Return where a file of the model in ``folder`` is: in its place, or on the way if a save was cut off."""
+    """Return the path of a model's file: in ``folder``, or in ``_NEXT`` if a save was interrupted."""
     waiting = folder / _NEXT
     if name in PICTURES and (waiting / WEIGHTS).is_file():
-        return waiting / name  # nothing was moved yet: a picture that is not there, the model has not
+        return waiting / name  # nothing was moved yet: old pictures are not the model's
     return waiting / name if (waiting / name).is_file() else folder / name
 
 
 def has(folder: Path, name: str) -> bool:
     """Return whether the model in ``folder`` has a file."""
-    return (folder / name).is_file() or saved(folder, name).is_file()  # the second alone may miss it on its way
+    return (folder / name).is_file() or saved(folder, name).is_file()  # a save may move it meanwhile
 
 
 @contextlib.contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """Yield a folder to write a model's files to, which take the place of those in ``target`` if nothing fails."""
+    """Yield a folder to write a model's files to; they replace those in ``target`` if nothing fails."""
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
@@ -92,11 +92,11 @@ def replacing(target: Path) -> Iterator[Path]:
 
 
 def put_in_place(staging: Path, target: Path) -> None:
-    """Make the model whose files ``staging`` has the one of ``target``, at once and as a whole.
+    """Replace the model in ``target`` atomically by the model in ``staging``.
 
-    If ``target`` is there, it stays the same folder, with what else it holds. The one step that counts is that
-    ``staging`` becomes a folder within it: :func:`saved` finds the old model before, and the new one after it,
-    wherever this is cut off. The files go to their places then; what a cut leaves over, the next save makes up for.
+    An existing ``target`` stays the same folder, and keeps its other files. The decisive step moves ``staging`` into
+    it: :func:`saved` finds the old model before this step and the new one after it, even if this is interrupted. The
+    files then move to their places; after an interruption, the next save completes that.
     """
     if not target.exists():
         staging.rename(target)
@@ -107,20 +107,20 @@ def put_in_place(staging: Path, target: Path) -> None:
             staging.rename(target / _NEXT)
             break
         except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another process saves there, too
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another process is saving there, too
                 raise
     _finish(target)
 
 
 def _finish(target: Path) -> None:
-    """Move the files of a model that is complete, but not in its place yet, to their places."""
+    """Move the files of a waiting complete model, if any, to their places."""
     waiting = target / _NEXT
     if (waiting / WEIGHTS).is_file():  # nothing was moved yet
         for picture in PICTURES:
             if not (waiting / picture).is_file():
-                (target / picture).unlink(missing_ok=True)  # the card does not show it any more
+                (target / picture).unlink(missing_ok=True)  # the new card does not show it
     for name in _ORDER:
-        with contextlib.suppress(FileNotFoundError):  # the model has no such file, or it was moved before
+        with contextlib.suppress(FileNotFoundError):  # the model has no such file, or it was already moved
             (waiting / name).replace(target / name)
-    with contextlib.suppress(OSError):  # another process that saves there has removed it, or filled it anew
+    with contextlib.suppress(OSError):  # another process may have removed or refilled it
         waiting.rmdir()

@@ -1,4 +1,4 @@
-"""What is in the folder of a saved model: configuration and weights that belong together, whole and finite."""
+"""Reads the folder of a saved model: matching configuration and weights, complete and finite."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from lightning_ham.hub.config import ModelConfig, is_of, read_config
 from lightning_ham.hub.files import CONFIG, MAX_WEIGHTS, NEEDED, WEIGHTS, has, saved
 
 _MAX_HEADER = 1 << 20
-"""Most bytes that say which tensors a file has; those of real ones have a few thousand."""
+"""Most bytes of the list of tensors in a file; real ones have a few thousand."""
 _TRIES = 20
-"""How often a folder is read at most that is being saved to."""
+"""Most attempts to read a folder while others save to it."""
 
 
 def write_weights(state: Mapping[str, Tensor]) -> bytes:
-    """Return what the file of a model's weights holds, wherever its tensors are and however they lie there."""
+    """Return the content of the file of weights, for tensors on any device and in any memory layout."""
     tensors = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()
     }
@@ -29,10 +29,10 @@ def write_weights(state: Mapping[str, Tensor]) -> bytes:
 
 
 def read_folder(folder: Path) -> tuple[ModelConfig, bytes]:
-    """Return the configuration in a folder and the content of its file of weights, which belong together.
+    """Return the configuration in a folder and the content of the matching file of weights.
 
-    If a model is saved to the folder between the two, they do not: then both are read anew. If nothing has changed
-    there, what they are is not for this to tell.
+    If they do not match because a model was saved between reading the two, both are read again. If the folder has not
+    changed, they are returned anyway: other checks report the mismatch.
     """
     before = None
     for _ in range(_TRIES):
@@ -63,7 +63,7 @@ def parse_weights(weights: bytes, file: Path) -> dict[str, Tensor]:
     """Return the tensors in the content of a file of weights.
 
     Raises:
-        ValueError: If that is no such file, or says so much of its tensors that to read it would take memory and time.
+        ValueError: If it is not such a file, or its header is too large.
     """
     whole = f"{shown(file)}: Expected a whole safetensors file, but got"
     header = int.from_bytes(weights[:8], "little")
@@ -71,7 +71,7 @@ def parse_weights(weights: bytes, file: Path) -> dict[str, Tensor]:
         raise ValueError(f"{whole}: a header of {header:,} bytes (at most {_MAX_HEADER:,}); fetch or save it again.")
     try:
         return safetensors.torch.load(weights)
-    except Exception as error:  # it says in Rust's words, torch's or none what it cannot take
+    except Exception as error:  # its errors come from Rust or torch, with or without text
         reason = shown(error) or type(error).__name__
         raise ValueError(f"{whole}: {reason}; fetch or save it again.") from error
 

@@ -1,4 +1,4 @@
-"""What a model's card says of it: the share of wrong sequences, by range of lengths, and the supervision it had."""
+"""Reads from a model's card its error rates, by range of lengths, and its supervision."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from lightning_ham.hub.supervision import TAG, in_order
 from lightning_ham.tasks import Lengths
 
 _MOST_BYTES = 1 << 16
-"""Most bytes of a card in which its metadata may lie; those of real ones have a few thousand."""
+"""Most bytes of a card that are searched for metadata; real metadata has a few thousand."""
 _MOST_LEVELS = 20
-"""Most levels of metadata; those of real ones have eight."""
+"""Most levels of metadata; real metadata has eight."""
 _METADATA = re.compile(r"\s*---[ \t\r]*\n(.*?)\n---[ \t\r]*(\n|$)", re.DOTALL)
 
 
@@ -27,10 +27,10 @@ class CardFacts(NamedTuple):
 
 
 def read_card(card: Path) -> CardFacts:
-    """Return what a card says; nothing where it cannot be read.
+    """Return the error rates and the supervision that a card tells; those that cannot be read are left out.
 
-    A card may come from anybody. What is no such share, no such range and no such kind is passed over, and the rest
-    counts. Metadata that is damaged, or laid out to take long, says nothing.
+    Anyone may write a card: entries that are no share, no range or no known kind are skipped, and metadata that is
+    damaged, or made to take long, is ignored.
     """
     try:
         if not card.is_file():  # a pipe would be waited for
@@ -69,25 +69,25 @@ def _supervision(metadata: object) -> tuple[str, ...]:
 
 
 def _read(text: str) -> object:
-    """Return what YAML says, all of its values as text; None where it is none, or refers to parts of itself."""
+    """Return the content of YAML with all values as text; None if it is invalid, too deep or has aliases."""
     import yaml
 
-    # It makes no objects, dates or numbers, of which a long one would take long; the first is faster.
+    # It makes no objects, dates or numbers, as long numbers take long to read; the first is faster.
     loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
     levels = 0
     try:
-        for event in yaml.parse(text, Loader=loader):  # as it goes, so that what is too deep is not read
-            if isinstance(event, yaml.AliasEvent):  # a few lines of these can stand for any amount
+        for event in yaml.parse(text, Loader=loader):  # event by event, so that nothing too deep is read
+            if isinstance(event, yaml.AliasEvent):  # a few of these can expand to any size
                 return None
             levels += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if levels > _MOST_LEVELS:
                 return None
         return yaml.load(text, Loader=loader)
-    except (yaml.YAMLError, OverflowError, ValueError):  # the last two of characters that there are not
+    except (yaml.YAMLError, OverflowError, ValueError):  # the last two for invalid characters
         return None
 
 
 def _items(mapping: object, key: str) -> list[dict[str, Any]]:
-    """Return the mappings in the list that a mapping has under a key; none if there is no such thing."""
+    """Return the mappings in the list under a key; empty if there is no such list."""
     found = mapping.get(key) if isinstance(mapping, dict) else None
     return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []

@@ -1,4 +1,4 @@
-"""Where a model is found by its name or path: on disk, in the package, in the cache, on the Hub."""
+"""Finds a model by its name or path: on disk, in the package, in the cache or on the Hub."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from lightning_ham.hub.files import CONFIG, expanded, has
 from lightning_ham.tasks import task_names
 
 ORGANISATION = "lightning-ham"
-"""Where on the Hub a model is that is given by its bare name and does not come with the package."""
+"""Organisation on the Hub for a bare name that is not in the package."""
 BUNDLED = Path(__file__).with_name("weights")
-"""The folder of the models that come with the package, each a folder by its name."""
+"""Folder of the models in the package, one subfolder per name."""
 REPO_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
-"""What the name of a model on the Hub is like."""
+"""Form of the name of a model on the Hub."""
 
 _RUNS = "runs"
-"""Where `fit` makes run folders: a name that begins so is one of them, and is not asked of the Hub."""
+"""Folder of `fit`'s run folders: names that begin with it are paths, never looked up on the Hub."""
 _MAX_REPO_ID = 96
 """Most characters of a model's name on the Hub."""
 
 
 def bundled_names() -> list[str]:
-    """Return the names of the models that come with the package, sorted."""
+    """Return the names of the models in the package, sorted."""
     return sorted(config.parent.name for config in BUNDLED.glob(f"*/{CONFIG}"))
 
 
@@ -40,10 +40,10 @@ def locate(
     local_files_only: bool = False,
     endpoint: str | None = None,
 ) -> tuple[Path, str]:
-    """Return the model folder or the checkpoint that a name or path stands for, and where that is in words.
+    """Return the model folder or checkpoint for a name or path, and a description of its place.
 
-    Arguments, order and errors are those of :func:`lightning_ham.hub.from_pretrained`. Every further place that models
-    can come from belongs here.
+    Arguments, order of places and errors are those of :func:`lightning_ham.hub.from_pretrained`. Add further sources of
+    models here.
     """
     path, name = expanded(name_or_path), os.fspath(name_or_path)
     if _is_there(path):
@@ -78,7 +78,7 @@ def locate(
     cache = None if cache_dir is None else Path(cache_dir)
     try:
         if bare and revision is None:
-            with contextlib.suppress(ValueError):  # of a damaged copy, which is downloaded again
+            with contextlib.suppress(ValueError):  # a damaged copy is downloaded again
                 copy = cached(repo_id, cache_dir=cache)
                 if copy is not None:
                     return copy, f"the cache: {repo_id} at commit {copy.name[:7]}"
@@ -100,7 +100,7 @@ def _known() -> str:
 
 
 def _may_be_published(name: str) -> bool:
-    """Return whether a bare name is one that a model on the Hub may have: ``ham-<task>`` or ``ham-<task>-<more>``."""
+    """Return whether a bare name may exist on the Hub: ``ham-<task>`` or ``ham-<task>-<more>``."""
     tasks = (task.replace("_", "-") for task in task_names())
     return any(re.fullmatch(rf"ham-{re.escape(task)}(-[\w.-]*\w)?", name) for task in tasks)
 
@@ -108,7 +108,7 @@ def _may_be_published(name: str) -> bool:
 def _is_there(path: Path) -> bool:
     try:
         return path.exists()
-    except OSError as error:  # the name is too long for a file, or folders above may not be looked into
+    except OSError as error:  # too long for a file name, or no permission to look into a parent folder
         if error.errno == errno.ENAMETOOLONG:
             return False
         raise
@@ -123,7 +123,7 @@ def _locate_on_disk(path: Path) -> tuple[Path, str]:
 
 
 def _locate_in_folder(folder: Path) -> tuple[Path, str]:
-    """Return what to load from a folder: the model saved in it, or the best that a run folder has."""
+    """Return what to load from a folder: the saved model, or the best checkpoint of a run folder."""
     for model in (folder, folder / "model"):
         if has(model, CONFIG):
             return model, f"the folder {shown(model)}"

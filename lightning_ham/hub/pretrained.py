@@ -1,10 +1,10 @@
-"""A trained model: saved as a folder of a fixed set of files, published, and loaded again from wherever it is.
+"""Trained models: saved as a folder with a fixed set of files, published, and loaded from any place.
 
-The files are ``config.json``, ``model.safetensors`` and ``README.md``, and where they were made, the card's two
-pictures, ``learning_curve.png`` and ``attention.png``. Only the configuration and the weights are used to load a model.
+The files are ``config.json``, ``model.safetensors`` and ``README.md``, and in the original folder also the card's two
+pictures, ``learning_curve.png`` and ``attention.png``. Loading uses only the configuration and the weights.
 
-Nothing that is loaded is imported, evaluated or unpickled, except our own checkpoints, and those as plain
-data only (``weights_only``). What does not fit in full is refused before the model is built.
+Loading never imports, evaluates or unpickles anything, except our own checkpoints, and those as plain data only
+(``weights_only``). Files that do not fit completely are refused before the model is built.
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ _log = logging.getLogger(__name__)
 class TrainedModel(TaskModel):
     """A model for one task that can be saved, published and loaded.
 
-    How it is used stands at :class:`~lightning_ham.models.TaskModel`.
+    :class:`~lightning_ham.models.TaskModel` describes its use.
 
     Args:
         task: Name of the task.
         controller: Name of the controller.
-        controller_options: The controller's keyword arguments; those not given keep their defaults.
+        controller_options: The controller's keyword arguments; missing ones keep their defaults.
     """
 
     card: Path | None = None
-    """The card in the folder that it was loaded from, which may not be there."""
+    """Path of the card in the folder that it was loaded from; the file may be missing."""
     _measured: Mapping[Lengths, float] | None = None
 
     @property
     def measured(self) -> Mapping[Lengths, float]:
-        """Share of wrong sequences, in [0, 1], by range of lengths, as the card that it was loaded with says."""
+        """Share of wrong sequences, in [0, 1], by range of lengths, from the card it was loaded with."""
         if self._measured is None:
             self._measured = read_measured(self.card) if self.card else {}
         return self._measured
@@ -70,19 +70,19 @@ class TrainedModel(TaskModel):
     ) -> None:
         """Write the model's three files to ``folder``, which appears, or changes, only when all are complete.
 
-        Wherever this is cut off, the folder loads as the model that it held, or as this one.
+        If this is interrupted, the folder still loads, as the former model or as this one.
 
         Args:
-            folder: Where to; it is made if it is not there. If it is, its three files and its pictures are replaced,
-                and others are left alone.
-            evaluation: What was measured on this model, for the card.
-            training: How it was trained, for the card.
-            name: What the card tells to load it by; the folder's name if None.
-            pictures: PNG files that the card shows, by their names in :data:`PICTURES`; they are written, too.
+            folder: The destination, created if missing. In an existing folder, the three files and the pictures are
+                replaced; other files stay.
+            evaluation: Results of an evaluation of this model, for the card.
+            training: Facts about its training, for the card.
+            name: Name that the card's example loads; the folder's name if None.
+            pictures: PNG files for the card, by their names in :data:`PICTURES`; they are written, too.
 
         Raises:
-            ValueError: If the model cannot be saved so that it loads, what is said of it is not of it, or a picture is
-                none of the card's.
+            ValueError: If the saved model would not load, the evaluation or training do not fit it, or a picture has
+                an unknown name.
         """
         from lightning_ham.hub.card import render_card
 
@@ -100,7 +100,7 @@ class TrainedModel(TaskModel):
         with replacing(target) as staging:
             (staging / CONFIG).write_bytes((json.dumps(config, indent=2) + "\n").encode())
             (staging / WEIGHTS).write_bytes(weights)
-            loaded = type(self).from_folder(staging)  # what would not load is not kept
+            loaded = type(self).from_folder(staging)  # raises if it would not load
             card_name = name or target.name
             links = {picture: picture for picture in pictures}
             card = render_card(loaded, card_name, evaluation, training, pictures=links, is_folder=name is None)
@@ -109,7 +109,7 @@ class TrainedModel(TaskModel):
                 (staging / file).write_bytes(picture)
 
     def weights_sha256(self) -> str:
-        """Return the SHA-256 of the file that the weights are saved in, in hexadecimal digits."""
+        """Return the SHA-256 of the file of weights, in hexadecimal digits."""
         return hashlib.sha256(write_weights(self.state_dict())).hexdigest()
 
     @classmethod
@@ -151,25 +151,25 @@ class TrainedModel(TaskModel):
     ) -> str:
         """Publish the model on the Hub, in one commit, with a card; return its address there.
 
-        On the main branch, the commit gets the next free one of the tags ``v1``, ``v2``, ... Where nothing has changed
-        since the last push, there is no commit and no tag.
+        On the main branch, the commit gets the next free tag of ``v1``, ``v2``, ... If nothing has changed since the
+        last push, there is no commit and no tag.
 
         Args:
-            repo_id: ``organisation/name``; it is made if it is not there.
-            private: Whether only its owners see it, if it is made now.
+            repo_id: ``organisation/name``; created if missing.
+            private: Whether a new model is visible to its owners only.
             token: A token that may write; by default that of `hf auth login` or HF_TOKEN.
-            commit_message: Of the commit.
-            revision: The branch, made if it is not there; the main branch if None.
-            create_pr: Propose the change in a pull request, to a model that is there.
-            endpoint: The Hub's address; HF_ENDPOINT's if None.
-            evaluation: What was measured on this model, for the card.
-            training: How it was trained, for the card.
+            commit_message: Message of the commit.
+            revision: The branch, created if missing; the main branch if None.
+            create_pr: Propose the change to an existing model in a pull request.
+            endpoint: The Hub's address; by default HF_ENDPOINT's.
+            evaluation: Results of an evaluation of this model, for the card.
+            training: Facts about its training, for the card.
 
         Raises:
             ConnectionError: If the Hub cannot be reached or fails.
             FileNotFoundError: If ``create_pr`` is given and there is no such model.
             PermissionError: If there is no token, or it does not permit this.
-            ValueError: If a name cannot be one on the Hub, or what is said of the model is not of it.
+            ValueError: If the name is invalid on the Hub, or the evaluation or training do not fit the model.
         """
         from lightning_ham.hub.push import check_name, check_token, push_folder
 
@@ -194,7 +194,7 @@ class TrainedModel(TaskModel):
         """Load a folder that :meth:`save_pretrained` wrote.
 
         Raises:
-            FileNotFoundError: If the configuration or the weights are not there.
+            FileNotFoundError: If the configuration or the weights are missing.
             ValueError: If anything in them is missing, unknown or of a wrong kind; the message names it.
         """
         folder = Path(folder)
@@ -206,13 +206,13 @@ class TrainedModel(TaskModel):
                 shown(folder / CONFIG),
             )
         model = cls._restore(config, parse_weights(weights, folder / WEIGHTS), folder / CONFIG, folder / WEIGHTS)
-        check_weights(config, weights, folder / WEIGHTS)  # last, as what does not fit says better what is wrong
+        check_weights(config, weights, folder / WEIGHTS)  # last, as the other checks explain better what is wrong
         model.card = folder / CARD
         return model
 
     @classmethod
     def from_checkpoint(cls, path: str | os.PathLike[str]) -> Self:
-        """Load the model from a checkpoint that a training of ours wrote.
+        """Load the model from a checkpoint of our training.
 
         Raises:
             ValueError: If the file is not such a checkpoint, is damaged, or holds more than plain data.
@@ -224,11 +224,11 @@ class TrainedModel(TaskModel):
     def _restore(
         cls, config: ModelConfig, tensors: Mapping[str, Tensor], config_file: Path, weights_file: Path
     ) -> Self:
-        """Build the model of ``config``, once ``tensors`` are found to be exactly its weights."""
+        """Build the model of ``config``, after checking that ``tensors`` are exactly its weights."""
         arguments = config["task"], config["controller"], config["controller_options"]
-        with torch.random.fork_rng(devices=[]):  # initial weights are lost, and must cost no random numbers
+        with torch.random.fork_rng(devices=[]):  # drawing initial weights must not advance the caller's generator
             try:
-                with torch.device("meta"):  # allocates nothing, whatever the sizes
+                with torch.device("meta"):  # allocates no memory, whatever the sizes
                     expected = cls(*arguments).state_dict()
             except (TypeError, ValueError, RuntimeError) as error:
                 raise ValueError(
@@ -250,36 +250,36 @@ def from_pretrained(
     local_files_only: bool = False,
     endpoint: str | None = None,
 ) -> TrainedModel:
-    """Load a trained model, ready to answer: what ``save_pretrained`` of a model or a module wrote, or a checkpoint.
+    """Load a trained model, ready to answer: a folder from ``save_pretrained``, or a checkpoint.
 
-    It is looked for in this order, and the log tells where it was found:
+    The places are searched in this order, and the log tells where the model was found:
 
-    1. what is there as a file or folder;
-    2. a model that comes with the package, unless a revision is given: no network, no account;
-    3. for another bare name that begins with ``ham-`` and a task's name, such as ``ham-sort-large``, the copy in the
-       cache and then the Hub's organisation ``lightning-ham``. Any other bare name is refused at once, with the nearest
-       known;
-    4. ``organisation/name`` on the Hub (but for ``runs/...``, where run folders are), which is asked for its newest
-       commit. Without a connection, the copy in the cache is loaded, with a warning.
+    1. a file or folder at this path;
+    2. a model in the package, unless a revision is given: no network, no account;
+    3. for another bare name of the form ``ham-`` and a task's name, such as ``ham-sort-large``, the copy in the cache,
+       then the Hub's organisation ``lightning-ham``. Any other bare name is refused at once, with the closest known
+       name;
+    4. ``organisation/name`` on the Hub, at its newest commit (except ``runs/...``, the place of run folders). Without a
+       connection, the copy in the cache is loaded, with a warning.
 
-    Of a model on the Hub only the files of the fixed set are downloaded (see this module), into the cache that other
-    programs share, and the configuration and the weights are checked against their hashes each time.
+    From the Hub, only the fixed set of files is downloaded (see this module), into the cache shared with other
+    programs. The configuration and the weights are checked against their hashes each time.
 
     Args:
         name_or_path: The name of a model; or the path of a saved model's folder, of a run folder, or of a checkpoint.
         revision: A branch, tag or commit of a model on the Hub; its main branch if None.
-        token: For a private model: a token, True for the one that `hf auth login` saved, False for none; None for the
+        token: For a private model: a token, True for the one saved by `hf auth login`, False for none; None for the
             saved one, or that of HF_TOKEN, if there is one.
-        cache_dir: The cache of models from the Hub; that of HF_HOME if None.
+        cache_dir: The cache of models from the Hub; by default HF_HOME's.
         local_files_only: Use no network.
-        endpoint: The Hub's address; HF_ENDPOINT's if None.
+        endpoint: The Hub's address; by default HF_ENDPOINT's.
 
     Raises:
         ConnectionError: If the Hub cannot be reached, or fails.
-        FileNotFoundError: If a path or a name leads to no model, or to none that the token may see.
+        FileNotFoundError: If no model has this path or name, or the token may not see it.
         PermissionError: If the token does not permit it, or the cache cannot be written to.
         OSError: If the cache cannot be written to for another reason, such as a full disk.
-        ValueError: If a name is unknown, or what is found is not a whole and sound model.
+        ValueError: If a name is unknown, or the files are not a complete, undamaged model.
     """
     return TrainedModel.from_pretrained(
         name_or_path,

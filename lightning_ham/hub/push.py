@@ -1,4 +1,4 @@
-"""A saved model to the Hub: its fixed set of files in one commit, and a tag for the version."""
+"""Pushes a saved model to the Hub: its fixed set of files in one commit, and a tag for the version."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 def check_name(repo_id: str) -> None:
-    """Raise a ValueError if ``repo_id`` cannot be the name of a model on the Hub."""
+    """Raise a ValueError if ``repo_id`` is not a valid name on the Hub."""
     if repo_id.count("/") != 1:
         raise ValueError(
             f"Expected organisation/name on the Hub, or your user name and a name, but got {quoted(repo_id)}."
@@ -32,7 +32,7 @@ def check_name(repo_id: str) -> None:
 
 
 def check_token(repo_id: str, token: Token = None) -> None:
-    """Raise a PermissionError if there is no token to push with: this needs no network, and no time."""
+    """Raise a PermissionError if there is no token to push with; needs no network."""
     given = resolve_token(token)
     if not (given if isinstance(given, str) else given is not False and get_token()):
         raise PermissionError(
@@ -52,11 +52,11 @@ def push_folder(
     create_pr: bool = False,
     endpoint: str | None = None,
 ) -> str:
-    """Upload what of the fixed set of a model's files is in ``folder``; return the model's address on the Hub.
+    """Upload the model's files in ``folder``; return the model's address on the Hub.
 
-    Of the set, what the Hub has and the folder has not is removed there; all else is left alone. All is one commit, on
-    top of the newest that is there, or none if nothing has changed. What fails leaves the Hub as it was, and can be
-    pushed again.
+    Pictures of the card that ``folder`` lacks are removed from the Hub; all other files stay. This makes one commit on
+    top of the newest, or none if nothing has changed. After a failure, the files on the Hub are unchanged, and you can
+    push again.
 
     Args and errors: see :meth:`lightning_ham.hub.TrainedModel.push_to_hub`.
     """
@@ -71,7 +71,7 @@ def push_folder(
         info = api.model_info(repo_id, revision=branch, timeout=timeout())
         here = [file.name for file in TABLE if (folder / file.name).is_file()]
         there = {file.rfilename for file in info.siblings or []}
-        with warnings.catch_warnings(record=True) as warned:  # of what the Hub says of the card
+        with warnings.catch_warnings(record=True) as warned:  # the Hub's remarks about the card
             commit = api.create_commit(
                 repo_id,
                 [
@@ -103,7 +103,7 @@ def push_folder(
 
 
 def _tag(api: HfApi, repo_id: str, commit: str) -> str:
-    """Return the version that a commit has, or gets now if an earlier push did not come to that."""
+    """Return the version of a commit; tag it now if it has none."""
     versions = {}
     for tag in api.list_repo_refs(repo_id).tags:
         if match := re.fullmatch("v([0-9]{1,9})", tag.name):

@@ -1,4 +1,4 @@
-"""Checks of what a memory is given, with errors that say what does not fit, and how."""
+"""Checks of a memory's arguments, with errors that say what does not fit."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from lightning_ham.memory.tree import Tree, check_num_leaves
 
 
 class ArgumentError(ValueError, RuntimeError):
-    """A tensor that does not fit the memory; a RuntimeError too, as what PyTorch itself would raise further on."""
+    """A tensor does not fit the memory; also a RuntimeError, since PyTorch itself would raise one later."""
 
 
 def expect_tensor(name: str, value: object, shape: tuple[int | str, ...], dtype: torch.dtype) -> None:
     """Raise an :class:`ArgumentError` unless an argument is a tensor of this shape and type.
 
     Args:
-        name: Of the argument.
+        name: Name of the argument.
         value: The argument.
-        shape: Sizes, or names of those that may be anything.
-        dtype: The type; under autocast, numbers may be of any floating type.
+        shape: Size of each dimension; a name if any size will do.
+        dtype: The type; under autocast, any floating type replaces a floating one.
     """
     if isinstance(value, Tensor):
         sizes = value.shape
@@ -40,7 +40,7 @@ def expect_tensor(name: str, value: object, shape: tuple[int | str, ...], dtype:
 
 
 def expect_kind(name: str, value: object, kind: type, source: str) -> None:
-    """Raise a TypeError unless an argument is what one of the memory's methods returns."""
+    """Raise a TypeError unless an argument is a ``kind``, which the memory's method ``source`` returns."""
     if not isinstance(value, kind):
         raise TypeError(f"Expected argument `{name}` to be what {source} returns, but got a {type(value).__name__}.")
 
@@ -70,7 +70,7 @@ def check_grid(grid: object) -> None:
 
 
 def check_blank(batch: object, num_leaves: object) -> None:
-    """Raise an :class:`ArgumentError` unless so many trees of so many leaves may be asked for."""
+    """Raise an :class:`ArgumentError` unless both are whole numbers and ``batch`` is at least 0."""
     for name, number in {"batch": batch, "num_leaves": num_leaves}.items():
         if isinstance(number, bool) or not isinstance(number, SupportsIndex):
             raise ArgumentError(f"Expected argument `{name}` to be a whole number, but got {number!r}.")
@@ -79,7 +79,7 @@ def check_blank(batch: object, num_leaves: object) -> None:
 
 
 def check_cells(inputs: Tensor, occupied: Tensor | None, cells: str, size: int, dtype: torch.dtype) -> Tensor:
-    """Check cells of ``size`` numbers, and which are occupied; return the latter, all if that was not said."""
+    """Check cells of ``size`` numbers and the mask ``occupied``; return the mask, by default all True."""
     expect_tensor("inputs", inputs, ("batch", cells, size), dtype)
     if occupied is None:
         return torch.ones(inputs.shape[:2], dtype=torch.bool, device=inputs.device)
@@ -88,7 +88,7 @@ def check_cells(inputs: Tensor, occupied: Tensor | None, cells: str, size: int, 
 
 
 def check_access(tree: Tree, leaf_size: int, name: str, vectors: Tensor, size: int, dtype: torch.dtype) -> None:
-    """Check a tree of ``leaf_size``, and ``vectors`` of ``size`` for at most as many episodes as it has."""
+    """Check a tree of ``leaf_size``, and ``vectors`` of ``size`` for no more episodes than the tree has."""
     expect_kind("tree", tree, Tree, "init")
     nodes = tree.nodes
     expect_tensor("tree.nodes", nodes, ("batch", "2 * num_leaves", leaf_size), dtype)
@@ -99,9 +99,9 @@ def check_access(tree: Tree, leaf_size: int, name: str, vectors: Tensor, size: i
 
 
 def check_guide(guide: Tensor, batch: int, num_leaves: int) -> None:
-    """Check the leaves that accesses of ``batch`` episodes are to go to."""
+    """Check a guide: the index of the leaf that each of ``batch`` accesses must go to."""
     expect_tensor("guide", guide, (batch,), torch.int64)
-    if guide.device.type == "cpu" and batch:  # elsewhere, to look would take long
+    if guide.device.type == "cpu" and batch:  # reading values from another device would be slow
         low, high = map(int, guide.aminmax())
         if low < 0 or high >= num_leaves:
             raise ArgumentError(f"Expected argument `guide` from 0 to {num_leaves - 1}, but got {low} to {high}.")

@@ -1,6 +1,6 @@
-"""Which implementation does the work: all of them compute the same numbers and the same gradients.
+"""Names of the engines, which all compute the same numbers and gradients.
 
-A memory holds no more than the name of its engine; :mod:`lightning_ham.engines` knows what that means.
+A memory only holds the name of its engine; :mod:`lightning_ham.engines` implements them.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Engine = Literal["auto", "reference", "sparse", "fused"]
 =============  =====================================================================================================
 engine         what it is
 =============  =====================================================================================================
-``reference``  plain PyTorch, every tree a new tensor: the one to read, and the one that the others are held against
+``reference``  plain PyTorch, every tree a new tensor: the easiest to read; the others are tested against it
 ``sparse``     plain PyTorch on one tree that is changed in place: O(log n) an access, forward and backward, any device
 ``fused``      whole episodes in compiled loops, forward and backward: O(log n) an access, on the CPU
-``auto``       ``fused`` where it can be used and the work is large enough to be worth it, else ``sparse``
+``auto``       ``fused`` where it works and the work is large enough to pay for compiling, else ``sparse``
 =============  =====================================================================================================
 """
 
@@ -34,17 +34,17 @@ def check_engine(engine: str) -> None:
 
 
 class Accelerator(Protocol):
-    """Makes single accesses without gradients in the place of plain PyTorch, where it can and the engine asks for it.
+    """Makes single accesses without gradients in place of plain PyTorch, if it can and the engine asks for it.
 
-    It is asked before any argument is checked, and declines all that it does not know to fit.
+    The memory calls it before checking any argument; it declines arguments that may not fit.
     """
 
     def attend(
         self, memory: Any, tree: Tree, query: Tensor, estimator: Estimator, generator: torch.Generator | None
     ) -> Access | None:
-        """Return what the memory's ``attend`` would; None to have it do it itself."""
+        """Return what the memory's ``attend`` would return, or None to decline."""
         ...
 
     def write(self, memory: Any, access: Access, query: Tensor) -> bool:
-        """Write in place as the memory's ``write`` would, and return True; False to have it do it itself."""
+        """Write in place as the memory's ``write`` would, and return True; return False to decline."""
         ...

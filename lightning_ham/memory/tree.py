@@ -1,6 +1,6 @@
-"""The tree: its layout, how it is built, and how one path of it is read and replaced.
+"""The tree: its layout, building it, and reading and replacing paths.
 
-Nodes stand in heap order: row 1 is the root, the children of row e are rows 2e (left) and 2e + 1 (right), and leaf i
+Nodes are in heap order: row 1 is the root, the children of row e are rows 2e (left) and 2e + 1 (right), and leaf i
 of a tree with n leaves is row n + i. Row 0 is unused, so that these rules need no special case.
 """
 
@@ -22,7 +22,7 @@ class Tree(NamedTuple):
     nodes: Tensor
     """All nodes, ``[batch, 2 * num_leaves, leaf_size]``, in heap order."""
     gradient: _InPlaceGradient | None = None
-    """Of a tree with gradients that is changed in place; see :func:`begin_in_place`."""
+    """Only for a tree with gradients that is changed in place; see :func:`begin_in_place`."""
 
     @property
     def num_leaves(self) -> int:
@@ -67,7 +67,7 @@ def build(leaves: Tensor, join: Join) -> Tree:
 
 
 def build_blank(blank: Tensor, batch: int, num_leaves: int, join: Join) -> Tree:
-    """Return trees all of whose leaves are ``blank`` ``[leaf_size]``: nodes of a level are equal, so log n JOINs do.
+    """Return trees whose leaves are all ``blank`` ``[leaf_size]``; equal nodes at each level need only log n JOINs.
 
     Raises:
         ValueError: If the number of leaves is not a power of two.
@@ -82,7 +82,7 @@ def build_blank(blank: Tensor, batch: int, num_leaves: int, join: Join) -> Tree:
 
 
 def gather_rows(tree: Tree, rows: Tensor) -> Tensor:
-    """Return the nodes ``[batch, count, leaf_size]`` that stand at ``rows`` ``[batch, count]``."""
+    """Return the nodes ``[batch, count, leaf_size]`` at heap rows ``rows`` ``[batch, count]``."""
     _, total, size = tree.nodes.shape
     nodes, flat, gradient = tree.nodes.reshape(-1, size), _flat_rows(rows, total), tree.gradient
     if gradient is None:
@@ -96,9 +96,9 @@ def replace_rows(tree: Tree, rows: Tensor, values: Tensor, *, in_place: bool = F
     """Return the tree with ``values`` ``[batch, count, leaf_size]`` at ``rows`` ``[batch, count]`` (all different).
 
     Args:
-        tree: The tree; it is left as it is unless ``in_place``, or it came from :func:`begin_in_place`.
+        tree: The tree; it is not changed unless ``in_place``, or it came from :func:`begin_in_place`.
         rows: Heap rows to replace.
-        values: What stands there afterwards.
+        values: Their new values.
         in_place: Overwrite the rows of ``tree`` itself, in time independent of its size. Only without gradients.
     """
     batch, total, size = tree.nodes.shape
@@ -112,16 +112,16 @@ def replace_rows(tree: Tree, rows: Tensor, values: Tensor, *, in_place: bool = F
 
 
 def _flat_rows(rows: Tensor, total: int) -> Tensor:
-    """Rows of all trees of a batch, as if they stood one after the other."""
+    """Return the rows as indices into the nodes of all trees of the batch, concatenated."""
     return (rows + total * torch.arange(len(rows), device=rows.device).unsqueeze(1)).reshape(-1)
 
 
 def begin_in_place(tree: Tree) -> Tree:
-    """Return a copy of ``tree`` that :func:`replace_rows` overwrites, with the gradients of one that is copied.
+    """Return a copy of ``tree`` that :func:`replace_rows` overwrites, yet with the gradients of ordinary copies.
 
-    Gathering and replacing rows then cost nothing that grows with the tree, forward or backward. Only
-    :func:`gather_rows` gives nodes with a gradient, and what was gathered before a replacement is not to be gathered
-    again: the tree is as it is now.
+    The cost of gathering and replacing rows no longer grows with the tree, forward or backward. Only
+    :func:`gather_rows` returns nodes with a gradient. The tree holds its present nodes only: earlier values cannot be
+    gathered once they are replaced.
     """
     token = _BeginInPlace.apply(tree.nodes)  # type: ignore[no-untyped-call]
     return Tree(tree.nodes.detach().clone(), _InPlaceGradient(token))
@@ -130,11 +130,11 @@ def begin_in_place(tree: Tree) -> Tree:
 class _InPlaceGradient:
     """The gradient of a tree that is changed in place.
 
-    Instead of the nodes, a token runs through the graph from one operation on the tree to the next. Its gradient is
-    that of all nodes: one buffer, which every operation changes at its own rows on the way back.
+    Autograd's graph links the operations on the tree by a token instead of the nodes. The token's gradient is that of
+    all nodes: one buffer, in which the backward pass of every operation changes its own rows.
 
     Args:
-        token: Shaped as the nodes; the one that the last operation returned.
+        token: The token that the last operation returned, shaped as the nodes.
     """
 
     def __init__(self, token: Tensor) -> None:
@@ -142,7 +142,7 @@ class _InPlaceGradient:
 
 
 def _token_like(nodes: Tensor) -> Tensor:
-    """A tensor with the shape of ``nodes`` and the memory of one number."""
+    """Return a tensor with the shape of ``nodes`` that takes the memory of one number."""
     return nodes.new_zeros(()).expand_as(nodes)
 
 
@@ -191,7 +191,7 @@ class _ReplaceInPlace(torch.autograd.Function):
         (rows,) = ctx.saved_tensors
         flat = grad.view(-1, grad.shape[-1])
         values_grad = flat.index_select(0, rows)
-        flat.index_fill_(0, rows, 0.0)  # what stood there before was not seen from here on
+        flat.index_fill_(0, rows, 0.0)  # later operations did not see the former nodes
         return grad, None, None, values_grad
 
 
@@ -207,7 +207,7 @@ def rejoin_path(rows: Tensor, leaf: Tensor, siblings: Tensor, join: Join) -> Ten
     Args:
         rows: Heap rows of the path from the root to the leaf, ``[batch, depth + 1]``.
         leaf: The new value of the leaf, ``[batch, leaf_size]``.
-        siblings: The nodes beside the path from the level below the root to the leaves, ``[batch, depth, leaf_size]``.
+        siblings: Siblings of the path's nodes, from below the root to the leaves, ``[batch, depth, leaf_size]``.
         join: JOIN.
 
     Returns:
@@ -223,19 +223,19 @@ def rejoin_path(rows: Tensor, leaf: Tensor, siblings: Tensor, join: Join) -> Ten
 
 
 def rejoin_paths(tree: Tree, rows: Tensor, leaves: Tensor, join: Join) -> Tree:
-    """Put leaves at the end of a path and of what branches off from it, and recompute all nodes above: Theta(log^2 n).
+    """Replace the leaf of a path and one leaf of each subtree beside it, and recompute all nodes above: Theta(log^2 n).
 
     Args:
         tree: The tree.
-        rows: Heap rows of the path's leaf, and of a leaf under the node that the path leaves aside at each level, from
-            the root down, ``[batch, depth + 1]``.
+        rows: Heap rows of the path's leaf, then of a leaf below its sibling at each level, from the root down,
+            ``[batch, depth + 1]``.
         leaves: Their new values, ``[batch, depth + 1, leaf_size]``.
         join: JOIN.
     """
     all_rows, all_values = [rows], [leaves]
     values = leaves
     for level in range(tree.depth, 0, -1):
-        # The last one has arrived beside the path; the others have siblings that nothing has changed.
+        # The last row is now the path's own sibling; the siblings of the others are unchanged.
         siblings = gather_rows(tree, rows[:, 1:level] ^ 1)
         siblings = torch.cat((values[:, level:], siblings), dim=1)
         values, is_right = values[:, :level], (rows[:, :level] & 1).bool().unsqueeze(-1)

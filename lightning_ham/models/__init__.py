@@ -1,4 +1,4 @@
-"""Controllers joined with tasks, in torch only."""
+"""Models: a controller together with its task, in torch only."""
 
 from lightning_ham.models.online import OpenStructure
 from lightning_ham.models.task_model import AnswerWarning, TaskModel, Trace, TraceStep

@@ -1,4 +1,4 @@
-"""Show the trained models that there are: ``python -m lightning_ham.models``."""
+"""List the available trained models: ``python -m lightning_ham.models``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning_ham.hub.supervision import in_words
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """List as the command line says; return the exit status."""
+    """Run the command; return the exit status."""
     parser = CommandParser(
         "models",
         "Show the trained models that can be loaded by name without a network: those that come with the package, and\n"
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def table(models: Sequence[PretrainedModel]) -> str:
-    """Render models as lines of text, with a column for every range of lengths that one was evaluated on."""
+    """Render models as lines of text, with a column for every evaluated range of lengths."""
     ranges = sorted({span for model in models for span in model.errors}, key=_ends)
     rows = [["name", "task", "supervision", *(f"wrong, {span}" for span in ranges), "size", "where"]]
     rows += [
@@ -60,7 +60,7 @@ def table(models: Sequence[PretrainedModel]) -> str:
 
 
 def _ends(span: str) -> tuple[list[int], str]:
-    """Return what ranges of lengths are sorted by: their numbers, where they have any."""
+    """Return the sort key of a range of lengths: its numbers, if any, then its name."""
     return [int(part) for part in span.split("-") if part.isascii() and part.isdigit()], span
 
 

@@ -1,4 +1,4 @@
-"""A data structure that a trained memory plays, one operation at a time."""
+"""A trained memory that acts as a data structure, one operation at a time."""
 
 from __future__ import annotations
 
@@ -16,20 +16,19 @@ from lightning_ham.tasks.plain import plain
 from lightning_ham.tasks.structures import Operation, Structure
 
 MOST_KEPT = 4096
-"""Operations and answers whose form for the network, and for people, is kept: the bundled tasks have fewer."""
+"""Most operations, and most answers, whose conversion is cached; the bundled tasks have fewer."""
 
 
 class OpenStructure:
-    """A stack, a queue or a priority queue whose elements are in the memory alone.
+    """A stack, a queue or a priority queue whose elements exist only in the memory.
 
-    An operation is one access to the memory, O(log n). What comes out is the network's own answer, right or wrong. Its
-    weights are to stay as they are meanwhile.
+    An operation is one access to the memory, O(log n). The network answers by itself, right or wrong. Do not change its
+    weights while the structure is in use.
 
-    The network was trained on trees in which every push could have a leaf of its own, and nothing makes it use a leaf
-    again. So the tree has at least twice as many leaves as there is room for elements, and once there have been as
-    many pushes as leaves, the elements are moved to a fresh one: popped as the network pops them, and each leaf's
-    vector put where the network pushes. That is O(n log n) after at least n / 2 pushes: O(log n) an operation still,
-    on average, however many there are.
+    The network was trained on trees with a leaf for every push, and nothing makes it use a leaf again. So the tree has
+    at least twice as many leaves as the capacity. After as many pushes as leaves, the elements move to a fresh tree:
+    the network pops each one, and the vector of its leaf is put where the network pushes. This takes O(n log n) once
+    in at least n / 2 pushes, so an operation still takes O(log n) on average, for any number of them.
 
     Args:
         task: The data structure.
@@ -37,7 +36,7 @@ class OpenStructure:
         capacity: Most elements at a time.
 
     Raises:
-        TypeError: If the capacity is no whole number.
+        TypeError: If the capacity is not a whole number.
         ValueError: If it is below 1.
     """
 
@@ -55,18 +54,18 @@ class OpenStructure:
         self._values: dict[bytes, int] = {}
         self._size = 0
         self._pushes = 0
-        """Since the tree was blank."""
+        """Number since the tree was last blank, moved elements included."""
 
     def __len__(self) -> int:
         """Return the number of elements."""
         return self._size
 
     def push(self, *operands: SupportsIndex) -> None:
-        """Put an element in: ``push(value)``, or ``push(priority, value)`` for a priority queue.
+        """Add an element: ``push(value)``, or ``push(priority, value)`` for a priority queue.
 
         Raises:
-            OverflowError: If there are as many elements as the capacity.
-            InstanceError: If the operands are not those of the structure.
+            OverflowError: If the structure is full.
+            InstanceError: If the operands do not fit the structure.
         """
         names = self._task.operands
         if len(operands) != len(names):
@@ -85,10 +84,10 @@ class OpenStructure:
         self._size += 1
 
     def pop(self) -> int:
-        """Take an element out, and return its value.
+        """Remove an element, and return its value.
 
         Raises:
-            IndexError: If there is none.
+            IndexError: If the structure is empty.
         """
         if not self._size:
             raise IndexError(f"Expected an element to pop, but the {self._name} is empty.")
@@ -114,7 +113,7 @@ class OpenStructure:
         self._pushes = self._size
 
     def _query(self, operation: Operation) -> Any:
-        """Return the embedded operation, as the network wants it."""
+        """Return the embedded operation."""
         query = self._queries.get(operation)
         if query is None:
             query = self._network.embed(self._task.operation_to_cell(operation))
@@ -123,12 +122,12 @@ class OpenStructure:
         return query
 
     def _value(self, bits: bytes) -> int:
-        """Return the value that output bits say, a byte each."""
+        """Return the value of output bits, one byte each."""
         value = self._values.get(bits)
         if value is None:
             output = torch.frombuffer(bytearray(bits), dtype=torch.bool)
             cell = self._task.operation_to_cell(("pop",))
-            output = nn.functional.pad(output, (0, self._task.output_size - len(output)))  # hints, which say no value
+            output = nn.functional.pad(output, (0, self._task.output_size - len(output)))  # hints carry no value
             value = self._task.decode(output.unsqueeze(0), cell.unsqueeze(0))[0]
             if len(self._values) < MOST_KEPT:
                 self._values[bits] = value
@@ -136,19 +135,19 @@ class OpenStructure:
 
 
 class _Compiled:
-    """A raw HAM that carries out one operation after the other, in compiled loops and in the caller's thread alone.
+    """A raw HAM that carries out single operations in compiled loops, in the caller's thread only.
 
-    PyTorch divides even small products among its threads; where other programs keep the cores busy, an access would
-    wait for them a hundred times as long as it computes.
+    PyTorch divides even small products among its threads; if other programs keep the cores busy, an access would then
+    wait a hundred times as long as it computes.
 
     Args:
-        controller: The network, of which :meth:`suits` is true.
-        num_leaves: Leaves of the tree, which are blank at first.
+        controller: A network that :meth:`suits`.
+        num_leaves: Leaves of the tree, blank at first.
     """
 
     @staticmethod
     def suits(controller: RawHAM) -> bool:
-        """Whether compiled loops do what the controller's modules do."""
+        """Return whether compiled loops can replace the controller's modules."""
         memory = controller.memory
         modules = memory.join, memory.search, memory.write_leaf, memory.embed, controller.head
         return (
@@ -159,7 +158,7 @@ class _Compiled:
 
     @torch.inference_mode()
     def __init__(self, controller: RawHAM, num_leaves: int) -> None:
-        from lightning_ham.engines.session import open_session, perceptron  # compiled loops: they take long to import
+        from lightning_ham.engines.session import open_session, perceptron  # slow to import
 
         memory = controller.memory
         self._dtype = memory.embed.blank.dtype
@@ -172,12 +171,12 @@ class _Compiled:
         return self._embed(cell.to(self._dtype).numpy())[None]
 
     def bits(self, read: Any) -> bytes:
-        """Return the output bits for what was read, a byte each."""
+        """Return the output bits for a value read, one byte each."""
         return (self._head(read) > 0).tobytes()
 
 
 class _Plain:
-    """The same in plain PyTorch, for modules of other kinds and devices other than the CPU."""
+    """The same in plain PyTorch, for other kinds of modules and other devices than the CPU."""
 
     @torch.inference_mode()
     def __init__(self, controller: RawHAM, num_leaves: int) -> None:
@@ -187,7 +186,7 @@ class _Plain:
 
     @torch.inference_mode()
     def clear(self) -> None:
-        """Begin with blank leaves."""
+        """Reset all leaves to blank."""
         self._tree: Tree = self._memory.init_blank(1, self._num_leaves)
 
     @torch.inference_mode()
@@ -199,17 +198,17 @@ class _Plain:
 
     @torch.inference_mode()
     def access(self, query: Any) -> Any:
-        """Carry out an embedded operation; return what was read."""
+        """Carry out an embedded operation; return the value read."""
         access = self._memory.attend(self._tree, query)
         self._tree = self._memory.write(access, query, in_place=True)
         return access.read.clone()
 
     @torch.inference_mode()
     def put(self, query: Any, leaf: Any) -> None:
-        """Put a leaf where the network would carry out an embedded operation."""
+        """Put a leaf where the network would access the memory for an embedded operation."""
         self._tree = self._memory.put(self._memory.attend(self._tree, query), leaf, in_place=True)
 
     @torch.inference_mode()
     def bits(self, read: Any) -> bytes:
-        """Return the output bits for what was read, a byte each."""
+        """Return the output bits for a value read, one byte each."""
         return (self._head(read)[0] > 0).cpu().numpy().tobytes()

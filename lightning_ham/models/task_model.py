@@ -1,4 +1,4 @@
-"""A controller joined with the task it was built for: from Python values to Python answers."""
+"""A controller together with its task: from Python values to Python answers."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from lightning_ham.tasks import Episodes, Lengths, capacity_for, get_task
 from lightning_ham.tasks.structures import Structure
 
 ACCEPTABLE_ERROR = 0.01
-"""Share of wrong sequences above which lengths are no longer among those that a model is right on."""
+"""Greatest share of wrong sequences at lengths that count as solved."""
 
 
 class AnswerWarning(UserWarning):
-    """Nothing good is known of the errors on what a model is answering."""
+    """A model answers instances on which its errors are unknown or high."""
 
 
 class TraceStep(TypedDict):
@@ -34,11 +34,11 @@ class TraceStep(TypedDict):
     branch_probabilities: list[float]
     """Probability of going right at each node of the path, from the root down."""
     output: list[int]
-    """The output bits of the timestep that this access belongs to."""
+    """The output bits of this access's timestep."""
 
 
 class Trace(TypedDict):
-    """What a model did with one instance, as plain data."""
+    """The accesses and the answer for one instance, as plain data."""
 
     num_leaves: int
     steps: list[TraceStep]
@@ -51,8 +51,8 @@ class TaskModel(nn.Module):
     Args:
         task: Name of the task.
         controller: Name of the controller.
-        controller_options: The controller's keyword arguments; those not given keep the defaults that the task has for
-            them, or else their own.
+        controller_options: The controller's keyword arguments; missing ones default to the task's values, else to the
+            controller's.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class TaskModel(nn.Module):
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers were learned."""
+        """Number of learned parameters."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     @property
@@ -84,18 +84,18 @@ class TaskModel(nn.Module):
 
     @property
     def is_compiled(self) -> bool:
-        """Whether compiled loops run its episodes, if they are hard attention's and on the CPU."""
+        """Whether compiled loops may run its episodes: with hard attention, on the CPU."""
         memories = (part for part in self.modules() if isinstance(part, HierarchicalAttentiveMemory))
         return any(may_compile(memory.engine) for memory in memories) and self.device.type == "cpu"
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """The device of the parameters."""
         return next(self.parameters()).device
 
     @property
     def measured(self) -> Mapping[Lengths, float]:
-        """Share of wrong sequences, in [0, 1], by range of lengths, as far as it is known; by default it is not."""
+        """Measured share of wrong sequences, in [0, 1], by range of lengths; empty by default."""
         return {}
 
     def forward(
@@ -109,11 +109,11 @@ class TaskModel(nn.Module):
         """Run ``episodes`` for as many timesteps as their targets have.
 
         Args:
-            episodes: What to answer.
-            attention: How leaves are chosen.
+            episodes: The episodes to answer.
+            attention: Name of the estimator.
             generator: Source of the samples; torch's global one if not given.
-            guided: Whether to attend to the leaves that the task names instead
-                (:meth:`lightning_ham.tasks.Task.guide`); the controller must be one that can be guided.
+            guided: Whether to attend to the leaves that the task names
+                (:meth:`lightning_ham.tasks.Task.guide`); the controller must take a guide.
         """
         timesteps = episodes.targets.shape[1]
         guide = {"guide": self.task.guide(episodes).flatten(1)} if guided else {}
@@ -123,19 +123,19 @@ class TaskModel(nn.Module):
     def solve(self, instances: Iterable[Any], *, batch_size: int = 256) -> list[Any]:
         """Answer instances of the task, each in the smallest tree that holds it.
 
-        The forms of instances and answers are those of the task, for example ``[(key, value), ...]`` for ``sort``;
-        arrays, tensors, ranges, generators and the like are taken like lists. An answer is the model's own, right or
-        wrong; it ends where the model says so, or with the timesteps of the right answer. An :class:`AnswerWarning`
-        tells of instances that are longer than those that the model was evaluated on, or found right on, and of those
-        that are unlike all samples.
+        The task defines the form of instances and answers, for example ``[(key, value), ...]`` for ``sort``; arrays,
+        tensors, ranges, generators and the like may replace lists. The model answers by itself, right or wrong; an
+        answer ends where the model says so, or with the timesteps of the right answer. An :class:`AnswerWarning` is
+        issued if instances are longer than any that the model was evaluated on or found right on, or unlike all
+        samples.
 
         Args:
             instances: A list of instances, of any lengths.
-            batch_size: How many are answered at a time.
+            batch_size: Most instances answered at a time.
 
         Raises:
-            InstanceError: If an instance is not one of the task's; nothing is answered then.
-            ValueError: If the size of the batches is below 1.
+            InstanceError: Before any answer, if an instance does not belong to the task.
+            ValueError: If the batch size is below 1.
         """
         if batch_size < 1:
             raise ValueError(f"Expected argument `batch_size` to be at least 1, but got {batch_size}.")
@@ -145,12 +145,12 @@ class TaskModel(nn.Module):
         for positions in _batches(capacities, batch_size):
             inputs, outputs, _, lengths = self._run([accepted[i] for i in positions])
             for position, length, cells, bits in zip(positions, lengths, inputs, outputs, strict=True):
-                # Longer neighbours have given it more timesteps than its own.
+                # Longer instances in the batch give it extra timesteps.
                 answers[position] = self.task.decode(bits[: self.task.timesteps_for(length)], cells)
         return answers
 
     def open(self, capacity: int) -> OpenStructure:
-        """Open the data structure that the model has learned, empty; its elements will be in the memory alone.
+        """Open an empty data structure that the model has learned; its elements exist only in the memory.
 
         Args:
             capacity: Most elements at a time.
@@ -167,13 +167,13 @@ class TaskModel(nn.Module):
         return OpenStructure(self.task, self.controller, capacity)
 
     def trace(self, instance: Any) -> Trace:
-        """Answer one instance and tell, for every access, the leaf attended and the branch probabilities.
+        """Answer one instance, and record each access: the attended leaf and the branch probabilities.
 
         Args:
             instance: In any form that :meth:`solve` takes.
 
         Raises:
-            InstanceError: If the instance is not one of the task's.
+            InstanceError: If the instance does not belong to the task.
             ValueError: If the controller has no memory.
         """
         if self.accesses_per_output == 0:
@@ -199,7 +199,7 @@ class TaskModel(nn.Module):
         }
 
     def _capacities(self, instances: Sequence[Any]) -> list[int]:
-        """Return the leaves for each instance; warn, once for all, of those that nothing good is known of."""
+        """Return the leaves for each instance; warn once if the errors on some are unknown or high."""
         lengths = [self.task.instance_length(instance) for instance in instances]
         for doubt in (self._doubt_of_length(max(lengths, default=0)), self._doubt_of_kind(instances)):
             if doubt:
@@ -207,7 +207,7 @@ class TaskModel(nn.Module):
         return [capacity_for(length) for length in lengths]
 
     def _doubt_of_length(self, longest: int) -> str | None:
-        """Say what is known of the errors on the longest instance, if that is nothing, or no good."""
+        """Return a warning if the errors on the longest instance are unknown or high."""
         words = self.task.size_in_words
         spans = sorted(self.measured, key=lambda span: span.high)
         right = [span.high for span in takewhile(lambda span: self.measured[span] <= ACCEPTABLE_ERROR, spans)]
@@ -225,7 +225,7 @@ class TaskModel(nn.Module):
         return None
 
     def _doubt_of_kind(self, instances: Sequence[Any]) -> str | None:
-        """Say in which respect an instance is unlike all samples, if one is."""
+        """Return a warning if an instance is unlike all samples."""
         doubts = [doubt for doubt in map(self.task.outside_samples, instances) if doubt]
         if not doubts:
             return None
@@ -241,7 +241,7 @@ class TaskModel(nn.Module):
 
         Returns:
             The cells ``[batch, capacity, input_size]`` and the output bits ``[batch, timesteps, output_size]``, on the
-            CPU, what the controller did, and the lengths.
+            CPU, then the controller's rollout and the lengths.
         """
         inputs, occupied, lengths = self.task.encode_inputs(instances)
         timesteps = max(map(self.task.timesteps_for, lengths.tolist()))
@@ -255,7 +255,7 @@ class TaskModel(nn.Module):
 
 
 def _batches(capacities: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-    """Yield positions of instances that share a capacity, so that no answer depends on what stands beside it."""
+    """Yield positions of instances with the same capacity, so that no answer depends on its neighbours."""
     by_capacity: dict[int, list[int]] = {}
     for position, capacity in enumerate(capacities):
         by_capacity.setdefault(capacity, []).append(position)

@@ -1,1 +1,1 @@
-"""Pictures: what a model attends to, how it learned, and both on its card."""
+"""Pictures of attention and of learning curves."""

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_LEAVES = 64
-"""Most leaves of a tree that is drawn: the labels of more could not be read."""
+"""Most leaves of a drawn tree: labels of more would be unreadable."""
 
 MAX_HEIGHT = 3000.0
-"""Of a picture whose steps were not asked for, in pixels: of more, only some are drawn."""
+"""Greatest height in pixels of a picture without given steps; if all do not fit, only some are drawn."""
 
 _PITCH, _LEAF_WIDTH, _LEAF_HEIGHT, _LEVEL, _RADIUS = 40.0, 34.0, 38.0, 47.0, 13.0
 _MARGIN, _GUTTER, _PANEL_TOP = 28.0, 36.0, 44.0
@@ -43,14 +43,14 @@ class Picture(NamedTuple):
     """A picture of the path of attention."""
 
     figure: Figure
-    """What is drawn."""
+    """The drawing."""
     width: float
-    """In pixels; so is the height."""
+    """Width in pixels, like the height."""
     height: float
     title: str
     """Its heading."""
     description: str
-    """What it shows, in words, with all values written out."""
+    """Text with all values in the picture."""
 
 
 def draw_attention(model: TaskModel, instance: Any, steps: Sequence[int] | None = None) -> Picture:
@@ -59,15 +59,15 @@ def draw_attention(model: TaskModel, instance: Any, steps: Sequence[int] | None 
     Args:
         model: A trained model.
         instance: An instance of its task.
-        steps: Which accesses to the memory to draw, counted from 0 as in :meth:`~lightning_ham.models.TaskModel.trace`.
-            If not given, all, or from the first to the last so many as stand in :data:`MAX_HEIGHT` pixels.
+        steps: Accesses to the memory to draw, counted from 0 as in :meth:`~lightning_ham.models.TaskModel.trace`. By
+            default all, or an even selection from first to last that fits in :data:`MAX_HEIGHT` pixels.
 
     Returns:
-        The picture, with a background of its own; :mod:`.formats` makes a file of it.
+        The picture, with its own background; :mod:`.formats` makes a file of it.
 
     Raises:
-        InstanceError: If the instance is not one of the task's.
-        ValueError: If it is too long to draw, a step is not one of the trace's, or the model has no memory.
+        InstanceError: If the instance does not belong to the task.
+        ValueError: If the instance is too long to draw, a step is out of range, or the model has no memory.
     """
     task = model.task
     instance = task.accept(instance)
@@ -92,7 +92,7 @@ def draw_attention(model: TaskModel, instance: Any, steps: Sequence[int] | None 
 
 
 def spread(total: int, most: int) -> list[int]:
-    """Return at most so many of the numbers from 0 to below the total, spread evenly from the first to the last.
+    """Return at most ``most`` of the numbers below ``total``, spread evenly from the first to the last.
 
     >>> spread(4, 9), spread(65, 5), spread(65, 1)
     ([0, 1, 2, 3], [0, 16, 32, 48, 64], [0])
@@ -103,9 +103,9 @@ def spread(total: int, most: int) -> list[int]:
 
 
 class _Drawing:
-    """Small trees in a grid, a heading above them, and below them what the marks mean.
+    """Small trees in a grid, below a heading and above a legend.
 
-    The elements of its SVG have ids such as ``step-2`` and ``step-2.leaf-5.attended``, of a leaf and its label.
+    Elements in SVG have ids such as ``step-2``, and ``step-2.leaf-5.attended`` for a leaf and its label.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class _Drawing:
 
     @property
     def most_panels(self) -> int:
-        """How many stand in a picture of the largest height."""
+        """Most trees in a picture of the greatest height."""
         rows = int((MAX_HEIGHT - _TOP - 2 * _MARGIN) // (self.panel_height + _GUTTER))
         return max(1, rows) * self.most_columns
 
@@ -197,7 +197,7 @@ class _Drawing:
             self._leaf(leaf, contents, leaf == access["leaf"], leaf in rewritten)
 
     def _contents(self, step: int) -> dict[int, object]:
-        """Return what the labels of the leaves say at a step: what they began with, or the elements that they hold."""
+        """Return the labels of the leaves at a step: their initial cells, or the elements they hold."""
         if self.operations is None:
             return {leaf: cell.value for leaf, cell in enumerate(self.cells)}
         held: dict[int, object] = {}
@@ -207,12 +207,12 @@ class _Drawing:
             operands = operation[1:]
             if operands:
                 held[access["leaf"]] = operands if len(operands) > 1 else operands[0]
-            elif number < step:  # what is popped is shown where it is found
+            elif number < step:  # an element is still shown while it is popped
                 held.pop(access["leaf"], None)
         return held
 
     def _place(self, level: int, index: int) -> Point:
-        """Return the centre of a node, or where the edge to a leaf ends."""
+        """Return the centre of a node, or the end of the edge to a leaf."""
         span = self.panel_width / (1 << level)
         down = _PANEL_TOP + level * _LEVEL - (_RADIUS if level < self.depth else 0)
         return self.x + (index + 0.5) * span, self.y + down
@@ -279,7 +279,7 @@ class _Drawing:
         self.canvas.text(x, y + 15.5, symbol, _OUTPUT, name)
 
     def _legend(self, width: float, top: float) -> list[_Entry]:
-        """Return the marks that occur and what they mean, each with its place."""
+        """Return the legend's entries for marks that occur, with their places."""
         entries = [
             (self.depth > 0, "node", "probability of going right; taken above 1/2"),
             (bool(self.task.cell_labels), "leaf", self.task.cell_labels),
@@ -306,7 +306,7 @@ class _Drawing:
         return found
 
     def _mark(self, entry: _Entry) -> None:
-        """Draw a mark of the legend and what it means."""
+        """Draw a mark of the legend and its meaning."""
         mark, meaning, x, y = entry
         if mark == "node":
             self.canvas.circle((x + 9, y), 9, _GREEN)
@@ -319,7 +319,7 @@ class _Drawing:
 
 
 class _Entry(NamedTuple):
-    """A line of the legend."""
+    """An entry of the legend."""
 
     mark: str
     meaning: str
@@ -336,9 +336,9 @@ def _leaf_pen(*, blank: bool, rewritten: bool, attended: bool) -> Pen:
 
 
 def _symbols(model: TaskModel, trace: Trace, instance: Any) -> list[str]:
-    """Return what was put out at each access, in words or numbers.
+    """Return the output at each access, as text.
 
-    There is nothing before the last access of a timestep, and at a symbol that does not count.
+    It is empty before the last access of a timestep, and for a symbol that does not count.
     """
     task = model.task
     num_symbols = len(trace["steps"]) // model.accesses_per_output - task.silent_timesteps - task.predicts_end
@@ -369,7 +369,7 @@ def _operation_in_words(operation: tuple[Any, ...]) -> str:
 
 
 def _in_words(answer: object) -> str:
-    """Return the answer that a single symbol spells, without the brackets around it."""
+    """Return an answer of one symbol, without the brackets around it."""
     if isinstance(answer, list) and len(answer) == 1:
         (answer,) = answer
     return ", ".join(map(_short, answer)) if isinstance(answer, tuple) else _short(answer)
@@ -389,7 +389,7 @@ def _short(value: object) -> str:
 
 
 def _probability(value: float) -> str:
-    """Return a probability in two digits, or in as many as it takes to be seen on its side of 1/2."""
+    """Return a probability with two digits, or up to four to tell it from 1/2."""
     digits = next((digits for digits in (2, 3) if round(value, digits) != 0.5), 4)
     return f"{value:.{digits}f}"
 

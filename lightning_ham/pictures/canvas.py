@@ -1,4 +1,4 @@
-"""A page on which shapes and text are put by pixels; matplotlib makes SVG, PNG or PDF of it."""
+"""A page for shapes and text at pixel positions; matplotlib renders it as SVG, PNG or PDF."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Anchor = Literal["left", "center", "right"]
 
 PIXELS_PER_INCH = 100.0
 _DOTS_PER_INCH = 120.0
-"""Of PNG files."""
+"""Resolution of PNG files."""
 _POINTS = 72.0 / PIXELS_PER_INCH
 
 
 class Pen(NamedTuple):
-    """How an area is filled, and the line around it drawn. A colour that is not given is none."""
+    """The fill of an area and the line around it; no colours by default."""
 
     fill: str = "none"
     stroke: str = "none"
@@ -30,7 +30,7 @@ class Pen(NamedTuple):
 
 
 class Ink(NamedTuple):
-    """How text is written; its size in pixels."""
+    """The style of text, with its size in pixels."""
 
     size: float
     colour: str = "#1c2430"
@@ -45,7 +45,7 @@ class _Shape(NamedTuple):
     pen: Pen
     name: str | None
     places: Path | None = None
-    """Where the outline is repeated, if it is, below and to the right of each point."""
+    """Points of repeated outlines, each drawn below and to the right of a point."""
 
 
 class _Words(NamedTuple):
@@ -58,24 +58,24 @@ class _Words(NamedTuple):
 
 
 class Canvas:
-    """Shapes are put above those that were put before; ``name`` is the id of an element in SVG.
+    """A page; later shapes cover earlier ones, and ``name`` is the id of an element in SVG.
 
-    What is put one after another with the same name makes one element.
+    Consecutive shapes with the same name form one element.
 
     Args:
-        width: In pixels, from the left.
-        height: In pixels, from the top.
+        width: In pixels; x counts from the left.
+        height: In pixels; y counts from the top.
     """
 
     def __init__(self, width: float, height: float) -> None:
-        from matplotlib.artist import Artist  # a second to import, for those who draw only
+        from matplotlib.artist import Artist  # takes a second, so only when drawing
         from matplotlib.figure import Figure
 
         figure = Figure((width / PIXELS_PER_INCH, height / PIXELS_PER_INCH), dpi=_DOTS_PER_INCH)
         content: list[_Shape | _Words] = []
 
         class Page(Artist):
-            """All that is on the page: one artist, as matplotlib takes long over many."""
+            """The whole content as one artist: matplotlib is slow with many."""
 
             def draw(self, renderer: Any) -> None:
                 _draw(content, figure, renderer)
@@ -85,7 +85,7 @@ class Canvas:
         self._content = content
 
     def text(self, x: float, y: float, text: str, ink: Ink, name: str | None = None) -> None:
-        """Write text on the base line ``y``. What cannot be printed is replaced by a sign that says so."""
+        """Write text on the base line ``y``; replace unprintable characters by a sign."""
         printable = "".join(character if character.isprintable() else "�" for character in text)
         self._content.append(_Words((x, y), printable, ink, name))
 
@@ -103,15 +103,15 @@ class Canvas:
         self._content.append(_Shape(Path.circle(centre, radius), Pen(fill), name))
 
     def circles(self, centres: Sequence[Point], radius: float, fill: str, name: str | None = None) -> None:
-        """Draw circles that look alike; SVG has the outline of one, and where it is repeated."""
+        """Draw identical circles; SVG holds one outline and its places."""
         from matplotlib.path import Path
 
-        outline = Path.circle((radius, -radius), radius)  # upwards, as matplotlib counts
+        outline = Path.circle((radius, -radius), radius)  # y upwards, as in matplotlib
         corners = Path([(x - radius, y - radius) for x, y in centres])
         self._content.append(_Shape(outline, Pen(fill), name, corners))
 
     def lines(self, ends: Sequence[tuple[Point, Point]], pen: Pen, name: str | None = None) -> None:
-        """Draw straight lines that look alike, as one outline."""
+        """Draw straight lines of one style, as one outline."""
         from matplotlib.path import Path
 
         outline = Path([point for line in ends for point in line], [Path.MOVETO, Path.LINETO] * len(ends))
@@ -120,7 +120,7 @@ class Canvas:
 
 
 def _draw(content: Sequence[_Shape | _Words], figure: Figure, renderer: Any) -> None:
-    """Draw what is on a page; what looks alike shares its pen, and equal words their layout."""
+    """Draw the content of a page; equal styles share a pen, equal words their layout."""
     from matplotlib.transforms import Affine2D
 
     dots = figure.dpi / PIXELS_PER_INCH
@@ -155,7 +155,7 @@ def _draw(content: Sequence[_Shape | _Words], figure: Figure, renderer: Any) -> 
 
 
 class _LoadedPen(NamedTuple):
-    """A pen as matplotlib takes it."""
+    """A pen in matplotlib's form."""
 
     line: Any
     fill: tuple[float, float, float, float] | None
@@ -175,7 +175,7 @@ def _load(pen: Pen, renderer: Any) -> _LoadedPen:
 
 
 def _set(text: str, ink: Ink) -> Text:
-    """Return text of which only the place is open."""
+    """Return text without a place."""
     from matplotlib.text import Text
 
     return Text(

@@ -1,4 +1,4 @@
-"""The pictures of a model's card: how it learned, and what it attends to in one example."""
+"""The pictures of a model's card: its learning curve, and its attention in one example."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lightning_ham.pictures.png import png
 def card_pictures(model: TaskModel, curve: list[CurvePoint]) -> dict[str, bytes]:
     """Return the pictures of a model's card by their names.
 
-    Without a curve there is none of it, and none of attention where there is no memory, or too large an example.
+    Leaves out the learning curve if it is empty, and attention without a memory or with too large an example.
     """
     pictures = {}
     if curve:
@@ -22,7 +22,7 @@ def card_pictures(model: TaskModel, curve: list[CurvePoint]) -> dict[str, bytes]
         trace = model.trace(instance)
         if not trace["steps"][0]["branch_probabilities"]:  # a controller of another package may have no tree
             return pictures
-        # Not the probabilities, whose last digit is another one on another processor.
+        # Not the probabilities: their last digit depends on the processor.
         drawn = [str(instance), [step["leaf"] for step in trace["steps"]], str(trace["answer"])]
         picture = draw_attention(model, instance, range(len(trace["steps"])))
         pictures["attention.png"] = png(picture.figure, drawn)

@@ -1,4 +1,4 @@
-"""The picture of how a model learned: errors against updates, by length."""
+"""The picture of a learning curve: errors against updates, by length."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _LABEL_WIDTH = 10.0
-"""Of the label of a level, which is written upwards, with the space beside it; in points."""
+"""Width in points of the label of a level, which runs upwards, with the space beside it."""
 
 
 def draw_curve(curve: list[CurvePoint], title: str) -> bytes:
     """Draw validation errors against updates, a line for each validation set, as a PNG file.
 
-    Where the curriculum doubled the leaves is marked, with their new number.
+    Marks show where the curriculum doubled the leaves, with their new number.
     """
     return png(curve_figure(curve, title), curve)
 
 
 def curve_figure(curve: list[CurvePoint], title: str) -> Figure:
-    """Return what :func:`draw_curve` draws."""
-    from matplotlib.figure import Figure  # a second to import, for those who draw only
+    """Return the figure of :func:`draw_curve`."""
+    from matplotlib.figure import Figure  # takes a second, so only when drawing
 
     figure = Figure(figsize=(7.2, 3.8), layout="constrained")
     axes = figure.add_subplot()
@@ -36,7 +36,7 @@ def curve_figure(curve: list[CurvePoint], title: str) -> Figure:
         label = "lengths of the curriculum" if name == "current" else f"lengths {name}"
         style = {"color": "0.6", "zorder": 1.5} if name == "current" else {"marker": "."}
         axes.plot(*zip(*measured, strict=True), label=label, linewidth=1.2, markersize=4, **style)
-    # Logarithmic where there are errors, down to one in a thousand, and yet with a place for none.
+    # Logarithmic down to one error in a thousand, and linear below, to show 0.
     axes.set_yscale("symlog", linthresh=0.1, linscale=0.5)
     axes.set_ylim(0, 110)
     axes.set_yticks([0, 0.1, 1, 10, 100], ["0 %", "0.1 %", "1 %", "10 %", "100 %"])
@@ -49,9 +49,9 @@ def curve_figure(curve: list[CurvePoint], title: str) -> Figure:
 
 
 def _mark_levels(figure: Figure, axes: Axes, curve: list[CurvePoint]) -> None:
-    """Draw a line where the leaves were doubled, and beside it how many they became."""
+    """Draw a line where the leaves were doubled, labelled with their new number."""
     levels = [(before["update"], after["capacity"]) for before, after in pairwise(curve) if _is_doubled(before, after)]
-    figure.draw_without_rendering()  # now it is known where the axes are
+    figure.draw_without_rendering()  # computes the positions of the axes
     points = 72 / figure.dpi
     places = [float(axes.transData.transform((update, 0))[0]) * points for update, _ in levels]
     right = float(axes.bbox.x1) * points
@@ -76,9 +76,9 @@ def _is_doubled(before: CurvePoint, after: CurvePoint) -> bool:
 
 
 def spread_out(places: list[float], width: float, end: float) -> list[float]:
-    """Return where labels begin that are so wide, each as near behind its place as those before it let it be.
+    """Return starts of labels of this width that do not overlap, each as close after its place as possible.
 
-    Those for which there is no room before the end begin earlier.
+    Labels without room before ``end`` start earlier.
 
     >>> spread_out([0, 1, 50], 10, 100), spread_out([80, 90, 95], 10, 100)
     ([0, 10, 50], [70, 80, 90])

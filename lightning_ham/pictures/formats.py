@@ -1,4 +1,4 @@
-"""What a picture can be: SVG, PNG or PDF, by the end of its file's name; each file the same every time."""
+"""Formats of pictures: SVG, PNG or PDF, by the end of the file's name; files are reproducible."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from lightning_ham.pictures.attention import Picture
 from lightning_ham.pictures.png import png
 
 FORMATS = (".svg", ".png", ".pdf")
-"""What a picture can be, by the end of its file's name."""
+"""Ends of file names that select a format."""
 
 MAX_AREA = 40_000_000.0
-"""Of a picture as PNG or PDF, in pixels: what is larger, few programs open."""
+"""Largest area of a picture as PNG or PDF, in pixels: few programs open larger ones."""
 
 _FAMILIES = ["DejaVu Sans", "Verdana", "sans-serif"]
-"""Of text in SVG: few, as each text names all. Verdana's letters are as wide as those of DejaVu Sans."""
+"""Fonts in SVG: few, as each text names all. Verdana's letters are as wide as DejaVu Sans'."""
 
 
 def format_of(output: str) -> str:
-    """Return which of the formats is meant by where the picture goes; what has no name gets SVG."""
+    """Return the format for an output file; SVG for standard output and the like."""
     ending = Path(output).suffix.lower()
     if ending in FORMATS:
         return ending
@@ -34,15 +34,15 @@ def format_of(output: str) -> str:
 
 
 def listed(words: Sequence[str]) -> str:
-    """Return words with commas between them, and "or" before the last."""
+    """Join words by commas, and the last one by "or"."""
     return f"{', '.join(words[:-1])} or {words[-1]}"
 
 
 def rendered(picture: Picture, form: str) -> str | bytes:
-    """Return a picture as one of the formats: SVG is text, whose words are text too.
+    """Return a picture in one of the formats; words in SVG stay text.
 
     Raises:
-        ValueError: If it is too large for any but SVG.
+        ValueError: If it is too large for PNG or PDF.
     """
     if form == ".svg":
         return to_svg(picture)
@@ -60,7 +60,7 @@ def rendered(picture: Picture, form: str) -> str | bytes:
 
 def to_svg(picture: Picture) -> str:
     """Return a picture as the text of an SVG file."""
-    from matplotlib import rc_context  # a second to import, for those who draw only
+    from matplotlib import rc_context  # takes a second, so only when drawing
 
     drawn = io.StringIO()
     metadata = {"Title": picture.title, "Description": picture.description, "Date": None, "Creator": "lightning_ham"}

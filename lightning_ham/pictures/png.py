@@ -1,4 +1,4 @@
-"""PNG files, small, each of which says what it was drawn from."""
+"""Small PNG files that carry a digest of their data."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 
 
 def drawn_from(data: object) -> str:
-    """Return the digest that a picture of ``data`` carries, so that a picture of other data is found out."""
+    """Return the digest of ``data`` that a picture carries, to detect stale pictures."""
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 def png(figure: Figure, data: object) -> bytes:
-    """Return a figure as a small PNG file that says what data it was drawn from, in its ``Description``."""
+    """Return a figure as a small PNG file with the digest of its data in ``Description``."""
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
     drawn, file, info = io.BytesIO(), io.BytesIO(), PngInfo()
     figure.savefig(drawn, format="png")
     info.add_text("Description", drawn_from(data))
-    with Image.open(drawn) as image:  # with a palette it is a third of the size
+    with Image.open(drawn) as image:  # a palette makes it a third of the size
         image.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(file, "png", optimize=True, pnginfo=info)
     return file.getvalue()

@@ -1,6 +1,6 @@
-"""What ``python -m lightning_ham.reproduce`` does: the trainings that there are, their runs, the tables made of them.
+"""The work of ``python -m lightning_ham.reproduce``: list the trainings, run them, and make tables of the results.
 
-For maintainers, in a checkout. :mod:`.jobs` says what there is to train, :mod:`.trainings` runs it, :mod:`.session`
-does what is left of it, :mod:`.records` has what was measured, in ``results/TASK-MODEL.json``, and :mod:`.report` makes
-RESULTS.md and the README's table of it. :mod:`.cards` has the bundled models and their cards.
+For maintainers, in a checkout. :mod:`.jobs` lists the trainings, :mod:`.trainings` runs them, :mod:`.session` does the
+remaining ones, :mod:`.records` holds the results in ``results/TASK-MODEL.json``, and :mod:`.report` writes RESULTS.md
+and the README's table. :mod:`.cards` makes the bundled models and their cards.
 """

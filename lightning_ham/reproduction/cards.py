@@ -1,6 +1,6 @@
-"""The bundled models and their cards, made from what lies in ``model_cards/NAME.json``.
+"""The bundled models and their cards, made from ``model_cards/NAME.json``.
 
-That is the digest of a model's weights, its evaluation and its training.
+This file holds the digest of a model's weights, its evaluation and its training.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Record(TypedDict):
     """The contents of ``model_cards/NAME.json``."""
 
     weights_sha256: str
-    """Of the weights that the rest was measured on."""
+    """SHA-256 of the evaluated weights."""
     evaluation: Evaluation
     training: TrainingInfo
 
@@ -46,15 +46,15 @@ def weights_folder(checkout: Path, name: str) -> Path:
 def write_card(checkout: Path, name: str, again: bool = False) -> Record:
     """Write the card of a bundled model: ``model_cards/NAME.md``, its pictures in ``model_cards/NAME``.
 
-    ``README.md`` beside the weights, which is part of the package, is the same without pictures.
+    ``README.md`` beside the weights, in the package, is the same without pictures.
 
     Args:
         checkout: The checkout.
         name: Name of the model.
-        again: Whether it is evaluated first, and that put into its record.
+        again: Whether to evaluate the model first, and update its record.
 
     Raises:
-        ValueError: If the record is of other weights than those that are there.
+        ValueError: If the record belongs to other weights.
     """
     folder, record_file = weights_folder(checkout, name), checkout / "model_cards" / f"{name}.json"
     record: Record = json.loads(record_file.read_text(encoding="utf-8"))
@@ -87,10 +87,10 @@ def recorded_names(checkout: Path) -> list[str]:
 
 
 def bundle(run_dir: Path, name: str, checkout: Path = CHECKOUT) -> Path:
-    """Bundle the model of a run folder as ``name``; return the folder that it is in.
+    """Bundle the model of a run folder as ``name``; return its new folder.
 
     Raises:
-        FileNotFoundError: If this is no checkout, or the folder does not hold a finished run.
+        FileNotFoundError: If this is not a checkout, or the folder does not hold a finished run.
     """
     check_checkout(checkout)
     evaluation, training = (json.loads((run_dir / f"{part}.json").read_text()) for part in ("evaluation", "training"))

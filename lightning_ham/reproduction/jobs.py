@@ -1,4 +1,4 @@
-"""The trainings that there are: every shipped recipe and its comparison models, with several seeds."""
+"""The list of trainings: every shipped recipe and its comparison models, with several seeds."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OURS = "lstm_ham"
 
 
 class Job(NamedTuple):
-    """One training to be done."""
+    """One training."""
 
     task: str
     model: str
@@ -38,25 +38,25 @@ class Job(NamedTuple):
     seed: int
     overrides: tuple[str, ...]
     digest: str
-    """Of the recipe and the overrides, which are the same for every seed."""
+    """Digest of the recipe and the overrides, the same for every seed."""
     run_dir: Path
 
     @property
     def name(self) -> str:
-        """What it is called in what is printed."""
+        """The name in printed output."""
         return f"{self.task} {self.model} seed {self.seed}"
 
     @property
     def log(self) -> Path:
-        """Where the output of its training goes; who trains holds a lock on it."""
+        """The file for the training's output; the training process holds a lock on it."""
         return self.run_dir.with_suffix(".log")
 
     def is_done(self, budget: datetime.timedelta | None) -> bool:
-        """Whether its evaluation is there, which is written last, and ``budget`` leaves it no more time than it had."""
+        """Return whether the run is finished, and a larger ``budget`` does not let it go on."""
         if not (self.run_dir / EVALUATION).is_file():
             return False
         training = read_json(self.run_dir / TRAINING)
-        if "hyper_parameters" not in training:  # it is damaged, and the training must tell it again
+        if "hyper_parameters" not in training:  # damaged: the training must write it again
             return False
         limit = training["hyper_parameters"]["trainer"]["max_time"]
         if not was_cut_off(training["seconds"], limit):
@@ -65,7 +65,7 @@ class Job(NamedTuple):
 
 
 def reproducible_tasks() -> list[str]:
-    """Return the tasks that have a shipped recipe of their name, in the order of the paper."""
+    """Return the tasks with a shipped recipe of the same name, in the order of the paper."""
     tasks = [name for name in recipe_names() if "/" not in name and _read(name)["task"] == name]
     return sorted(tasks, key=task_order)
 
@@ -76,9 +76,9 @@ def _read(recipe: str) -> dict[str, Any]:
 
 
 def models_of(task: str) -> list[str]:
-    """Return the models that can be trained on a task: ours, comparison models, and the paper's where it has a recipe.
+    """Return the models for a task: ours, comparison models, and the paper's if there is a recipe.
 
-    What has another controller than LSTM+HAM, as the data structures have, is not compared with LSTMs.
+    A task with another controller than LSTM+HAM, such as a data structure, has no comparison models.
     """
     controller = (_read(task).get("model") or {}).get("controller", OURS)
     return [
@@ -92,7 +92,7 @@ _PAPER = {"paper-reinforce": "paper/{task}", "paper-soft": "paper/{task}-soft"}
 
 
 def comparison_size(task: str, controller: str) -> int:
-    """Return the smallest size, from 128 in steps of 32, with which a comparison model has more parameters than ours.
+    """Return the smallest size, from 128 in steps of 32, that gives a comparison model more parameters than ours.
 
     Args:
         task: Name of the task, and of its recipe.
@@ -111,17 +111,17 @@ def comparison_size(task: str, controller: str) -> int:
 
 
 def make_job(task: str, model: str, seed: int, runs: Path, overrides: tuple[str, ...] = ()) -> Job:
-    """Return the training of a model on a task with a seed; ``overrides`` are further ones of its recipe."""
+    """Return the training of a model on a task with a seed; ``overrides`` are further overrides of its recipe."""
     recipe = _PAPER[model].format(task=task) if model in _PAPER else task
     if model in COMPARISONS:
         size = comparison_size(task, model)
         overrides = (
             f"--model.controller={model}",
             f"--model.controller_options={{controller_size: {size}}}",
-            "--model.attention=straight_through",  # they have no memory, so nothing to attend to
+            "--model.attention=straight_through",  # without a memory there is nothing to attend to
             "--model.reinforce=null",
             "--model.supervision.guided_fraction=0",
-            "--data.deeper_fraction=0",  # nor a tree that an instance could stand in elsewhere
+            "--data.deeper_fraction=0",  # nor a tree in which to place an instance
             "--data.shifted_fraction=0",
             *overrides,
         )
@@ -145,9 +145,9 @@ def make_jobs(
 
 
 def collect(job: Job, results: Path) -> Results | None:
-    """Write ``TASK-MODEL.json`` from all run folders of a job's recipe that have ended; None if there are none.
+    """Write ``TASK-MODEL.json`` from all finished runs of a job's recipe; return None if there are none.
 
-    Seeds that the file has already, of the same recipe, stay in it where this machine has no run of them.
+    Seeds already in the file stay if they have the same recipe, and no run on this machine.
     """
     folders = [path.parent for path in job.run_dir.parent.glob(f"*/{EVALUATION}")]
     folders = [folder for folder in folders if "hyper_parameters" in read_json(folder / TRAINING)]

@@ -1,4 +1,4 @@
-"""What was measured of trainings: ``results/TASK-MODEL.json``, and ``model_cards/NAME.json`` of the bundled models."""
+"""Results of trainings: ``results/TASK-MODEL.json``, and ``model_cards/NAME.json`` of the bundled models."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from lightning_ham.runs.learning_curve import first_at
 from lightning_ham.tasks import Lengths, built_in_tasks, find_task
 
 CHECKOUT = Path(__file__).parent.parent.parent
-"""Where this package is, if that is a checkout: a wheel's is not."""
+"""The checkout of this package; a wheel has none."""
 FOLDER = "results"
 CARDS = "model_cards"
 
 RANGES = [Lengths(1, 32), Lengths(33, 128), Lengths(129, 1024)]
-"""Lengths that trained models are evaluated on; no bar is set for the last."""
+"""Lengths for evaluating trained models; there is no bar for the last."""
 EPISODES = [10_000, 10_000, 1_000]
-"""Fresh episodes for each of them."""
+"""Fresh episodes for each range."""
 
 SOON_ERROR, SOON_LENGTHS, SOON_SECONDS = 0.01, "1-32", 1800
-"""A recipe is to reach this validation error at these lengths in this time."""
+"""A recipe should reach this validation error at these lengths within this time."""
 
 TITLES = {
     "ham": "HAM (ours)",
@@ -38,13 +38,13 @@ TITLES = {
     "paper-reinforce": "HAM, the paper's REINFORCE",
     "paper-soft": "HAM, soft attention",
 }
-"""What models are called in tables; the first is the recipe as it is shipped."""
+"""Names of models in tables; the first one is the shipped recipe."""
 COMPARISONS = ("lstm", "lstm_attention")
-"""Those that have no memory, and stand beside ours."""
+"""Models without a memory, for comparison."""
 
 
 class Run(TypedDict):
-    """One training and what came of it."""
+    """One training and its results."""
 
     seed: int
     command: str
@@ -57,11 +57,11 @@ class Run(TypedDict):
     supervision: str
     """What training told it, in words; see :mod:`lightning_ham.hub.supervision`."""
     max_time: str | None
-    """Longest that it was allowed to train, ``DD:HH:MM:SS``."""
+    """Limit of the training time, ``DD:HH:MM:SS``."""
     first_at_one_percent: CurvePoint | None
     """The first validation with at most 1 % wrong at lengths 1-32; None if there was none."""
     reached_bar: bool | None
-    """Whether every error is at most the bar's; None where the task has none."""
+    """Whether every error meets the bar; None if the task has no bar."""
     weights_sha256: str
     machine: str
     versions: dict[str, str]
@@ -78,15 +78,15 @@ class Results(TypedDict):
     """One of :data:`TITLES`."""
     recipe: str
     overrides: list[str]
-    """What was said otherwise than by the recipe."""
+    """Overrides of the recipe."""
     recipe_digest: str
-    """Of what the recipe and the overrides say, so that seeds of another recipe are told apart."""
+    """Digest of the recipe and the overrides, to tell seeds of another recipe apart."""
     bar: dict[str, float] | None
     runs: list[Run]
 
 
 class Bundled(NamedTuple):
-    """What ``model_cards/NAME.json`` says of a bundled model."""
+    """The content of ``model_cards/NAME.json`` for a bundled model."""
 
     name: str
     evaluation: Evaluation
@@ -94,7 +94,7 @@ class Bundled(NamedTuple):
 
 
 def check_checkout(folder: Path) -> None:
-    """Raise a FileNotFoundError unless a folder is a checkout, in which the records and pages of one are written."""
+    """Raise a FileNotFoundError unless a folder is a checkout, with folders for records and cards."""
     for part in (FOLDER, CARDS):
         if not (folder / part).is_dir():
             raise FileNotFoundError(
@@ -104,10 +104,10 @@ def check_checkout(folder: Path) -> None:
 
 
 def make_run(run_dir: Path) -> Run:
-    """Return what is known of a finished run folder.
+    """Return the record of a finished run folder.
 
     Raises:
-        FileNotFoundError: If the run has not ended.
+        FileNotFoundError: If the run has not finished.
     """
     evaluation: Evaluation = json.loads((run_dir / EVALUATION).read_text(encoding="utf-8"))
     training: TrainingInfo = json.loads((run_dir / TRAINING).read_text(encoding="utf-8"))
@@ -134,7 +134,7 @@ def make_run(run_dir: Path) -> Run:
 
 
 def trained_on(hyper_parameters: Mapping[str, Any]) -> str:
-    """Return the longest instances of a training in words.
+    """Return the greatest length in a training, in words.
 
     >>> trained_on({"data": {"capacity": 64}})
     'up to 64'
@@ -143,12 +143,12 @@ def trained_on(hyper_parameters: Mapping[str, Any]) -> str:
 
 
 def was_cut_off(seconds: float, max_time: str | None) -> bool:
-    """Return whether a training of so many seconds was ended by its limit (``DD:HH:MM:SS``), if it had one."""
+    """Return whether a training was ended by its time limit (``DD:HH:MM:SS``), if it had one."""
     return max_time is not None and seconds >= seconds_of(max_time)
 
 
 def max_time(budget: datetime.timedelta) -> str:
-    """Return a duration as the Trainer takes it, ``DD:HH:MM:SS``.
+    """Return a duration in the Trainer's form, ``DD:HH:MM:SS``.
 
     >>> max_time(datetime.timedelta(minutes=90))
     '00:01:30:00'
@@ -160,7 +160,7 @@ def max_time(budget: datetime.timedelta) -> str:
 
 
 def seconds_of(max_time: str) -> int:
-    """Return the seconds of a duration as the Trainer takes it.
+    """Return the seconds of a duration in the Trainer's form.
 
     >>> seconds_of("00:01:30:00")
     5400
@@ -170,7 +170,7 @@ def seconds_of(max_time: str) -> int:
 
 
 def meets(results: Sequence[LengthResult], bar: Mapping[str, float]) -> bool:
-    """Return whether the error at all lengths of a bar was measured, and is at most as it says."""
+    """Return whether the errors at all lengths of a bar were measured and meet it."""
     return not missed(bar, errors_by_lengths(results))
 
 
@@ -190,19 +190,19 @@ def sha256(path: Path) -> str:
 
 
 def read_results(folder: Path) -> list[Results]:
-    """Return all results in a folder: by task, and for a task in the order of :data:`TITLES`."""
+    """Return all results in a folder, sorted by task, then in the order of :data:`TITLES`."""
     read = [cast(Results, json.loads(path.read_text(encoding="utf-8"))) for path in folder.glob("*.json")]
     return sorted(read, key=lambda results: (task_order(results["task"]), _order(TITLES, results["model"])))
 
 
 def bar_of(task: str) -> dict[str, float] | None:
-    """Return a task's bar, None where there is none."""
+    """Return a task's bar; None if it has none."""
     found = find_task(task)
     return dict(found.bar) if found and found.bar else None
 
 
 def task_order(task: str) -> tuple[int, str]:
-    """Return what sorts tasks by their names: the package's own first, in the order of the paper."""
+    """Return the sort key of a task's name: the package's own tasks first, in the order of the paper."""
     return _order((known.name for known in built_in_tasks()), task)
 
 
@@ -212,25 +212,25 @@ def _order(known: Iterable[str], name: str) -> tuple[int, str]:
 
 
 def read_bundled(folder: Path) -> list[Bundled]:
-    """Return what is known of the bundled models, by name, from ``model_cards/``."""
+    """Return the records of the bundled models in ``model_cards/``, sorted by name."""
     records = ((path.stem, json.loads(path.read_text(encoding="utf-8"))) for path in sorted(folder.glob("*.json")))
     return [Bundled(name, record["evaluation"], record["training"]) for name, record in records]
 
 
 def all_lengths(runs: Sequence[Run]) -> list[str]:
-    """Return all lengths that were measured, as they are written."""
+    """Return the names of all measured ranges of lengths."""
     return list(dict.fromkeys(span(result) for run_ in runs for result in run_["results"]))
 
 
 def median_run(runs: Sequence[Run], lengths: str) -> LengthResult | None:
-    """Return the result of the middle seed at these lengths, the worse of two; None where nothing was measured."""
+    """Return the result of the median seed at these lengths (the worse of two); None if nothing was measured."""
     measured = [result for run_ in runs for result in run_["results"] if span(result) == lengths]
     measured.sort(key=lambda result: result["sequence_error"])
     return measured[len(measured) // 2] if measured else None
 
 
 def comparisons(results: Sequence[Results], task: str) -> list[Comparison]:
-    """Return how the comparison models did on a task, the median seed at each length, for the card of another model."""
+    """Return the comparison models' results on a task for another model's card: the median seed at each length."""
     return [
         Comparison(
             f"{TITLES[entry['model']]} (median of {len(entry['runs'])} seeds)",

@@ -1,6 +1,6 @@
-"""RESULTS.md and the README's table of the bundled models, made of what was measured alone.
+"""Makes RESULTS.md and the README's table of the bundled models from measured results.
 
-The only words written by hand are those of ``results/found.md``, which RESULTS.md ends with.
+Only the last section of RESULTS.md, ``results/found.md``, is written by hand.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def render_report(results: Sequence[Results], bundled: Sequence[Bundled], found:
     Args:
         results: See :func:`read_results`.
         bundled: See :func:`read_bundled`.
-        found: The words written by hand, in Markdown.
+        found: The section written by hand, in Markdown.
     """
     tasks = list(dict.fromkeys(entry["task"] for entry in results))
     parts = [_INTRODUCTION]
@@ -64,15 +64,15 @@ _INTRODUCTION = """\
 # Results
 
 Made by `python -m lightning_ham.reproduce`, which trains every recipe and the comparison models with several seeds, and
-evaluates each on fresh episodes. The command of every training is below, with the longest time that it was given
-(`--trainer.max_time`), where it had a limit; "cut off" are those that did not come to their recipe's end in it. The
-page is made from `results/*.json`, by `python -m lightning_ham.results`; nothing on it is typed but its last section.
+evaluates each on fresh episodes. The command of every training is below, with its time limit (`--trainer.max_time`), if
+any; "cut off" means that the limit ended the training before its recipe did. `python -m lightning_ham.results` makes
+this page from `results/*.json`; only the last section is written by hand.
 
-A sequence is wrong if a single bit of it is, its end included; branches and bits are decided at probability 1/2.
+A sequence is wrong if any of its bits is wrong, its end included; branches and bits are decided at probability 1/2.
 Intervals are Wilson's, 95 %. The parameters are the same at all lengths. The comparison models LSTM (encoder-decoder)
-and LSTM+A (with attention) have more parameters than the HAM; they are trained with the same recipe: curriculum,
-batches and most updates, but never a guide. Compare their updates and times, too. The paper's figures are those of its
-own models (arXiv 1602.03218v2), each after up to 5,000,000 episodes.
+and LSTM+A (with attention) have more parameters than the HAM; their recipe is the same, but without a guide:
+curriculum, batches and most updates. Compare their updates and times, too. The paper's figures come from its own models
+(arXiv 1602.03218v2), each after up to 5,000,000 episodes.
 
 Supervision is what training told a model:
 
@@ -84,9 +84,8 @@ Supervision is what training told a model:
 The last three come beside the answers."""
 
 _OVERVIEW = """\
-Wrong sequences of the median seed at lengths 1-32 and 33-128; the bar that a model is to reach in both, and how many
-seeds did; how many seeds had at most 1 % wrong at 1-32 within 30 minutes of training. These, and the supervision, are
-those of our HAM."""
+Wrong sequences of the median seed at lengths 1-32 / 33-128; the bar for both, and how many seeds reached it; how many
+seeds had at most 1 % wrong at 1-32 within 30 minutes of training. These counts, and the supervision, are of our HAM."""
 
 
 def _overview(results: Sequence[Results], tasks: Sequence[str]) -> str:
@@ -145,7 +144,7 @@ def _soon(runs: Sequence[Run]) -> str:
 
 
 def _sizes(task: str, of_task: Sequence[Results]) -> str:
-    """Return what the lengths are in the units that people count in, as a paragraph, where that is not the same."""
+    """Return a paragraph with the lengths in the task's own units, if those differ from cells."""
     runs = [run_ for entry in of_task for run_ in entry["runs"]]
     lengths = [result["lengths"] for run_ in runs for result in run_["results"]]
     sizes = found.sizes_in_words(lengths) if (found := find_task(task)) else ""
@@ -206,7 +205,7 @@ def _error_cells(runs: Sequence[Run], lengths: str) -> list[str]:
     measured = [result for run_ in runs for result in run_["results"] if span(result) == lengths]
     shares = [result["sequence_error"] for result in measured]
     median = median_run(runs, lengths)
-    assert median is not None  # the lengths are those of a run
+    assert median is not None  # the lengths come from a run
     low, high = median["interval"]
     return [
         f"{median['wrong_sequences']:,} of {median['episodes']:,}",
@@ -248,11 +247,11 @@ def _seed_cells(run_: Run) -> list[str]:
     ]
 
 
-# The README's table, which RESULTS.md has too.
+# The README's table, which is also in RESULTS.md.
 
 
 def render_models(bundled: Sequence[Bundled], results: Sequence[Results]) -> str:
-    """Return the table of the bundled models, a row for each range of lengths that they were evaluated on."""
+    """Return the table of the bundled models, a row for each evaluated range of lengths."""
     compared = [model for model in COMPARISONS if any(entry["model"] == model for entry in results)]
     header = ["model", "lengths", "wrong sequences", "share (95 % interval)"]
     header += [
@@ -292,7 +291,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def replace(readme: str, models: str) -> str:
-    """Return the text of the README with the table of the models between its two marks."""
+    """Return the README with the table of the models between its two marks."""
     before, begin, rest = readme.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
@@ -301,10 +300,10 @@ def replace(readme: str, models: str) -> str:
 
 
 def write(folder: Path) -> list[Path]:
-    """Write RESULTS.md, and the table in README.md where there is one, in a folder that has ``results/``.
+    """Write RESULTS.md, and the table in README.md if it has one, in a folder with ``results/``.
 
     Returns:
-        The files that were written.
+        The written files.
     """
     results, bundled = read_results(folder / FOLDER), read_bundled(folder / CARDS)
     found = folder / FOLDER / FOUND

@@ -1,4 +1,4 @@
-"""A session of trainings: those that are left are done, and after each the tables are written anew."""
+"""A session: runs the remaining trainings, and writes the tables after each."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from lightning_ham.reproduction.trainings import Outcome, Settings, Trainings, t
 
 
 def listed(jobs: Sequence[Job], budget: datetime.timedelta | None) -> Iterator[str]:
-    """Yield a line for each job: whether it is done, where it is trained."""
+    """Yield a line for each job: its state, name and run folder."""
     for job in jobs:
         state = "done" if job.is_done(budget) else "begun" if job.log.exists() else "to do"
         yield f"{state:5}  {job.name}  {job.run_dir}"
 
 
 def reproduce(jobs: Sequence[Job], settings: Settings, side_by_side: int, output: Path) -> int:
-    """Do the jobs that are left, and write the tables of all; return the exit status.
+    """Run the remaining jobs, and write the tables of all; return the exit status.
 
     Args:
-        jobs: What there is to train.
-        settings: How.
-        side_by_side: Trainings at a time.
+        jobs: All trainings.
+        settings: How to run them.
+        side_by_side: Number of parallel trainings.
         output: The folder for ``results/`` and ``RESULTS.md``.
     """
     todo = [job for job in jobs if not job.is_done(settings.budget)]
@@ -47,7 +47,7 @@ def reproduce(jobs: Sequence[Job], settings: Settings, side_by_side: int, output
 
 
 class _Report:
-    """Collects after every training, and prints a line about it."""
+    """Collects results after every training, and prints a line about it."""
 
     def __init__(self, output: Path, total: int, done: int) -> None:
         self.output, self.total, self.finished = output, total, done
@@ -55,7 +55,7 @@ class _Report:
         self._lock = threading.Lock()
 
     def add(self, job: Job, outcome: Outcome) -> None:
-        """Take in how a job ended."""
+        """Report the outcome of a job."""
         with self._lock:
             if outcome == "stopped":
                 return

@@ -1,4 +1,4 @@
-"""Runs trainings, each as a process of its own, some side by side."""
+"""Runs trainings as processes, some in parallel."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from lightning_ham.reproduction.records import RANGES, max_time
 from lightning_ham.runs.folder import LAST, RECIPE
 
 SLOW_LONG_EPISODES = 50
-"""Most episodes at lengths 129-1,024 for LSTM+A, which takes a second for each of them."""
+"""Most episodes at lengths 129-1,024 for LSTM+A, which takes a second for each."""
 Outcome = Literal["done", "failed", "busy", "stopped"]
-"""``busy`` means that another process is at it. A training that outlives us still holds the lock."""
+"""``busy``: another process runs this training. A training that outlives us still holds the lock."""
 GRACE = 30.0
-"""Seconds that a training has to end once it is asked to."""
+"""Seconds for a training to end after SIGTERM."""
 
 
 class Settings(NamedTuple):
-    """How trainings are run."""
+    """Options for all trainings."""
 
     budget: datetime.timedelta | None
     threads: int
@@ -37,7 +37,7 @@ class Settings(NamedTuple):
 
 
 def command(job: Job, settings: Settings) -> list[str]:
-    """Return the arguments of the ``fit`` that does a job, or goes on with it."""
+    """Return the arguments of ``fit`` that start or resume a job."""
     goes_on = (job.run_dir / LAST).is_file()
     if goes_on:
         arguments = [str(job.run_dir / RECIPE), "--ckpt_path=last"]
@@ -53,15 +53,15 @@ def command(job: Job, settings: Settings) -> list[str]:
     if settings.budget is not None:
         arguments.append(f"--trainer.max_time={max_time(settings.budget)}")
     elif goes_on:
-        arguments.append("--trainer.max_time=null")  # the recipe in the run folder may have the limit that cut it off
+        arguments.append("--trainer.max_time=null")  # the recipe in the run folder may hold the limit that ended it
     return arguments
 
 
 class Trainings:
-    """Runs trainings, each as a process of its own, until it is told to stop.
+    """Runs trainings as processes, until :meth:`stop`.
 
     Args:
-        settings: How they are run.
+        settings: Options for all trainings.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -71,7 +71,7 @@ class Trainings:
         self._stopped = threading.Event()
 
     def train(self, job: Job) -> Outcome:
-        """Do a job; say how it ended."""
+        """Run a job; return its outcome."""
         job.run_dir.parent.mkdir(parents=True, exist_ok=True)
         with job.log.open("ab") as log:
             try:
@@ -81,7 +81,7 @@ class Trainings:
             with self._lock:
                 if self._stopped.is_set():
                     return "stopped"
-                if job.is_done(self.settings.budget):  # by another process, since the jobs were made
+                if job.is_done(self.settings.budget):  # meanwhile, by another process
                     return "done"
                 process = subprocess.Popen(
                     [sys.executable, "-m", "lightning_ham.fit", *command(job, self.settings)],
@@ -89,7 +89,7 @@ class Trainings:
                     stdout=log,
                     stderr=log,
                     env=_environment(self.settings.threads),
-                    start_new_session=True,  # Ctrl-C reaches us, and we tell it
+                    start_new_session=True,  # Ctrl-C reaches only us, and we stop it
                 )
                 self._running.add(process)
             status = process.wait()
@@ -101,7 +101,7 @@ class Trainings:
         return "stopped" if stopped else "failed"
 
     def stop(self) -> None:
-        """End all trainings, which keep their last checkpoints, and start no others."""
+        """End all trainings, which keep their last checkpoints, and start no more."""
         with self._lock:
             self._stopped.set()
             running = list(self._running)
@@ -117,16 +117,16 @@ class Trainings:
 
 def _environment(threads: int) -> dict[str, str]:
     variables = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-    # Not even offline runs in W&B, of which there would be many, unless they are asked for.
+    # By default not even offline runs in W&B: there would be many.
     return {"WANDB_MODE": "disabled"} | os.environ | dict.fromkeys(variables, str(threads))
 
 
 def train_all(
     jobs: Sequence[Job], trainings: Trainings, workers: int, report: Callable[[Job, Outcome], None]
 ) -> set[Outcome]:
-    """Do all jobs, ``workers`` of them side by side; return how they ended. Ctrl-C and SIGTERM stop them.
+    """Run all jobs, ``workers`` in parallel; return their outcomes. Ctrl-C and SIGTERM stop them.
 
-    ``report`` is told how each ended, as soon as it has.
+    ``report`` is called with each outcome as soon as the job ends.
     """
 
     def do(job: Job) -> Outcome:
@@ -149,7 +149,7 @@ def train_all(
 
 @contextlib.contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """Let SIGTERM raise what Ctrl-C raises."""
+    """Make SIGTERM raise KeyboardInterrupt, as Ctrl-C does."""
 
     def interrupt(*_: object) -> NoReturn:
         raise KeyboardInterrupt

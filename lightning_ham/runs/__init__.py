@@ -1,1 +1,1 @@
-"""A run: from the recipe to the published model. Its folder and who owns it, its checkpoints, how it ends."""
+"""Runs, from the recipe to the published model: folder, checkpoints, tracking, endings."""

@@ -1,4 +1,4 @@
-"""The two checkpoints of a run, ``best.ckpt`` and ``last.ckpt``, and how they are written."""
+"""The two checkpoints of a run, ``best.ckpt`` and ``last.ckpt``."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _LOG = logging.getLogger("lightning_ham")
 
 
 class BestCheckpoint(Checkpoint):
-    """Keeps the validated weights with the lowest ``val/score``; of several such, the ones that were trained longest.
+    """Keeps the validated weights with the lowest ``val/score``; in a tie, the latest ones.
 
-    Weights are saved only as they were when they were validated. The best so far tells its score itself, so that a run
-    goes on alike wherever its folder is, and from whichever checkpoint.
+    It saves only weights that were validated as they are. The best checkpoint holds its own score, so a run resumes in
+    the same way from any checkpoint, wherever its folder is.
 
     Args:
         run_dir: The run folder.
@@ -33,15 +33,15 @@ class BestCheckpoint(Checkpoint):
     def __init__(self, run_dir: Path) -> None:
         self.path = run_dir / BEST
         self.score: float | None = None
-        """Of the best so far; None before the first validation."""
+        """The best score so far; None before the first validation."""
         self._validated_at: int | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the score from the best checkpoint, if there is one."""
+        """Read the score of the best checkpoint, if there is one."""
         self.score = trainer.strategy.broadcast(_score_of(self.path) if trainer.is_global_zero else None)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Wait for the end of the epoch, when its counts are complete; but do not where weights change until then."""
+        """Wait for the end of the epoch, when its counts are complete, unless the weights will change before."""
         if trainer.sanity_checking:
             return
         self._validated_at = trainer.global_step
@@ -49,37 +49,37 @@ class BestCheckpoint(Checkpoint):
             self._save_if_best(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the weights if they have been validated as they are, and are the best."""
+        """Save the weights if they are the best and unchanged since their validation."""
         if self._validated_at == trainer.global_step:
             self._save_if_best(trainer)
 
     def _save_if_best(self, trainer: Trainer) -> None:
         score = float(trainer.callback_metrics["val/score"])
-        if self.score is None or score <= self.score:  # alike in all processes, whose errors are summed up
+        if self.score is None or score <= self.score:  # the same in all processes, as errors are summed over them
             self.score = score
             trainer.save_checkpoint(self.path)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best score, which :meth:`on_train_start` looks up."""
+        """Return the best score, which :meth:`on_train_start` reads."""
         return {_SCORE: self.score}
 
 
 def _score_of(path: Path) -> float | None:
-    """Return the score that a best checkpoint says that it has, None where there is none to be had."""
+    """Return the score in a best checkpoint; None if it is missing or unreadable."""
     if not path.exists():
         return None
     try:
         callbacks = torch.load(path, map_location="cpu", weights_only=True)["callbacks"]
         return float(callbacks[BestCheckpoint.__qualname__][_SCORE])
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, LookupError, TypeError, ValueError):
-        _LOG.warning("%s does not tell how good it is; the next weights that are validated take its place.", path)
+        _LOG.warning("%s does not tell how good it is; the next validated weights replace it.", path)
         return None
 
 
 class LastCheckpoint(Checkpoint):
-    """Makes a run resumable from its very first step, and from every epoch.
+    """Makes a run resumable from its first step, and from every epoch.
 
-    Not ModelCheckpoint's ``save_last``, which saves only where the best checkpoint is saved as well.
+    ModelCheckpoint's ``save_last`` would save only together with the best checkpoint.
 
     Args:
         run_dir: The run folder.
@@ -97,13 +97,13 @@ class LastCheckpoint(Checkpoint):
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint whole or not at all, beside the one that it replaces, and only one of finite weights.
+    """Replaces checkpoints atomically, and refuses weights that are not finite.
 
-    Lightning itself writes to the system's folder for temporary files, which may be on another disk.
+    Lightning itself would write to the system's temporary folder, which may be on another disk.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        for part in ("state_dict", "current_model_state"):  # the averaged weights, and those that are trained
+        for part in ("state_dict", "current_model_state"):  # the averaged weights and the weights in training
             for name, value in checkpoint.get(part, {}).items():
                 if value.is_floating_point() and not value.isfinite().all():
                     raise FloatingPointError(f"Expected finite weights to save, but {name!r} holds nan or inf")
@@ -114,7 +114,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
 
 def best_model(run_dir: Path, checkpoint: Path | None) -> TrainedModel:
     """Return the model of the best checkpoint that can be read."""
-    # There is no best one without validation, and none at all if ``checkpoint`` had no epoch left to train.
+    # Without validation there is no best one, and without an epoch left after ``checkpoint`` no other one at all.
     *others, last = [path for path in (run_dir / BEST, run_dir / LAST, checkpoint) if path and path.exists()]
     for path in others:
         try:

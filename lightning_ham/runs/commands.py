@@ -1,4 +1,4 @@
-"""What a run tells its user to do next."""
+"""Commands that a run suggests to its user."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from lightning_ham.runs.folder import RECIPE
 
 
 def command(name: str, *arguments: str | Path) -> str:
-    """Return a command of this package as a shell takes it.
+    """Return a command of this package for a shell.
 
-    It is called by this Python where that is not the one on the path, as in an environment that was not activated.
+    It names this Python by its path if ``python`` is another one, as in an environment that was not activated.
     """
     python = "python" if shutil.which("python") == sys.executable else sys.executable
     return shlex.join([python, "-m", f"lightning_ham.{name}", *map(str, arguments)])
 
 
 def resume(run_dir: Path, *options: str) -> str:
-    """Return the command that goes on with the run in a folder."""
+    """Return the command that resumes the run in a folder."""
     return command("fit", run_dir / RECIPE, "--ckpt_path", "last", *options)
 
 
 def use(run_dir: Path) -> str:
-    """Return a line with the commands that use the model of a run."""
+    """Return a line with commands for the model of a run."""
     drawn = command("draw", run_dir, "-o", "attention.svg")
     return f"Next: {command('solve', run_dir, 'FILE')}, {drawn}, or {command('evaluate', run_dir)}"
 
 
 def retry(run_dir: Path, missed: Mapping[str, float | None], bar: Mapping[str, float], seed: int, longer: str) -> str:
-    """Return a line that says which bar was missed, by how much, and what to try.
+    """Return a line about a missed bar: the errors, and what to try.
 
     Args:
         run_dir: The run folder.
-        missed: The shares of wrong sequences that are above the bar, by lengths; None where there was no measuring.
-        bar: The shares that there may be at most.
-        seed: With which it was trained.
-        longer: The option with which it is trained for longer, such as ``--trainer.max_epochs=400``.
+        missed: Shares of wrong sequences above the bar, by lengths; None where not measured.
+        bar: Highest accepted shares, by lengths.
+        seed: Seed of the training.
+        longer: Option for a longer training, such as ``--trainer.max_epochs=400``.
     """
     figures = ", ".join(
         f"{share_in_words(error)} wrong at lengths {lengths} (at most {percent(bar[lengths])})"

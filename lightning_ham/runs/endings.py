@@ -1,6 +1,6 @@
-"""How a training ends that does not come to its end: by a signal, on a full disk, or with weights that are not finite.
+"""Early ends of a training: a signal, a full disk, or weights that are not finite.
 
-A reader of its output that leaves is no reason to end.
+Closed standard output does not end it.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ _SIGNALS = [
     )
     if hasattr(signal, name)
 ]
-"""Those that a process may be sent, and that end it without a word if it does not care for them."""
+"""Signals that silently end a process without a handler."""
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _LOG = logging.getLogger("lightning_ham")
 
 
 class EndOnSignal(Callback):
-    """Lets every signal that would end the process without a word raise KeyboardInterrupt, as Ctrl-C does.
+    """Makes signals that would silently end the process raise KeyboardInterrupt, as Ctrl-C does.
 
-    It does so inside its block; in a training that it is a callback of, at the end of the batch, unless it is Ctrl-C or
-    the second signal. Signals that are ignored, or that have another handler, stay as they are.
+    This holds within its context. As a callback of a training, it waits for the end of the batch, except for Ctrl-C
+    and a second signal. Signals that are ignored or have another handler stay unchanged.
     """
 
     received: signal.Signals | None = None
-    """The first one that came."""
+    """The first signal received."""
 
     def __init__(self) -> None:
         self._before: dict[signal.Signals, Any] = {}
@@ -51,12 +51,12 @@ class EndOnSignal(Callback):
 
     @property
     def status(self) -> int:
-        """The exit status that tells of the signal, as shells have it."""
+        """The exit status for the signal, in the convention of shells."""
         return 128 + (self.received or signal.SIGINT)
 
     def __enter__(self) -> Self:
         """Take over the signals."""
-        if threading.current_thread() is threading.main_thread():  # no other may
+        if threading.current_thread() is threading.main_thread():  # other threads may not
             for number in _SIGNALS:
                 if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
                     self._before[number] = signal.signal(number, self._end)
@@ -65,12 +65,12 @@ class EndOnSignal(Callback):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Give them back."""
+        """Restore the former handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take SIGTERM back from Lightning, which would wait for other processes, while they wait for this one."""
+        """Take SIGTERM back from Lightning: its handler waits for other processes, which wait for this one."""
         self._can_wait = True
         if signal.SIGTERM in self._before:
             signal.signal(signal.SIGTERM, self._end)
@@ -78,7 +78,7 @@ class EndOnSignal(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        """End the training if a signal came, also where Python drops what is raised, as in a callback of a compiler."""
+        """End the training if a signal came, even if Python dropped the exception, as in a compiler's callback."""
         self._end_now()
 
     def on_validation_batch_end(
@@ -94,7 +94,7 @@ class EndOnSignal(Callback):
         self._end_now()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """End the training if a signal came; no batch follows that one could wait for."""
+        """End the training if a signal came, and stop waiting: no batch follows."""
         self._can_wait = False
         self._end_now()
 
@@ -104,7 +104,7 @@ class EndOnSignal(Callback):
             raise KeyboardInterrupt
 
     def ignore(self) -> None:
-        """Ignore all of them from now on."""
+        """Ignore all these signals from now on."""
         for number in self._before:
             signal.signal(number, signal.SIG_IGN)
 
@@ -116,25 +116,25 @@ class EndOnSignal(Callback):
 
 
 class Ending(NamedTuple):
-    """An early end that is known of."""
+    """An expected early end."""
 
     line: str
-    """What has ended the run, and how to go on."""
+    """The reason, and how to resume."""
     status: int
     """The exit status."""
 
 
 def explain(error: BaseException, signals: EndOnSignal, run_dir: Path | None) -> Ending | None:
-    """Return what to say where ``error`` has ended a run, None if it is no end that is known of.
+    """Return the ending of a run that ``error`` has ended; None for an unexpected error.
 
     Args:
-        error: What has ended it.
-        signals: Whether a signal has. From now on, no other can break off what is said of it.
-        run_dir: The run folder, None where it had none yet.
+        error: The error.
+        signals: Tells the signal, if any. Further signals are ignored, so that they cannot interrupt the message.
+        run_dir: The run folder; None if there was none yet.
     """
     signals.ignore()
     resume = f" Resume with: {commands.resume(run_dir)}" if run_dir and (run_dir / LAST).exists() else ""
-    if signals.received or isinstance(error, KeyboardInterrupt | SystemExit):  # the latter is how Lightning ends then
+    if signals.received or isinstance(error, KeyboardInterrupt | SystemExit):  # Lightning raises the latter
         by = signals.received or signal.SIGINT
         what = "Interrupted." if by == signal.SIGINT else f"Ended by {by.name}."
         return Ending(what + (resume or " The training had not begun."), signals.status)
@@ -150,19 +150,19 @@ def explain(error: BaseException, signals: EndOnSignal, run_dir: Path | None) ->
 
 
 class _Output:
-    """Standard output, into nothing from where it cannot be written to any more."""
+    """Standard output that drops text once it cannot be written any more."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write, or let it be."""
+        """Write, or drop the text."""
         with self._goes_on():
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Flush, or let it be."""
+        """Flush, or do nothing."""
         with self._goes_on():
             self._stream.flush()
 
@@ -179,10 +179,10 @@ class _Output:
 
 
 def output_goes_on() -> contextlib.AbstractContextManager[object]:
-    """Return a block in which it is no error that standard output cannot be written to any more.
+    """Return a context that ignores errors of writing to standard output.
 
-    So a training outlives the ``head`` or the terminal that has shown its first lines.
+    So a training goes on if its terminal, or ``head``, closes.
     """
-    if sys.stdout is None:  # it was closed from the beginning
+    if sys.stdout is None:  # closed from the start
         return contextlib.nullcontext()
     return contextlib.redirect_stdout(cast(TextIO, _Output(sys.stdout)))

@@ -1,4 +1,4 @@
-"""A run folder: its files, which process owns it, and what may be written into it."""
+"""A run folder: its files, its owner, and checks before writing."""
 
 from __future__ import annotations
 
@@ -27,61 +27,61 @@ RECIPE = "recipe.yaml"
 TRAINING = "training.json"
 """How the model was trained."""
 EVALUATION = "evaluation.json"
-"""Its errors; written last, so that where it is the run has ended."""
+"""Its errors; written last, so the file means that the run has ended."""
 LAST = Path("checkpoints", "last.ckpt")
-"""The checkpoint from which a training goes on."""
+"""The checkpoint that a training resumes."""
 BEST = LAST.with_name("best.ckpt")
 """The checkpoint with the lowest validation error."""
 METRICS = "metrics"
-"""The folder of all that was logged."""
+"""The folder of logged metrics."""
 MODEL = "model"
 """The folder of the trained model."""
 WANDB = "wandb"
-"""The folder of what W&B writes."""
+"""The folder of W&B's files."""
 WANDB_ID = "wandb_run_id"
 """The id of the run in W&B."""
 OWNER = ".lightning-ham-owner"
-"""Locked by the process that trains in the folder, whose number and machine it holds; gone once that has ended."""
+"""Locked by the process that trains in the folder; holds its number and machine, and is removed at its end."""
 MARKER = ".lightning-ham-owner-marker"
-"""What stands for the lock where files cannot be locked."""
+"""Replaces the lock if files cannot be locked."""
 
 _FILES = (RECIPE, TRAINING, EVALUATION, WANDB_ID)
 _FOLDERS = (str(LAST.parent), METRICS, MODEL)
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
-"""What file systems say that cannot lock a file; some that are shared over a network cannot."""
+"""Errors of file systems that cannot lock files, such as some on a network."""
 _OWNER_APPEARS = 1.0
-"""Seconds in which a process that has just locked a folder will have said which one it is."""
+"""Seconds within which a process that locks a folder writes down its number."""
 _LOG = logging.getLogger("lightning_ham")
 
 
 class Choice(NamedTuple):
-    """Which folder a run is to have."""
+    """The choice of a run folder."""
 
     folders: Iterable[Path]
-    """The first of these that can be claimed: one, or endlessly many for a run without a name."""
+    """Candidates, of which the first free one is claimed: one, or endlessly many for a run without a name."""
     has_name: bool
-    """Whether the user said which folder; one that was not named must be made anew."""
+    """Whether the user named the folder; otherwise it must be a new one."""
     is_new: bool
-    """Whether a run begins in it, so that it must not hold one."""
+    """Whether a run begins in the folder, which then must not hold another run."""
     checkpoint: Path | None
-    """From which to go on, if it does."""
+    """The checkpoint to resume, if any."""
 
 
 def choose(stem: Path, recipe: Path, run_dir: str | None, ckpt_path: str | None, *, is_override: bool) -> Choice:
-    """Return the run folder that a recipe and its options ask for; nothing is written, and nothing claimed.
+    """Choose the run folder from a recipe and its options, without writing or claiming anything.
 
     Args:
-        stem: The folder that a run of this recipe has without a name of its own; others follow as ``stem-2``, ...
+        stem: Default folder of this recipe's runs; further ones are ``stem-2``, ...
         recipe: The file of the recipe.
-        run_dir: The folder asked for, if any; ``~`` is expanded.
-        ckpt_path: The checkpoint to go on from, or ``last``; ``~`` is expanded.
-        is_override: Whether ``run_dir`` was asked for beside the recipe. If not, a recipe that lies in a run folder
-            resumes the run that it lies with, wherever the folder has been moved or copied to.
+        run_dir: The requested folder, if any; ``~`` is expanded.
+        ckpt_path: The checkpoint to resume, or ``last``; ``~`` is expanded.
+        is_override: Whether ``run_dir`` comes from the command line. If not, the recipe in a run folder resumes the run
+            of that folder, even if it has been moved or copied.
 
     Raises:
         FileNotFoundError: If there is nothing to resume.
-        FileExistsError: If something stands where a folder was asked for.
-        ValueError: If ``~`` leads nowhere.
+        FileExistsError: If the requested folder is a file.
+        ValueError: If ``~`` cannot be expanded, or the folder's name is not text.
     """
     asked_for = _expanded("--run_dir", run_dir) if run_dir else None
     checkpoint = None
@@ -115,7 +115,7 @@ def choose(stem: Path, recipe: Path, run_dir: str | None, ckpt_path: str | None,
 
 
 def _check_name(folder: Path) -> None:
-    """Raise a ValueError if the folder's name is no text here: neither weights nor W&B's files can be written there."""
+    """Raise a ValueError if the folder's name is not text: weights and W&B's files cannot be written there."""
     name = str(folder.absolute())
     try:
         name.encode()
@@ -127,7 +127,7 @@ def _check_name(folder: Path) -> None:
 
 
 def _names(stem: Path) -> Iterator[Path]:
-    """Yield the names that are free, each when it is asked for."""
+    """Yield free names, checking each on demand."""
     names = itertools.chain([stem], (stem.with_name(f"{stem.name}-{number}") for number in itertools.count(2)))
     return (name for name in names if not os.path.lexists(name))
 
@@ -135,7 +135,7 @@ def _names(stem: Path) -> Iterator[Path]:
 def _expanded(option: str, path: str) -> Path:
     try:
         return Path(path).expanduser()
-    except RuntimeError as error:  # there is no such user, or no home
+    except RuntimeError as error:  # unknown user, or no home
         raise ValueError(f"Expected a path for {option}, but got {path!r}: {error}") from error
 
 
@@ -144,17 +144,17 @@ class Owned(FileExistsError):
 
 
 class Claim:
-    """A run folder that this process owns until :meth:`release`: no other process can claim it meanwhile.
+    """A run folder that this process owns until :meth:`release`; no other process can claim it meanwhile.
 
-    The claim is a lock of the operating system, which ends with the process, however that ends. Where a file system
-    has none, it is a file that names its owner, and that of a dead owner of this machine is taken over.
+    The claim is a lock of the operating system, which always ends with the process. On a file system without locks, it
+    is a file that names its owner; the file of a dead process on this machine is taken over.
 
     Args:
-        folder: The folder; it is made if it is not there.
-        must_be_made: Whether one that is there is refused.
+        folder: The folder; created if missing.
+        must_be_made: Whether to refuse an existing folder.
 
     Raises:
-        FileExistsError: If the folder is there and must be made, or what stands in it is not a run's to be written to.
+        FileExistsError: If an existing folder is refused, or holds files that a run must not write to.
         Owned: If another process owns it; the message has its number.
     """
 
@@ -172,7 +172,7 @@ class Claim:
     def check_new(self, recipe: Path) -> None:
         """Raise a FileExistsError if the folder holds a run, or anything that a run of ``recipe`` would overwrite.
 
-        What a run has left that was killed before its first step is no such thing.
+        Files of a run that was killed before its first step may be overwritten.
         """
         if (self.folder / LAST).exists() or (self.folder / BEST).exists():
             raise FileExistsError(
@@ -189,7 +189,7 @@ class Claim:
                 )
 
     def check_resumed(self) -> None:
-        """Raise a FileExistsError if the recipe that the resolved one would replace is not a run's but a user's own."""
+        """Raise a FileExistsError if the resolved recipe would overwrite a user's own recipe."""
         ours = self.folder / RECIPE
         if ours.is_file() and _is_resolved(ours) is False:
             raise FileExistsError(
@@ -198,33 +198,33 @@ class Claim:
             )
 
     def release(self) -> None:
-        """Give the folder free. It is removed if nothing was written into it and it was made for the claim."""
+        """Release the folder; remove it if this claim created it and it is empty."""
         if not self._lock.is_locked:
             return
-        with contextlib.suppress(OSError):  # it may be gone, or have become read-only
+        with contextlib.suppress(OSError):  # it may be gone or read-only
             (self.folder / OWNER).unlink(missing_ok=True)
         self._lock.release()
         self._remove_made()
 
     def _remove_made(self) -> None:
-        """Remove the folders that were made, the innermost first, as far as they are empty."""
+        """Remove created folders that are empty, the innermost first."""
         with contextlib.suppress(OSError):
             for folder in self._made:
                 folder.rmdir()
 
     def __enter__(self) -> Self:
-        """Return the claim, to be released at the end of the block."""
+        """Return the claim; leaving the context releases it."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Release it."""
+        """Release the folder."""
         self.release()
 
 
 def _check_kinds(folder: Path) -> None:
-    """Raise a FileExistsError unless what a run writes is a file or folder where it is there, and no link elsewhere."""
+    """Raise a FileExistsError if a path that a run writes to is a link, or a file instead of a folder or vice versa."""
     for name in (OWNER, MARKER, *_FILES, *_FOLDERS, WANDB, str(LAST), str(BEST)):
         path = folder / name
         below = path.rglob("*") if name in _FOLDERS and not path.is_symlink() else ()
@@ -241,7 +241,7 @@ def _check_kinds(folder: Path) -> None:
 
 
 def _is_resolved(recipe: Path) -> bool | None:
-    """Whether a recipe is one that a run wrote into its folder; None if it is damaged."""
+    """Return whether a run wrote this recipe into its folder; None if the recipe is damaged."""
     try:
         found = yaml.safe_load(recipe.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, yaml.YAMLError):
@@ -252,7 +252,7 @@ def _is_resolved(recipe: Path) -> bool | None:
 
 
 def _lock(folder: Path) -> BaseFileLock:
-    """Return the lock of a folder, locked."""
+    """Lock a folder; return the lock."""
     path = folder / OWNER
     lock: BaseFileLock = FileLock(path, thread_local=False, on_acquired=_sign)
     deadline = time.monotonic() + _OWNER_APPEARS
@@ -277,13 +277,13 @@ def _lock(folder: Path) -> BaseFileLock:
 
 
 def _sign(descriptor: int) -> None:
-    """Write down, in the locked file, which process has locked it."""
+    """Write this process's number and machine into the locked file."""
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n{socket.gethostname()}\n".encode(), 0)
 
 
 def _owner(path: Path) -> tuple[int, str]:
-    """Return the number and the machine of the process that a lock names; 0 and nothing where it names none (yet)."""
+    """Return the process number and the machine named in a lock file; 0 and "" if there is no name (yet)."""
     with contextlib.suppress(OSError, ValueError):
         number, machine, *_ = path.read_text(encoding="utf-8").splitlines()
         return int(number), machine
@@ -297,32 +297,32 @@ def _is_alive(number: int, machine: str) -> bool:
         os.kill(number, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # of another user
+    except PermissionError:  # a process of another user
         return True
     return True
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file of a run, whole or not at all; its folder is made if it is not there.
+    """Replace a file of a run atomically; create its folder if missing.
 
     Raises:
-        OSError: If it cannot be written; the file is then as it was.
+        OSError: If the file cannot be written; the old one is then unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         replace_file(path, content, f"{path.name}.partial")
     except OSError as error:
-        error.filename = error.filename or str(path)  # that it has no room, a disk says without the file's name
+        error.filename = error.filename or str(path)  # a full disk's error lacks the file's name
         raise
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write plain data, whole or not at all."""
+    """Write plain data as JSON, atomically."""
     write_whole(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the object that a file beside a checkpoint holds; an empty one, with a warning, where it is damaged."""
+    """Return the object in a JSON file; an empty one if the file is missing or, with a warning, damaged."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -331,5 +331,5 @@ def read_json(path: Path) -> dict[str, Any]:
         found = None
     if isinstance(found, dict):
         return found
-    _LOG.warning("%s is damaged: Expected a JSON object, but got something else; it goes unread.", path)
+    _LOG.warning("%s is damaged: Expected a JSON object, but got something else; it is ignored.", path)
     return {}

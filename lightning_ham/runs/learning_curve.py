@@ -1,4 +1,4 @@
-"""The learning curve of a run: validation errors against updates, by length, read from what the run logged."""
+"""The learning curve of a run: validation errors by updates and lengths, read from the logged metrics."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _COUNTS = {"train/episodes": "episodes", "train/seconds": "seconds", "curriculum
 
 
 def read_curve(run_dir: Path) -> list[CurvePoint]:
-    """Return a point for every validation that a run logged to ``metrics/``, over all its parts if it was resumed.
+    """Return a point for every validation logged in ``metrics/``, over all parts of a resumed run.
 
-    An epoch that was trained again, because the run was killed before it was saved, counts as it was the last time. A
-    part whose file is damaged is left out, with a warning.
+    If an epoch was trained twice, because the run was killed before saving it, the last time counts. Parts with a
+    damaged file are left out, with a warning.
     """
     points: dict[int, CurvePoint] = {}
     parts = run_dir.glob("metrics/version_*/metrics.csv")
@@ -31,7 +31,7 @@ def read_curve(run_dir: Path) -> list[CurvePoint]:
 
 
 def _read_part(part: Path) -> dict[int, CurvePoint]:
-    """Return what a part of a run logged, by epoch."""
+    """Return the points of one part of a run, by epoch."""
     epochs: dict[int, dict[str, str]] = {}
     with part.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
@@ -58,5 +58,5 @@ def _point(values: dict[str, str]) -> CurvePoint:
 
 
 def first_at(curve: list[CurvePoint], lengths: str, error: float) -> CurvePoint | None:
-    """Return the first point at which the error at ``lengths`` was at most ``error``, None if it never was."""
+    """Return the first point with an error of at most ``error`` at ``lengths``; None if there is none."""
     return next((point for point in curve if point["errors"].get(lengths, 1.0) <= error), None)

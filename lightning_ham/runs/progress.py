@@ -1,4 +1,4 @@
-"""What a person sees while training: a bar of two lines in a terminal, one line an epoch anywhere else."""
+"""Progress of a training: a bar of two lines in a terminal, elsewhere one line per epoch."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _SHOWN = {
 
 
 def summary(trainer: Trainer, *, validated: bool) -> dict[str, str]:
-    """Return the numbers that matter, by short name: leaves, loss, wrong sequences, speed.
+    """Return the main numbers by short name: leaves, loss, wrong sequences, speed.
 
-    To be called by all processes, as some numbers are means over them.
+    All processes must call this, as some numbers are means over them.
 
     Args:
-        trainer: Whose metrics they are.
-        validated: Whether errors of validation are of this epoch; older ones are left out.
+        trainer: Provides the metrics.
+        validated: Whether this epoch was validated; older validation errors are left out.
     """
     metrics = {key: value for key, value in trainer.callback_metrics.items() if validated or not key.startswith("val/")}
     shown = {short: form.format(float(metrics[key])) for key, (short, form) in _SHOWN.items() if key in metrics}
@@ -40,7 +40,7 @@ def summary(trainer: Trainer, *, validated: bool) -> dict[str, str]:
 
 
 def epoch(trainer: Trainer) -> str:
-    """Return which epoch it is, counted from 1, and of how many, if that is known."""
+    """Return the current epoch, counted from 1, and the total if known, as text."""
     number, last = trainer.current_epoch + 1, trainer.max_epochs
     return f"epoch {number}" if last is None or last < 0 else f"epoch {number}/{last}"
 
@@ -50,22 +50,22 @@ def _in_a_row(numbers: dict[str, str]) -> str:
 
 
 class _Numbers(Callback):
-    """Shows the numbers of every epoch, once it has ended."""
+    """Shows the numbers of every epoch at its end."""
 
     def __init__(self) -> None:
         super().__init__()
         self._validated = False
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Wait for a validation."""
+        """Reset the note of a validation."""
         self._validated = False
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note that there was one."""
+        """Note that there was a validation."""
         self._validated = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the epoch's numbers, in all processes, and show them."""
+        """Collect the epoch's numbers, in all processes, and show them."""
         self.show(trainer, summary(trainer, validated=self._validated))
 
     def show(self, trainer: Trainer, numbers: dict[str, str]) -> None:
@@ -74,7 +74,7 @@ class _Numbers(Callback):
 
 
 class TrainingBar(_Numbers, ProgressBar):
-    """Two lines that stay where they are: a bar for the epoch, and below it the numbers of the last whole epoch."""
+    """Two lines in place: a bar for the epoch, and below it the numbers of the last complete epoch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class TrainingBar(_Numbers, ProgressBar):
         self._task = TaskID(0)
 
     def disable(self) -> None:
-        """Show nothing, as all processes but one do."""
+        """Show nothing; only one of several processes shows the bar."""
         self._enabled = False
 
     def enable(self) -> None:
@@ -91,14 +91,14 @@ class TrainingBar(_Numbers, ProgressBar):
         self._enabled = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to show it."""
+        """Show the bar."""
         if self._enabled:
             self._lines = _Lines()
             self._task = self._lines.add_task(epoch(trainer), total=None)
             self._lines.start()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin a new epoch; the time goes on from the start of the training."""
+        """Reset the bar for a new epoch; the time still counts from the start of the training."""
         super().on_train_epoch_start(trainer, pl_module)
         if self._lines:
             total = self.total_train_batches
@@ -109,23 +109,23 @@ class TrainingBar(_Numbers, ProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        """Move on by a batch."""
+        """Advance the bar by a batch."""
         if self._lines:
             self._lines.update(self._task, completed=batch_idx + 1)
 
     def show(self, trainer: Trainer, numbers: dict[str, str]) -> None:
         """Show the numbers in the second line."""
         if self._lines:
-            speed = numbers.pop("episodes/s")  # last, as it matters the least where the line is too long
+            speed = numbers.pop("episodes/s")  # last, as it matters least if the line is cut
             self._lines.numbers = _in_a_row(numbers | {"episodes/s": speed})
             self._lines.refresh()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave it as it is."""
+        """Stop updating the lines, and leave them visible."""
         self._stop()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave it as it is."""
+        """Stop updating the lines, and leave them visible."""
         self._stop()
 
     def _stop(self) -> None:
@@ -135,7 +135,7 @@ class TrainingBar(_Numbers, ProgressBar):
 
 
 class _Lines(Progress):
-    """A rich progress bar with a line of numbers below it, each no longer than the terminal is wide."""
+    """A rich progress bar with a line of numbers below it, both cut to the width of the terminal."""
 
     def __init__(self) -> None:
         self.numbers = ""
@@ -144,7 +144,7 @@ class _Lines(Progress):
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            redirect_stderr=sys.stderr is not None and sys.stderr.isatty(),  # where it is a file, it stays one
+            redirect_stderr=sys.stderr is not None and sys.stderr.isatty(),  # a file is not redirected
         )
 
     def get_renderables(self) -> Iterable[RenderableType]:
@@ -154,7 +154,7 @@ class _Lines(Progress):
 
 
 class TrainingLines(_Numbers):
-    """Prints one line an epoch, for logs and pipes."""
+    """Prints one line per epoch, for logs and pipes."""
 
     def show(self, trainer: Trainer, numbers: dict[str, str]) -> None:
         """Print the line."""
@@ -163,7 +163,7 @@ class TrainingLines(_Numbers):
 
 
 class AboveBar(logging.StreamHandler[TextIO]):
-    """Logs to standard error as it is at the time, so that a bar in the terminal moves down for what is said."""
+    """Logs to the current ``sys.stderr``, so that messages appear above a bar in the terminal."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record."""
@@ -172,5 +172,5 @@ class AboveBar(logging.StreamHandler[TextIO]):
 
 
 def make_progress(bar: bool) -> TrainingBar | TrainingLines:
-    """Return the bar, or lines."""
+    """Return the bar if ``bar``, else lines."""
     return TrainingBar() if bar else TrainingLines()

@@ -1,4 +1,4 @@
-"""Where and with what a model was trained, for its card."""
+"""The machine and the commit of a training, for the model's card."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from lightning_ham.evaluation.record import describe_machine
 
 
 def machine(device: torch.device) -> str:
-    """Return the processor, the part of it that was used, and the system, in words."""
+    """Return the processor, the cores or accelerator in use, and the system, in words."""
     described = describe_machine(device)
     threads = f"{get_num_threads()} of {described['cores']} cores" if device.type == "cpu" else described["device"]
     return f"{described['processor']}, {threads}, {described['platform']}"
 
 
 def commit() -> str | None:
-    """Return the commit of the checkout that this is, None where it is none or git is not there."""
+    """Return the commit of this checkout; None outside a checkout or without git."""
     checkout = Path(__file__).parents[2]
     if not (checkout / ".git").exists():
         return None

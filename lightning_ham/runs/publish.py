@@ -1,4 +1,4 @@
-"""Publishing the model of a run on the Hub, with what its folder knows of it."""
+"""Publishes the model of a run on the Hub, with a card made from the run folder."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def push_run(
     create_pr: bool = False,
     endpoint: str | None = None,
 ) -> str:
-    """Publish the model of a run folder, with what the run knows of it in its card; return its address.
+    """Publish the model of a run folder, with the run's results in its card; return its address.
 
     Arguments and errors are those of :meth:`lightning_ham.hub.TrainedModel.push_to_hub`.
     """
@@ -62,13 +62,13 @@ def push_run(
 
 
 def _run_of(source: Path) -> Path | None:
-    """Return the run folder that a saved model or a checkpoint is in, None if it is in none."""
+    """Return the run folder of a saved model or a checkpoint; None if there is none."""
     folder = source.parent if source.is_dir() else source.parent.parent
     return folder if (folder / TRAINING).is_file() else None
 
 
 def _evaluation(model: TrainedModel, run: Path | None) -> Evaluation:
-    """Return the evaluation of these very weights that the run folder has, or measure it now and keep it there."""
+    """Return the run folder's evaluation of these weights; if there is none, evaluate them, and save it there."""
     weights = model.weights_sha256()
     found = read_json(run / EVALUATION) if run else {}
     if found.get("weights_sha256") == weights:
@@ -77,14 +77,14 @@ def _evaluation(model: TrainedModel, run: Path | None) -> Evaluation:
     _LOG.info("Evaluating the model first, on lengths %s", ", ".join(map(str, options.lengths)))
     evaluation = evaluate(model, options.lengths, options.episodes, options.seed)
     evaluation["weights_sha256"] = weights
-    if run and _training(run):  # so that to push again changes nothing; of a run that has not ended it would say so
+    if run and _training(run):  # a further push then changes nothing; an unfinished run must not look finished
         with contextlib.suppress(OSError), Claim(run):
             write_json(run / EVALUATION, evaluation)
     return evaluation
 
 
 def _options(run: Path) -> EvaluationOptions:
-    """Return what the recipe of a run says of its evaluation; the paper's protocol where there is none."""
+    """Return the options of evaluation in a run's recipe; by default the paper's protocol."""
     recipe = run / RECIPE
     if not recipe.is_file():
         return EvaluationOptions()
@@ -98,6 +98,6 @@ def _options(run: Path) -> EvaluationOptions:
 
 
 def _training(run: Path) -> TrainingInfo | None:
-    """Return what the run folder tells of its training, None if it has not come to its end."""
+    """Return the facts about the training in a run folder; None if it has not finished."""
     found = read_json(run / TRAINING)
     return cast(TrainingInfo, found) if is_complete(found) else None

@@ -1,4 +1,4 @@
-"""Checkpoints that a training goes on from: looked at before the run is touched, and failures told in one sentence."""
+"""Resuming from a checkpoint: checked before the run is changed, with failures in one sentence."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from lightning_ham.training import HAMModule
 
 _LOG = logging.getLogger(__name__)
 _VERSION = re.compile(r"[0-9]{1,4}(\.[0-9]{1,4}){1,2}((a|b|rc|\.dev|\.post)[0-9]{1,8})?")
-"""Of Lightning, which shows it where it is newer than its own."""
+"""Form of Lightning's version, which Lightning shows if it is newer than its own."""
 _MOST_COUNTED = 1 << 53
 
 
 class ResumeError(ValueError):
-    """A checkpoint that its training could not go on from."""
+    """A training could not resume from its checkpoint."""
 
 
 def check_resumable(path: Path, module: HAMModule) -> None:
-    """Raise a ValueError unless a checkpoint is whole, plain data and of a module's model.
+    """Raise a ValueError unless a checkpoint is complete, plain data and fits the module.
 
-    Lightning's own loading is not asked: it builds what the checkpoint names.
+    This does not use Lightning's own loading, which builds classes that the checkpoint names.
     """
     TrainedModel.from_checkpoint(path)
     checkpoint = read_checkpoint(path)
@@ -37,7 +37,7 @@ def check_resumable(path: Path, module: HAMModule) -> None:
     if not isinstance(version, str) or not _VERSION.fullmatch(version):
         raise ValueError(f"{shown(path)}: Expected a checkpoint with Lightning's version, but got {quoted(version)}.")
     for count in leaves(checkpoint.content.get("loops"), path):
-        if not isinstance(count, int) or not 0 <= count < _MOST_COUNTED:  # else it might train without an end
+        if not isinstance(count, int) or not 0 <= count < _MOST_COUNTED:  # else it might train forever
             raise ValueError(
                 f"{shown(path)}: Expected counts of epochs and batches to be whole numbers of at least 0, but got "
                 f"{quoted(count)}."
@@ -53,7 +53,7 @@ def check_resumable(path: Path, module: HAMModule) -> None:
 
 
 class _UnderWay(Callback):
-    """Knows whether a training has come through its first batch."""
+    """Notes whether a training has completed its first batch."""
 
     def __init__(self) -> None:
         self.is_so = False
@@ -66,12 +66,12 @@ class _UnderWay(Callback):
 
 @contextmanager
 def resuming(trainer: Trainer, checkpoint: Path | None) -> Iterator[None]:
-    """Say in one sentence if the training within does not come to go on from ``checkpoint``, if one is given.
+    """Report in one sentence if the training in this context cannot resume from ``checkpoint``, if there is one.
 
-    What a checkpoint holds of loops, callbacks and optimizers is Lightning's to know, and fails there in many ways.
+    Only Lightning can check the state of loops, callbacks and optimizers; it fails on them in many ways.
 
     Raises:
-        ResumeError: Instead of whatever goes wrong before the first batch is trained on.
+        ResumeError: Instead of any error before the end of the first batch.
     """
     under_way = _UnderWay()
     if checkpoint is not None:

@@ -1,4 +1,4 @@
-"""Runs in Weights & Biases: online where there is a key, offline without a question where there is none."""
+"""Runs in Weights & Biases: online with an API key, else offline, without asking."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def resolve_mode(mode: Mode) -> Literal["online", "offline", "disabled"]:
-    """Return the mode to run in: the one asked for, else WANDB_MODE, else online only if there is an API key."""
+    """Return the given mode; for ``auto`` WANDB_MODE, else online if there is an API key, else offline."""
     if mode != "auto":
         return mode
     from_environment = os.environ.get("WANDB_MODE", "")
@@ -52,7 +52,7 @@ def resolve_mode(mode: Mode) -> Literal["online", "offline", "disabled"]:
 
 
 def check_settings(mode: Mode, project: str, entity: str | None) -> None:
-    """Raise a ValueError for what W&B would refuse once a training is about to begin.
+    """Raise a ValueError for settings that W&B would refuse later, when the training begins.
 
     Args:
         mode: See :func:`resolve_mode`.
@@ -74,7 +74,7 @@ def check_settings(mode: Mode, project: str, entity: str | None) -> None:
         try:
             wandb.Settings().update_from_env_vars({variable: os.environ[variable]})
         except (ValueError, wandb.errors.UsageError) as error:
-            # As a whole, the error of W&B's settings would quote the value, which could be a secret.
+            # W&B's full message would quote the value, which could be a secret.
             reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
             raise ValueError(f"Expected the variable {variable} to be one that W&B takes, but got: {reason}") from None
 
@@ -86,7 +86,7 @@ def _has_key() -> bool:
     try:
         path = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
         return host is not None and netrc.netrc(path).authenticators(host) is not None
-    except (OSError, RuntimeError, UnicodeDecodeError, netrc.NetrcParseError):  # no file or no home; or no such file
+    except (OSError, RuntimeError, UnicodeDecodeError, netrc.NetrcParseError):  # no file, no home, or not such a file
         return False
 
 
@@ -98,7 +98,7 @@ def make_logger(
     The run's id is kept in the folder, so that a resumed training continues its run.
 
     Args:
-        run_dir: The run folder; what W&B writes goes there too.
+        run_dir: The run folder, also for W&B's files.
         config: The resolved recipe.
         mode: See :func:`resolve_mode`.
         project: Project that the run belongs to.
@@ -112,7 +112,7 @@ def make_logger(
     run_id = _run_id(run_dir / WANDB_ID)
     settings = wandb.Settings(console="off", silent=True)
     if "WANDB_INIT_TIMEOUT" not in os.environ:
-        settings.init_timeout = 20  # W&B's own 90 seconds are long where there is no network
+        settings.init_timeout = 20  # W&B's default of 90 seconds is long without a network
     wandb.setup(wandb.Settings(silent=True))
 
     def start(mode: Literal["online", "offline"]) -> WandbLogger:
@@ -135,12 +135,12 @@ def make_logger(
         if resolved == "offline":
             raise
         _LOG.warning("W&B cannot be used (%s); logging offline.", str(error).splitlines()[0])
-        wandb.teardown()  # the service still holds the run that did not come about
+        wandb.teardown()  # the service still holds the failed run
         return start("offline")
 
 
 def _run_id(file: Path) -> str:
-    """Return the id of the run in W&B that a file holds; it is made, and written there, if there is none (any more)."""
+    """Return the W&B run id in a file; make and write one if it is missing or damaged."""
     if file.exists():
         found = file.read_bytes().strip()
         if re.fullmatch(rb"[\w-]{1,64}", found):
@@ -152,13 +152,13 @@ def _run_id(file: Path) -> str:
 
 
 def _keep_files_in(folder: Path) -> None:
-    """Have W&B keep in ``folder`` what it would keep in the user's home, where there is none that can be written."""
+    """Make W&B use ``folder`` for files that belong in the user's home, if the home cannot be written."""
     try:
         home = Path.home()
     except RuntimeError:
         home = Path()
     if not home.is_absolute():
-        os.environ["HOME"] = str(folder.absolute())  # it fails where there is none, whatever else is set
+        os.environ["HOME"] = str(folder.absolute())  # W&B fails without one, whatever else is set
     usual_folders = {"WANDB_DATA_DIR": Path(wandb.env.get_data_dir()), "WANDB_CACHE_DIR": wandb.env.get_cache_dir()}
     for variable, usual in usual_folders.items():
         if not _can_be_written(usual):
@@ -166,7 +166,7 @@ def _keep_files_in(folder: Path) -> None:
 
 
 def _can_be_written(folder: Path) -> bool:
-    """Whether ``folder`` is there, or can be made, and can be written."""
+    """Return whether ``folder`` exists or can be created, and can be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
@@ -175,7 +175,7 @@ def _can_be_written(folder: Path) -> bool:
 
 
 def finish(logger: WandbLogger) -> str:
-    """End the run; return the line that tells where to see it."""
+    """End the run; return a line that tells where to see it."""
     run = logger.experiment
     folder = Path(run.dir).parent
     run.finish()
@@ -188,11 +188,11 @@ def finish(logger: WandbLogger) -> str:
 class EpisodeTable(Callback):
     """Logs a W&B table of decoded validation episodes: length, input, expected, got.
 
-    Where the Trainer has no W&B logger it does nothing.
+    Does nothing without a W&B logger.
 
     Args:
         episodes: Rows of the table.
-        every: Epochs from one table to the next.
+        every: Epochs between two tables.
     """
 
     def __init__(self, episodes: int = 16, every: int = 5) -> None:

@@ -1,4 +1,4 @@
-"""A training from a recipe to a model: the folder is claimed, the model trained, evaluated, exported and published."""
+"""A training from a recipe to a model: claim the folder, train, evaluate, export and publish."""
 
 from __future__ import annotations
 
@@ -54,15 +54,15 @@ from lightning_ham.training import EndIfNotFinite, EpisodeCounter
 from lightning_ham.training.unused import UnusedOptionsWarning, told
 
 _LOG = logging.getLogger("lightning_ham")
-_RUN_DIR_VARIABLE = "LIGHTNING_HAM_RUN_DIR"  # tells the processes that DDP starts which folder the first one chose
+_RUN_DIR_VARIABLE = "LIGHTNING_HAM_RUN_DIR"  # tells processes started by DDP the folder chosen by the first
 
 
 def train(arguments: Sequence[str], parse: Callable[[Sequence[str]], tuple[Path, RecipeCLI]]) -> int:
-    """Train, evaluate, export and publish; return the exit status. What goes wrong is told in one line.
+    """Train, evaluate, export and publish; return the exit status. Errors are reported in one line.
 
     Args:
-        arguments: A recipe, and what overrides it.
-        parse: Returns the recipe's file and the command line that was built from the arguments.
+        arguments: A recipe and overrides.
+        parse: Returns the recipe's file and the command line built from the arguments.
     """
     _quieten()
     with EndOnSignal() as signals, contextlib.ExitStack() as claims:
@@ -76,7 +76,7 @@ def train(arguments: Sequence[str], parse: Callable[[Sequence[str]], tuple[Path,
             set_num_threads(cli.config.threads, compiled=known and cli.model.model.is_compiled)
             counter = EpisodeCounter()
             trainer = _claim(cli, recipe, choice, [counter, signals], claims)
-        except BrokenPipeError:  # of whoever has seen enough of the help
+        except BrokenPipeError:  # a reader of the help has closed the pipe
             raise
         except (ImportError, OSError, ValueError) as error:
             print(f"error: {shown(error, LONGEST_MESSAGE)}", file=sys.stderr)
@@ -102,37 +102,37 @@ def train(arguments: Sequence[str], parse: Callable[[Sequence[str]], tuple[Path,
 
 
 def _say(ending: Ending | None, error: BaseException, *, aloud: bool = True) -> int:
-    """Say how a run has ended early, and return the exit status; raise the error if it is none that is known of."""
+    """Report an early end, and return the exit status; raise the error if it is unexpected."""
     if ending is None:
         raise error
-    if aloud:  # one of the processes that train together speaks for all
+    if aloud:  # one of several processes speaks for all
         _LOG.info("%s", ending.line)
     return ending.status
 
 
 def _quieten() -> None:
-    """Leave the terminal to our own messages and to warnings that a user can act on."""
+    """Show only our own messages and warnings that a user can act on."""
     logging.basicConfig(format="%(message)s", handlers=[AboveBar()])
     _LOG.setLevel(logging.INFO)
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of the minute that its first use takes
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns that its first use takes a minute
     for message in (
         ".*does not have many workers.*",  # episodes are cheaper to draw than to send between processes
         ".*args parameter is intended to run from within Python.*",
         ".*treespec, LeafSpec.*",
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*lr scheduler.*",
-        ".*when logging on epoch level in distributed setting.*",  # our errors are those of all processes already
+        ".*when logging on epoch level in distributed setting.*",  # our errors already cover all processes
     ):
         warnings.filterwarnings("ignore", message)
-    warnings.filterwarnings("ignore", category=UnusedOptionsWarning)  # said below, by the names of keys
+    warnings.filterwarnings("ignore", category=UnusedOptionsWarning)  # reported below, by the names of keys
     for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning, ResourceWarning):  # not for users
         warnings.filterwarnings("ignore", category=category, module="(?!lightning_ham)")
 
 
 def _choose(cli: RecipeCLI, recipe: Path, arguments: Sequence[str]) -> Choice:
-    """Return which run folder is asked for; in a process that DDP has started, the one that the first has chosen."""
+    """Choose the run folder; in a process started by DDP, return the choice of the first process."""
     stem = Path("runs", recipe_name(recipe).replace("/", "-"))
     run_dir = cli.config.run_dir
     is_override = any(argument.partition("=")[0] == "--run_dir" for argument in arguments)
@@ -144,9 +144,9 @@ def _choose(cli: RecipeCLI, recipe: Path, arguments: Sequence[str]) -> Choice:
 def _claim(
     cli: RecipeCLI, recipe: Path, choice: Choice, callbacks: list[Callback], claims: contextlib.ExitStack
 ) -> Trainer:
-    """Return the Trainer for the first of the folders that can be claimed; ``claims`` gets the claim.
+    """Return the Trainer for the first folder that can be claimed; ``claims`` gets the claim.
 
-    Of several processes that train together, the first one claims it for all.
+    With several processes, the first one claims the folder for all.
     """
     for folder in choice.folders:
         cli.config.run_dir = str(folder)
@@ -158,21 +158,21 @@ def _claim(
         except FileExistsError:
             if choice.has_name or not os.path.lexists(folder):
                 raise
-            continue  # another process has been faster
+            continue  # another process was faster
         claim.check_new(recipe) if choice.is_new else claim.check_resumed()
         return trainer
     raise AssertionError("there is always another name")
 
 
 def _make_trainer(cli: RecipeCLI, run_dir: Path, callbacks: list[Callback]) -> Trainer:
-    """Return the Trainer, which writes nothing before its training begins."""
+    """Return the Trainer; it writes nothing before the training begins."""
     checkpoints = [BestCheckpoint(run_dir), LastCheckpoint(run_dir)]
     callbacks = [*callbacks, EndIfNotFinite(), LearningRateMonitor(), tracking.EpisodeTable(), *checkpoints]
     return cli.make_trainer(run_dir / LAST.parent, [CSVLogger(run_dir, name=METRICS)], callbacks, [WholeCheckpointIO()])
 
 
 class _Started(NamedTuple):
-    """What is known of a run when it begins."""
+    """Facts about a run at its start."""
 
     run_dir: Path
     recipe: str
@@ -184,13 +184,13 @@ class _Started(NamedTuple):
 def _start(
     cli: RecipeCLI, run_dir: Path, recipe: Path, arguments: Sequence[str], checkpoint: Path | None
 ) -> _Started | None:
-    """Write what is known of the run before it begins, and start (or continue) it in W&B."""
+    """Write the recipe and first facts to the run folder, and start (or continue) the run in W&B."""
     resolved = cli.resolved()
     write_whole(run_dir / RECIPE, resolved.encode())
-    (run_dir / EVALUATION).unlink(missing_ok=True)  # of a training that has ended, and is now gone on with
+    (run_dir / EVALUATION).unlink(missing_ok=True)  # left by a finished training, which now continues
     name, command = recipe_name(recipe), shlex.join(["python", "-m", "lightning_ham.fit", *arguments])
     earlier = read_json(run_dir / TRAINING) if checkpoint else {}
-    if "command" in earlier:  # a resumed run has the commands of all its parts
+    if "command" in earlier:  # a resumed run lists the commands of all its parts
         name, command = earlier.get("recipe", name), f"{earlier['command']} && {command}"
     write_json(run_dir / TRAINING, {"recipe": name, "command": command})
     repo_id = cli.config.hub.repo_id
@@ -212,7 +212,7 @@ def _start(
 
 
 def _train(cli: RecipeCLI, trainer: Trainer, wandb_logger: WandbLogger | None, checkpoint: Path | None) -> str | None:
-    """Train to the end, and end the run in W&B; return where it is to be seen there, if it is."""
+    """Train, and end the run in W&B; return its address there, if any."""
     if wandb_logger:
         trainer.loggers = [*trainer.loggers, wandb_logger]
     url: str | None = None
@@ -221,7 +221,7 @@ def _train(cli: RecipeCLI, trainer: Trainer, wandb_logger: WandbLogger | None, c
             trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     finally:
         if wandb_logger:
-            url = wandb_logger.experiment.url  # offline there is none
+            url = wandb_logger.experiment.url  # None if offline
             _LOG.info("%s", tracking.finish(wandb_logger))
     return url
 
@@ -258,7 +258,7 @@ def _evaluate_and_export(
     write_json(run_dir / TRAINING, training)
     pictures = card_pictures(model, training["curve"])
     model.save_pretrained(run_dir / MODEL, evaluation=evaluation, training=training, pictures=pictures)
-    write_json(run_dir / EVALUATION, evaluation)  # last: it says that all is done
+    write_json(run_dir / EVALUATION, evaluation)  # last, as it means that the run is complete
     print(table(evaluation))
     missed = missed_bar(training["bar"], evaluation, training["curve"])
     if missed:
@@ -268,7 +268,7 @@ def _evaluate_and_export(
 
 
 def _longer(cli: RecipeCLI, trainer: Trainer) -> str:
-    """Return the option with which a training that has ended goes on: a wider limit of the kind that it came to."""
+    """Return the option that lets a finished training continue: it relaxes the limit that was reached."""
     epochs, steps = trainer.max_epochs, trainer.max_steps
     if epochs is not None and 0 < epochs <= trainer.current_epoch:
         return f"--trainer.max_epochs={2 * epochs}"
@@ -280,7 +280,7 @@ def _longer(cli: RecipeCLI, trainer: Trainer) -> str:
 
 
 def _push(cli: RecipeCLI, run_dir: Path, signals: EndOnSignal) -> int:
-    """Publish the model where the recipe says so; return the exit status. A run that cannot be pushed is no failure."""
+    """Publish the model if the recipe says so; return the exit status. A failed push is only a warning."""
     options = cli.config.hub
     if options.repo_id is None:
         return 0

@@ -1,4 +1,4 @@
-"""The problems that a memory is trained on: samplers, oracles, and the code between values and bits."""
+"""The problems that a memory is trained on: samplers, oracles, and the encoding of values as bits."""
 
 from lightning_ham.tasks.checks import InstanceError
 from lightning_ham.tasks.csv_form import CsvForm

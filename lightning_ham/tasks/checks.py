@@ -1,4 +1,4 @@
-"""Checks of instances that come from outside, with errors that say which element is wrong."""
+"""Checks of instances from users, with errors that say which element is wrong."""
 
 import math
 from collections.abc import Sequence
@@ -7,11 +7,11 @@ from lightning_ham.foreign import quoted, shown
 
 
 class InstanceError(ValueError):
-    """An instance that its task cannot take; the message says which element is wrong, and how.
+    """A task refuses an instance; the message says which element is wrong, and how.
 
     Args:
-        message: What was expected, and what was there.
-        place: The element that is wrong, as the message names it; empty where it is the whole instance.
+        message: What was expected, and what was found.
+        place: The wrong element as named in the message; empty for the whole instance.
     """
 
     def __init__(self, message: str, place: str = "") -> None:
@@ -20,7 +20,7 @@ class InstanceError(ValueError):
 
 
 def mismatch(expected: str, got: object, place: str = "") -> InstanceError:
-    """Return the error to raise for an element that is not what was expected; elements are counted from 1.
+    """Return the error to raise for an unexpected element; elements are counted from 1.
 
     >>> mismatch("values from 0 to 31", 40, "pair 3")
     InstanceError('Expected values from 0 to 31, but got 40 (pair 3)')
@@ -39,7 +39,7 @@ def expect_list(candidate: object, elements: str, place: str = "", *, may_be_emp
 
 
 def expect_two(candidate: object, wanted: str, place: str = "") -> Sequence[object]:
-    """Return the candidate if it is a tuple of two, or a list, as JSON has no tuples."""
+    """Return the candidate if it is a tuple or list of two (JSON has no tuples)."""
     if not isinstance(candidate, list | tuple):
         raise mismatch(wanted, type(candidate).__name__, place)
     if len(candidate) != 2:
@@ -48,7 +48,7 @@ def expect_two(candidate: object, wanted: str, place: str = "") -> Sequence[obje
 
 
 def expect_integer(candidate: object, elements: str, place: str, *, limit: int | None = None) -> int:
-    """Return the candidate if it is an integer from 0 to below the limit, or from 0 where that is None."""
+    """Return the candidate if it is an integer of at least 0, and below the limit if there is one."""
     if isinstance(candidate, bool) or not isinstance(candidate, int):
         is_nan = isinstance(candidate, float) and math.isnan(candidate)
         raise mismatch(f"{elements} that are integers", "nan" if is_nan else type(candidate).__name__, place)

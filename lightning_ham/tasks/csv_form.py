@@ -1,4 +1,4 @@
-"""How the instances of a task stand in CSV files."""
+"""CSV files of a task's instances: columns, rows and their conversion."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, kw_only=True)
 class CsvForm:
-    """How the instances of a task stand in CSV files, a row on each line.
+    """The form of a task's instances in CSV files, a row on each line.
 
     Attributes:
-        columns: The names in the header, which a file may begin with.
-        row: What a line is to be, for errors, such as ``two integers key,value``.
-        read_row: Makes a row of a line's fields; raises a ValueError where they are none.
-        to_instance: Makes an instance: of the rows of each file, of the rows and a query, or of one row, as ``per``
-            says.
-        per: What makes one instance: all ``files`` together; a ``row``; or the one file and a ``query``, an integer
-            that the user gives beside it.
-        files: The files that an instance takes, each by what the task's errors call its rows, such as ``pair {}``. A
-            single one must have rows; of several, some may be empty.
-        contents: What stands in the files, for help, such as ``one instance``.
-        answers: What comes out, for help, such as ``the values, a line each``.
+        columns: Names of the columns in the optional header.
+        row: Description of a valid line, for errors, such as ``two integers key,value``.
+        read_row: Converts a line's fields to a row; raises a ValueError if they are invalid.
+        to_instance: Makes an instance from the rows of each file, from the rows and a query, or from one row,
+            according to ``per``.
+        per: Source of one instance: all ``files`` together; a ``row``; or the only file and a ``query``, an integer
+            that the user gives separately.
+        files: One entry per file of an instance: the name of its rows in the task's errors, such as ``pair {}``. A
+            single file must have rows; of several, some may be empty.
+        contents: Description of the files, for help, such as ``one instance``.
+        answers: Description of the output, for help, such as ``the values, a line each``.
     """
 
     columns: tuple[str, ...]
@@ -37,7 +37,7 @@ class CsvForm:
 
 
 def reader(*readers: Callable[[str], Any]) -> Callable[[Sequence[str]], tuple[Any, ...]]:
-    """Return what reads the fields of a line, each by its own reader.
+    """Return a function that reads the fields of a line, each by its own reader.
 
     >>> reader(number, integer)(["0.5", "7"])
     (0.5, 7)
@@ -50,14 +50,14 @@ def reader(*readers: Callable[[str], Any]) -> Callable[[Sequence[str]], tuple[An
 
 
 def integer(text: str) -> int:
-    """Read an integer in decimal digits; raise a ValueError if the text is none."""
+    """Read an integer in decimal digits; raise a ValueError for any other text."""
     if not re.fullmatch(r"[+-]?[0-9]+", text):
         raise ValueError(text)
     return int(text)
 
 
 def number(text: str) -> float:
-    """Read a number in decimal digits, with a point and an exponent if need be; raise a ValueError if it is none."""
+    """Read a decimal number, with an optional point and exponent; raise a ValueError for any other text."""
     if not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text):
         raise ValueError(text)
     return float(text)

@@ -1,4 +1,4 @@
-"""Episodes as tensors: how a batch of task instances looks to a model."""
+"""Episodes: a batch of task instances as tensors for a model."""
 
 from typing import NamedTuple
 
@@ -9,17 +9,17 @@ from torch import Tensor
 class Episodes(NamedTuple):
     """A batch of episodes.
 
-    In a task that predicts its own end, the last output bit is the end flag. Every bit of a timestep that
-    carries a symbol is scored, with an end flag of 0; one more timestep follows, of which only the end flag
-    is scored, as 1.
+    In a task that predicts its own end, the last output bit is the end flag. All bits of a timestep with a
+    symbol are scored, with an end flag of 0; in the one timestep after the last symbol only the end flag is
+    scored, with target 1.
 
     Attributes:
-        inputs: One cell of memory each, zeros where blank, float32 of shape [batch, capacity, input_size].
+        inputs: The memory's cells, zeros where blank, float32 of shape [batch, capacity, input_size].
         occupied: The cells that hold input, bool of shape [batch, capacity].
-        targets: Zeros and ones, float32 of shape [batch, timesteps, output_size], where ``timesteps`` is that
-            of the longest episode.
-        scored: The output bits that count, bool of shape [batch, timesteps, output_size]; none after an
-            episode's end.
+        targets: Zeros and ones, float32 of shape [batch, timesteps, output_size], where ``timesteps`` is
+            the number in the longest episode.
+        scored: True for output bits that count, bool of shape [batch, timesteps, output_size]; False after
+            an episode's end.
         lengths: The number of cells that each instance occupies, int64 of shape [batch].
     """
 
@@ -31,12 +31,12 @@ class Episodes(NamedTuple):
 
     @property
     def first_cells(self) -> Tensor:
-        """The cell that each instance begins at, int64 of shape [batch]."""
+        """The first cell of each instance, int64 of shape [batch]."""
         return self.occupied.int().argmax(dim=1)
 
 
 def shifted(episodes: Episodes, generator: torch.Generator | None = None) -> Episodes:
-    """Return the same episodes, each with a uniformly drawn number of its blank cells before the instance."""
+    """Return the same episodes, moving a random number of blank cells (uniform) before each instance."""
     spare = episodes.occupied.shape[1] - episodes.lengths
     before = (torch.rand(spare.shape, generator=generator) * (spare + 1)).long()
     cells = torch.arange(episodes.occupied.shape[1])
@@ -46,7 +46,7 @@ def shifted(episodes: Episodes, generator: torch.Generator | None = None) -> Epi
 
 
 def capacity_for(length: int) -> int:
-    """Return the smallest power of two that is at least ``length``: the leaves of a tree for so many cells.
+    """Return the smallest power of two that is at least ``length``: the leaves of a tree for ``length`` cells.
 
     >>> [capacity_for(length) for length in (1, 2, 3, 32, 33)]
     [1, 2, 4, 32, 64]

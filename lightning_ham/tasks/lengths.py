@@ -1,4 +1,4 @@
-"""Ranges of lengths, and the one way in which they are written."""
+"""Ranges of lengths, and their written form."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 
 def row_name(lengths: Sequence[int], variant: str | None = None) -> str:
-    """Name a row of results: by its range of lengths, and the task's variant that it was measured on.
+    """Name a row of results by its range of lengths and the task's variant, if any.
 
     >>> row_name([1, 32]), row_name([1, 32], "grid")
     ('1-32', '1-32 (grid)')
@@ -31,13 +31,13 @@ class Lengths(NamedTuple):
 
     @classmethod
     def of(cls, value: object) -> Lengths:
-        """Return the range that was typed: ``"1-32"``, ``"1:32"`` or a pair of integers.
+        """Return the range given as ``"1-32"``, ``"1:32"`` or a pair of integers.
 
         >>> Lengths.of("1:32") == Lengths.of("1-32") == Lengths.of([1, 32]) == (1, 32)
         True
 
         Raises:
-            ValueError: If it is none of these. Whether a task has such lengths is not known here.
+            ValueError: If it is none of these. This does not check that a task has such lengths.
         """
         if isinstance(value, str) and (match := _WRITTEN.fullmatch(value.strip())):
             return cls(int(match[1]), int(match[2]))

@@ -1,4 +1,4 @@
-"""Merge: two sequences sorted by priority, as one."""
+"""Merge: merge two sequences that are sorted by priority."""
 
 import heapq
 import math
@@ -20,23 +20,23 @@ MergeInstance = tuple[list[PrioritisedPair], list[PrioritisedPair]]
 
 
 class Merge(Task[MergeInstance, list[int]]):
-    """Merge two sequences that are sorted by priority, and put out the values (the paper's Merge).
+    """Merge two sequences that are sorted by priority, and output the values (the paper's Merge).
 
-    An instance is two lists of (priority, value) pairs, of which one may be empty. Priorities are above 0 and
+    An instance is two lists of (priority, value) pairs; one list may be empty. Priorities are above 0 and
     up to 1, ascend within each list, and are all distinct (as 32-bit numbers); values are from 0 to 31. A
-    cell is the priority as it is, the value's 5 bits, most significant first, and a flag that is 1 in the
+    cell is the priority as a real number, the value's 5 bits, most significant first, and a flag that is 1 in the
     second sequence::
 
         cells    (0.2, 7, 0)  (0.9, 1, 0)  (0.1, 30, 1)  (0.5, 2, 1)  (0.6, 7, 1)
         outputs  30  7  2  7  1  end
 
-    Sampled priorities are 32-bit numbers, uniform among those that are at least 1e-5 apart. The first sequence
-    is a random part of the pairs, of a length that is uniform from none to all: the paper leaves that open. In a
-    hard case the priorities come from a narrow window: in half of the hard cases neighbours are 1e-5 to 3e-5 apart
-    on average, in the others anything from 1e-5 to what they are in all (uniform on a logarithmic scale).
+    Sampled priorities are 32-bit numbers, uniform given that any two are at least 1e-5 apart. The first sequence is a
+    random subset of the pairs, its size uniform from none to all; the paper leaves this open. In a hard case the
+    priorities come from a narrow window: in half of the hard cases neighbours are 1e-5 to 3e-5 apart on average, in the
+    other half from 1e-5 up to the usual distance (uniform on a logarithmic scale).
 
-    The variant ``grid`` has the paper's priorities: multiples of 1/300, or of 1/length for lengths above 300; in a
-    hard case from a window of one to three times as many multiples as there are pairs.
+    The variant ``grid`` has the paper's priorities: multiples of 1/300, or of 1/length for lengths above 300. In a hard
+    case they come from a window of adjacent multiples, one to three times as many as there are pairs.
     """
 
     name = "merge"
@@ -51,7 +51,7 @@ class Merge(Task[MergeInstance, list[int]]):
     grid_steps = 300
     widest_window = 3
     least_distance: ClassVar[float] = 1e-5
-    """Between any two sampled priorities, but for rounding; less in instances that do not have the room for it."""
+    """Least distance of two sampled priorities, up to rounding; less in instances too long for it."""
     cell_labels = "priority above, value below"
     example = "[[[0.2, 7], [0.9, 1]], [[0.5, 2]]]"
 
@@ -86,7 +86,7 @@ class Merge(Task[MergeInstance, list[int]]):
         priorities = torch.tensor([priority for pairs in instance for priority, _ in pairs], dtype=torch.float32)
         distances = priorities.double().sort().values.diff()
         least = float(distances.min()) if len(distances) else math.inf
-        if least >= 0.99 * self.least_distance:  # as rounded to 32 bits
+        if least >= 0.99 * self.least_distance:  # 0.99 allows for rounding to 32 bits
             return None
         return f"two priorities are {least:.1g} apart, and those of samples at least {self.least_distance:g}"
 
@@ -148,11 +148,11 @@ class Merge(Task[MergeInstance, list[int]]):
     def _share_out(
         self, priorities: Tensor, lengths: Tensor, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor]:
-        """Draw values for ascending priorities [batch, longest], and share the pairs out between two sequences."""
+        """Draw values for ascending priorities [batch, longest], and divide the pairs between two sequences."""
         position = torch.arange(priorities.shape[1])
         beyond = position >= lengths.unsqueeze(1)
         scores = torch.rand(priorities.shape, generator=generator).masked_fill(beyond, torch.inf)
-        place = scores.argsort(1).argsort(1)  # of each pair in a random order, those beyond the length at its end
+        place = scores.argsort(1).argsort(1)  # rank of each pair in a random order; padding comes last
         flags = (place >= draw_below(lengths + 1, generator).unsqueeze(1)).long()
         by_cell = (flags + 2 * beyond).argsort(dim=1, stable=True)
         values = torch.randint(NUM_VALUES, priorities.shape, generator=generator)
@@ -160,18 +160,18 @@ class Merge(Task[MergeInstance, list[int]]):
         return cells, to_bits(values, VALUE_BITS)
 
     def _draw_priorities(self, lengths: Tensor, hard: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Draw ascending priorities, float32 of shape [batch, longest]; beyond a row's length stands any number."""
+        """Draw ascending priorities, float32 of shape [batch, longest]; numbers beyond a row's length are arbitrary."""
         longest = int(lengths.max())
-        rounding = 1.01  # of 32-bit numbers, which could bring two of them closer together
+        rounding = 1.01  # allows for rounding to 32 bits, which may bring two numbers closer together
         least = torch.full(lengths.shape, rounding * self.least_distance, dtype=torch.float64).minimum(0.5 / lengths)
         widest = 1 / lengths.double()
         fine = torch.rand(lengths.shape, generator=generator) < 0.5
         share = torch.rand(lengths.shape, dtype=torch.float64, generator=generator)
         mean = torch.where(fine, (1 + 2 * share) * least, least * (widest / least) ** share).minimum(widest)
-        mean = torch.where(hard, mean, widest)  # distance of neighbours, on average
+        mean = torch.where(hard, mean, widest)  # average distance of neighbours
         start = torch.rand(lengths.shape, dtype=torch.float64, generator=generator) * (1 - mean * lengths)
 
-        # Uniform among all priorities in the window that are no closer than the least distance.
+        # Uniform over the window, given the least distance.
         position = torch.arange(longest)
         room = torch.rand(len(lengths), longest, dtype=torch.float64, generator=generator)
         room = room.masked_fill(position >= lengths.unsqueeze(1), 1.0).sort(1).values
@@ -185,7 +185,7 @@ def _merge_cells(priorities: Tensor, values: Tensor, flags: Tensor) -> Tensor:
 
 
 def _expect_priority(candidate: object, place: str) -> float:
-    """Return the candidate as a cell stores it, in 32 bits, if it is a priority."""
+    """Return the candidate, rounded to 32 bits as in a cell, if it is a priority."""
     if isinstance(candidate, bool) or not isinstance(candidate, int | float):
         raise mismatch("priorities that are numbers", type(candidate).__name__, place)
     stored = torch.tensor(candidate, dtype=torch.float32).item() if 0 < candidate <= 1 else 0.0

@@ -1,4 +1,4 @@
-"""Instances in whatever form they come, as lists, tuples and numbers of Python's own."""
+"""Conversion of instances in any form to Python's own lists, tuples and numbers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 from lightning_ham.tasks.checks import InstanceError
 
 MOST_ELEMENTS = 1 << 21
-"""Most elements that are taken from what may have no end."""
+"""Most elements taken from an iterable, which may be endless."""
 
-_LEVELS = 16  # more than any task has: what is nested deeper is left as it is, for the task to refuse
-_EXACT_FLOATS = 1 << 53  # beyond, not every integer is a float
+_LEVELS = 16  # more than any task has; deeper levels stay unchanged, and the task refuses them
+_EXACT_FLOATS = 1 << 53  # beyond it, floats skip integers
 
 _READERS: dict[str, Callable[[Any], Any]] = {
     "tolist": lambda data: data.tolist(),  # arrays, tensors, their scalars, columns of pandas
@@ -21,17 +21,17 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "rows": lambda data: data.rows(),  # tables of polars
     "to_list": lambda data: data.to_list(),  # columns of polars
     "to_pylist": lambda data: data.to_pylist(),  # columns of Arrow
-    "__array__": lambda data: data.__array__().tolist(),  # what numpy can read
+    "__array__": lambda data: data.__array__().tolist(),  # anything numpy can read
 }
-"""What reads an array or a table, by the name of a method that it has."""
+"""Readers of arrays and tables, by a method that identifies each kind."""
 
 
 def plain(data: object) -> Any:
-    """Return data as Python's own lists, tuples, strings and numbers, as far as there is one way to read it so.
+    """Return data as Python's own lists, tuples, strings and numbers, where the conversion is unambiguous.
 
-    Arrays, tensors, tables, ranges, iterators and views become lists, and numbers of other kinds Python's own. Whole
-    numbers in an array of floats become integers, as such an array has no others. Text, mappings and sets are left as
-    they are, and so is all that is unknown.
+    Arrays, tensors, tables, ranges, iterators and views become lists; numbers of other types become Python's own.
+    Whole numbers in an array of floats become integers, since such an array cannot hold integers. Text, mappings, sets
+    and unknown objects stay unchanged.
 
     >>> import torch
     >>> plain((range(3), torch.tensor([[0.5, 7.0]]), {"a": 1}.items()))

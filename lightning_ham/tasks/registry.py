@@ -1,4 +1,4 @@
-"""Tasks by name: the built-in ones, and those that other packages register."""
+"""Tasks by name: the built-in ones and those that other packages register."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +25,7 @@ _TASKS: Registry[Callable[[], Task[Any, Any]]] = Registry(
 
 
 def task_names() -> list[str]:
-    """Return the names of all tasks, sorted; those of other packages are listed without being imported."""
+    """Return the names of all tasks, sorted, without importing those of other packages."""
     return _TASKS.names()
 
 
@@ -35,23 +35,23 @@ def built_in_tasks() -> list[Task[Any, Any]]:
 
 
 def find_task(name: str) -> Task[Any, Any] | None:
-    """Return the task of this name, None if there is none here: a record may be of a task that is not installed."""
+    """Return the task of this name, or None if it is not installed (as a record's task may be)."""
     return get_task(name) if name in _TASKS.names() else None
 
 
 def get_task(name: str) -> Task[Any, Any]:
     """Return the task of this name.
 
-    A package adds tasks by entry points of the group ``lightning_ham.tasks``. Each is named as its task is,
-    refers to a `Task` subclass or to a function without arguments that returns a task, and is imported when
-    first asked for::
+    A package adds tasks by entry points of the group ``lightning_ham.tasks``. Each has its task's name
+    and refers to a `Task` subclass or to a function without arguments that returns a task. It is imported at its
+    first use::
 
         [project.entry-points."lightning_ham.tasks"]
         median = "my_package.tasks:Median"
 
     Raises:
-        ValueError: If there is no such task, or the one there is has another name.
-        TypeError: If the entry point makes something else than a task.
+        ValueError: If there is no such task, or the task of this entry point has another name.
+        TypeError: If the entry point makes something other than a task.
     """
     task = _TASKS.get(name)()
     if not isinstance(task, Task):

@@ -1,4 +1,4 @@
-"""Reverse: numbers, in the reverse order."""
+"""Reverse: reverse a list of numbers."""
 
 from typing import ClassVar
 
@@ -13,7 +13,7 @@ from lightning_ham.tasks.task import Task
 
 
 class Reverse(Task[list[int], list[int]]):
-    """Put the integers out in reverse order (the paper's Reverse).
+    """Output the integers in reverse order (the paper's Reverse).
 
     An instance is a list of integers from 0 to 1023, each a cell of 10 bits, most significant first::
 

@@ -1,4 +1,4 @@
-"""What tasks on sequences share: numbers and (key, value) pairs as bits, their checks, draws and guide."""
+"""Shared by tasks on sequences: numbers and (key, value) pairs as bits, their checks, samples and guide."""
 
 import math
 
@@ -19,11 +19,11 @@ NUM_PAIRS = 1 << PAIR_BITS
 
 
 def guide_in_order(order: Tensor, episodes: Episodes) -> Tensor:
-    """Return the guide that reads the cells in ascending order, equal ones from the left, and then the last again.
+    """Return a guide that reads the cells in ascending order, equal ones from the left, then the last one again.
 
     Args:
-        order: Of the cells, blank ones among them, [batch, capacity].
-        episodes: Whose cells they are.
+        order: Sort key of each cell, blank ones included, [batch, capacity].
+        episodes: The episodes of these cells.
     """
     cells = order.double().masked_fill(~episodes.occupied, math.inf).argsort(dim=1, stable=True)
     timesteps = torch.arange(episodes.targets.shape[1], device=order.device)
@@ -32,15 +32,15 @@ def guide_in_order(order: Tensor, episodes: Episodes) -> Tensor:
 
 
 def draw_below(limits: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Draw an integer for each limit, uniform from 0 to below it."""
-    # In 64 bits, as a product in 32 bits can round up to the limit itself.
+    """Draw an integer for each limit, uniform from 0 to below the limit."""
+    # In 64 bits: a product in 32 bits may round up to the limit itself.
     return (torch.rand(limits.shape, dtype=torch.float64, generator=generator) * limits).long()
 
 
 def draw_keys(lengths: Tensor, hard: Tensor, generator: torch.Generator | None) -> Tensor:
     """Draw keys [batch, longest], uniform or, in hard cases, from 2 to 8 adjacent keys only.
 
-    What lies beyond a row's length is larger than every key, and so stays there when the row is sorted.
+    The padding beyond a row's length is larger than every key, so it stays last when the row is sorted.
     """
     widths = torch.where(hard, torch.randint(2, 9, lengths.shape, generator=generator), NUM_KEYS)
     starts = draw_below(NUM_KEYS - widths + 1, generator)
@@ -57,12 +57,12 @@ def to_integers(bits: Tensor) -> list[int]:
 
 
 def pairs_to_bits(pairs: list[Pair]) -> Tensor:
-    """Return (key, value) pairs as bits [pairs, 10]: those of the integer whose high bits are the key."""
+    """Return (key, value) pairs as bits [pairs, 10]: the key's bits, then the value's."""
     return to_bits(torch.tensor([key * NUM_VALUES + value for key, value in pairs]), PAIR_BITS)
 
 
 def bits_to_pairs(bits: Tensor) -> list[Pair]:
-    """Return the pairs that these bits are: the inverse of `pairs_to_bits`."""
+    """Return the pairs encoded by these bits: the inverse of `pairs_to_bits`."""
     return [divmod(integer, NUM_VALUES) for integer in to_integers(bits)]
 
 

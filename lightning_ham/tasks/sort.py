@@ -1,4 +1,4 @@
-"""Sort: pairs, by their keys."""
+"""Sort: sort pairs by key."""
 
 from operator import itemgetter
 from typing import ClassVar
@@ -24,7 +24,7 @@ from lightning_ham.tasks.task import Task
 
 
 class Sort(Task[list[Pair], list[Pair]]):
-    """Put the pairs out by key, and pairs of equal keys in the order in which they came (the paper's Sort).
+    """Output the pairs sorted by key, and pairs of equal keys in input order (the paper's Sort).
 
     An instance is a list of (key, value) pairs, both from 0 to 31. A cell is the key's 5 bits and the value's
     5 bits, most significant first::
@@ -32,8 +32,8 @@ class Sort(Task[list[Pair], list[Pair]]):
         cells    (9, 4)  (2, 7)  (9, 1)  (0, 7)
         outputs  (0, 7)  (2, 7)  (9, 4)  (9, 1)  end
 
-    Keys and values are uniform. In a hard case all keys are from 2 to 8 adjacent ones, so that the order
-    hangs on small differences and on ties.
+    Keys and values are uniform. In a hard case all keys are among 2 to 8 adjacent ones, so that the order
+    depends on small differences and ties.
     """
 
     name = "sort"

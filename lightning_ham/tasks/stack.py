@@ -19,7 +19,7 @@ class Stack(Structure):
 
     name = "stack"
     input_size = 1 + VALUE_BITS
-    early_pops = (0.1, 0.5)  # with the first alone, in nearly full memories, trainings broke up
+    early_pops = (0.1, 0.5)  # with the first alone, runs diverged in nearly full memories
     last_in_first_out = True
     cell_labels = "value"
     example = '[["push", 7], ["push", 30], ["pop"]]'
@@ -41,9 +41,9 @@ class Stack(Structure):
         return popped
 
     def answers(self, is_pop: Tensor, operands: Tensor) -> Tensor:
-        # What stands at a height when a pop comes down to it is what was pushed there last.
+        # A pop returns the value that was last pushed at its height.
         sizes = (1 - 2 * is_pop.long()).cumsum(1)
-        heights = torch.where(is_pop, sizes, sizes - 1)  # of what comes out or goes in, [batch, longest]
+        heights = torch.where(is_pop, sizes, sizes - 1)  # of the value pushed or popped, [batch, longest]
         inside, popped = torch.zeros_like(operands), torch.zeros_like(operands)
         for t in range(operands.shape[1]):
             place = heights[:, t : t + 1].clamp(min=0)

@@ -1,4 +1,4 @@
-"""What happens between epochs: longer episodes, an early end, and the speed of training."""
+"""Callbacks: a curriculum of lengths, early stops, averaged weights, and the speed of training."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def _datamodule(trainer: Trainer, callback: Callback) -> TaskDataModule:
 
 
 def validation_error(trainer: Trainer, name: str) -> float | None:
-    """Return the sequence error last measured on the validation set ``name``, None where there is none yet."""
+    """Return the last sequence error of the validation set ``name``; None before the first."""
     error = trainer.callback_metrics.get(f"val/{name}/sequence_error")
-    # A metric has 32 bits, in which 1 of 1,000 is a little more than a bar of 0.001.
+    # In a metric's 32 bits, 1 of 1,000 is slightly above a bar of 0.001.
     return None if error is None else round(float(error), 7)
 
 
 def _set_name(name: str) -> str:
-    """Return the name of the validation set of these lengths; what names none is left to be refused."""
+    """Return the name of the validation set of these lengths; return other text unchanged, to be refused later."""
     try:
         return str(Lengths.of(name))
     except ValueError:
@@ -42,22 +42,21 @@ def _set_name(name: str) -> str:
 
 
 class LengthCurriculum(Callback):
-    """Doubles the capacity that episodes are drawn for whenever the validation error at it is small enough.
+    """Doubles the capacity of episodes whenever the validation error at the current one is small enough.
 
-    The error is the one over all processes, so every process decides the same; the capacity reached is part of the
-    checkpoint.
+    The error covers all processes, so every process decides the same. Checkpoints include the capacity.
 
     Args:
-        threshold: Share of wrong sequences at the current capacity under which the next one begins.
+        threshold: Double the capacity when the share of wrong sequences at the current one is below this.
     """
 
     def __init__(self, threshold: float = 0.1) -> None:
         expect_number("threshold", threshold, above=0, at_most=1)
         self.threshold = threshold
-        self._capacity: int | None = None  # the one reached, so that it is known before a Trainer is there
+        self._capacity: int | None = None  # kept here, as a checkpoint is loaded without the Trainer
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Go on at the capacity that a checkpoint holds."""
+        """Continue at the capacity of the checkpoint, if any."""
         data = _datamodule(trainer, self)
         data.capacity = min(self._capacity or data.capacity, data.final_capacity)
 
@@ -66,7 +65,7 @@ class LengthCurriculum(Callback):
         pl_module.log("curriculum/capacity", float(_datamodule(trainer, self).capacity))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Double the capacity if the error at it is under the threshold."""
+        """Double the capacity if its error is below the threshold."""
         data = _datamodule(trainer, self)
         error = validation_error(trainer, "current")
         if not trainer.sanity_checking and error is not None and error < self.threshold:
@@ -74,7 +73,7 @@ class LengthCurriculum(Callback):
         self._capacity = data.capacity
 
     def go_back(self, trainer: Trainer, capacity: int) -> None:
-        """Go on at a ``capacity`` that was reached before."""
+        """Return to a former ``capacity``."""
         _datamodule(trainer, self).capacity = self._capacity = capacity
 
     def state_dict(self) -> dict[str, Any]:
@@ -82,17 +81,17 @@ class LengthCurriculum(Callback):
         return {"capacity": self._capacity}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the capacity reached from a checkpoint; training goes on at it."""
+        """Restore the capacity."""
         self._capacity = state_dict["capacity"]
 
 
 class StopAtErrors(Callback):
-    """Ends the training once every validation set that has a bar has met it.
+    """Ends the training once all validation sets with a bar meet it.
 
     Args:
         errors: The highest sequence error, in [0, 1], by the lengths of the validation set, such as
             ``{"1-32": 0.001}``; None to train for all epochs.
-        patience: Validations in a row that must meet all bars.
+        patience: Number of consecutive validations that must meet all bars.
     """
 
     def __init__(self, errors: dict[str, float] | None = None, patience: int = 1) -> None:
@@ -117,7 +116,7 @@ class StopAtErrors(Callback):
                 )
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count validations that meet all bars, and stop after ``patience`` of them in a row."""
+        """Count consecutive validations that meet all bars, and stop after ``patience`` of them."""
         if trainer.sanity_checking:
             return
         measured = {name: validation_error(trainer, name) for name in self.errors}
@@ -132,7 +131,7 @@ class StopAtErrors(Callback):
                 _LOG.info("The bar is met (at most %s wrong): training ends.", bars)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how many validations in a row have met all bars."""
+        """Return the number of consecutive validations that met all bars."""
         return {"met": self._met}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -146,13 +145,13 @@ def _average(averaged: Tensor, current: Tensor, updates: Tensor, decay: float) -
 
 
 class MovingAverage(WeightAveraging):
-    """Keeps an exponential moving average of the weights: validated, put into checkpoints, and left in the end.
+    """Keeps an exponential moving average of the weights, for validation, checkpoints and the final model.
 
-    The n-th update has the decay ``min(decay, (1 + n) / (10 + n))``, so that at first the average does not lag
-    behind the curriculum.
+    The n-th update has the decay ``min(decay, (1 + n) / (10 + n))``, so that the average does not lag behind the
+    curriculum at the start.
 
     Args:
-        decay: Share of the average that stays at an update.
+        decay: Share of the old average that an update keeps.
     """
 
     def __init__(self, decay: float = 0.99) -> None:
@@ -161,16 +160,16 @@ class MovingAverage(WeightAveraging):
         super().__init__(use_buffers=False, avg_fn=partial(_average, decay=decay))  # the buffers are constants
 
     def restart(self, pl_module: LightningModule) -> None:
-        """Begin a new average with the weights of ``pl_module``."""
+        """Start a new average from the weights of ``pl_module``."""
         assert self._average_model is not None
         self._average_model.module.load_state_dict(pl_module.state_dict())
         self._average_model.n_averaged.zero_()
 
 
 class EndIfNotFinite(Callback):
-    """Ends a training as soon as a weight is not finite any more: nothing is learned from there on.
+    """Ends a training as soon as a weight is no longer finite, as nothing is learned after that.
 
-    The weights of the last checkpoint are then the last finite ones, as all processes see it before any is saved.
+    All processes notice before any of them saves, so the last checkpoint holds finite weights.
     """
 
     def on_train_batch_end(
@@ -186,33 +185,33 @@ class EndIfNotFinite(Callback):
 
 
 class EpisodeCounter(Callback):
-    """Counts episodes and time, over all processes and all parts of a run that was resumed.
+    """Counts episodes and time, over all processes and all parts of a resumed run.
 
-    Logs ``train/episodes_per_second`` (validation not counted), ``train/episodes`` and ``train/seconds``.
+    Logs ``train/episodes_per_second`` (without validation), ``train/episodes`` and ``train/seconds``.
     """
 
     def __init__(self) -> None:
         self.episodes = 0
-        """Trained on so far."""
+        """Number of training episodes so far."""
         self.seconds = 0.0
-        """Trained for so far, validation counted, up to the last whole epoch."""
+        """Seconds of training, with validation, up to the last complete epoch."""
         self._started = 0.0
         self._epoch_episodes = 0
         self._epoch_seconds = 0.0
         self._batch_start = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to count, or go on from where a checkpoint was saved."""
+        """Start the clock, or continue from a checkpoint."""
         self._started = time.perf_counter() - self.seconds
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to count the epoch."""
+        """Reset the counts of the epoch."""
         self._epoch_episodes, self._epoch_seconds, self._batch_start = 0, 0.0, time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Episodes, batch_idx: int
     ) -> None:
-        """Count a batch and the time since the last one, the drawing of the episodes included."""
+        """Count a batch and the time since the last one, which includes drawing the episodes."""
         now = time.perf_counter()
         self._epoch_episodes += len(batch.lengths) * trainer.world_size
         self._epoch_seconds += now - self._batch_start
@@ -227,7 +226,7 @@ class EpisodeCounter(Callback):
         pl_module.log("train/seconds", self.seconds)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the totals, so that a resumed run goes on counting."""
+        """Return the totals, so that a resumed run continues them."""
         return {"episodes": self.episodes, "seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

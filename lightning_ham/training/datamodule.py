@@ -20,42 +20,42 @@ from lightning_ham.tasks.seeds import stream_seed
 Split = Literal["train", "validation", "test"]
 
 MOST_WORKERS = 1024
-"""Most processes that draw episodes; far above any use, and few enough for a system to start."""
+"""Most processes that draw episodes: more than anyone needs, but few enough for a system to start."""
 
 
 def warn_of_other_lightning() -> None:
-    """Say which Lightning this is where the other one is in use: the Trainer of one refuses what is the other's."""
+    """Warn if `lightning.pytorch` is in use: its Trainer refuses modules and data of `pytorch_lightning`."""
     if "lightning.pytorch" in sys.modules:
         warnings.warn(
-            "lightning_ham is built on pytorch_lightning: train with pytorch_lightning.Trainer, as that of "
-            "lightning.pytorch, which this program has imported, refuses the module and the data of another package.",
-            stacklevel=1,  # for module and data together, and so once
+            "lightning_ham is built on pytorch_lightning: train with pytorch_lightning.Trainer. This program has "
+            "imported lightning.pytorch, whose Trainer refuses modules and data of another package.",
+            stacklevel=1,  # points here, so that module and data together warn once
         )
 
 
 class BatchKey(NamedTuple):
-    """Everything that determines a batch; drawing the same key again gives the same episodes."""
+    """Everything that determines a batch: the same key always gives the same episodes."""
 
     seed: int
     split: Split
     epoch: int
     rank: int
     number: int
-    """Of the batch in its epoch; workers share the numbers out, so every worker's stream is its own."""
+    """Number of the batch in its epoch; workers divide the numbers, so each has its own stream."""
     batch_size: int
     lengths: tuple[int, int]
     capacity: int
     hard_fraction: float
     shifted: bool = False
-    """Whether instances begin at any leaf that leaves them room, not at the first."""
+    """Whether instances begin at any leaf with enough room, not at the first."""
     part: tuple[int, int] = (0, 1)
-    """Which of how many parts of these episodes is meant."""
+    """Index of this part of the episodes, and the number of parts."""
     variant: str | None = None
-    """Of the task."""
+    """Variant of the task."""
 
 
 class EpisodeDataset(Dataset[Episodes]):
-    """Draws the batch that a key stands for."""
+    """Draws the batch of a key."""
 
     def __init__(self, task: Task[Any, Any]) -> None:
         self.task = task
@@ -78,20 +78,20 @@ class EpisodeDataset(Dataset[Episodes]):
 
 
 class _KeySampler(DistributedSampler[Episodes]):
-    """Names batches for one process. A DistributedSampler, so that Lightning leaves it in place on many devices."""
+    """Yields keys of batches for one process. A DistributedSampler, so that Lightning keeps it on many devices."""
 
     def __init__(self, datamodule: TaskDataModule) -> None:
-        # Not the base class's own constructor: it counts the items of a dataset, and ours has no end.
+        # Skips the base class's constructor, which counts the items of a dataset: ours has no end.
         self.rank, self.num_replicas = datamodule.rank()
         self.epoch = 0
         self.datamodule = datamodule
 
 
 class TrainingSampler(_KeySampler):
-    """Names the batches of one training epoch.
+    """Yields the keys of the batches of one training epoch.
 
-    Most batches are drawn at the curriculum's current capacity, some at a smaller one. The lengths within a batch lie
-    close together, so that no timestep is spent on episodes that have ended.
+    Most batches are drawn at the curriculum's current capacity, some at a smaller one. The lengths within a batch are
+    similar, so that few timesteps are wasted on episodes that have ended.
     """
 
     def __len__(self) -> int:
@@ -102,7 +102,7 @@ class TrainingSampler(_KeySampler):
         """Yield the keys of this rank's batches in the current epoch."""
         data = self.datamodule
         for index in range(len(self)):
-            # The lengths are the same on all ranks, or the ranks would wait for each other's longer episodes.
+            # The same lengths on all ranks: else ranks would wait for others with longer episodes.
             draw = torch.Generator().manual_seed(stream_seed(data.seed, "lengths", self.epoch, index))
             lengths, capacity = data.draw_lengths(draw)
             yield BatchKey(
@@ -121,12 +121,12 @@ class TrainingSampler(_KeySampler):
 
 
 class FixedSampler(_KeySampler):
-    """Names the batches of a fixed set of episodes, each rank a part of every batch.
+    """Yields the keys of the batches of a fixed set of episodes; each rank gets a part of every batch.
 
-    So all ranks have as many batches, as they must where a model is run on all of them together.
+    So all ranks have the same number of batches, as they must when a model runs on all of them together.
 
     Args:
-        datamodule: Whose task, sizes and seed the set has.
+        datamodule: Gives task, sizes and seed.
         split: ``validation`` or ``test``.
         lengths: Range of the lengths, inclusive; None for all lengths at the curriculum's current capacity.
     """
@@ -138,7 +138,7 @@ class FixedSampler(_KeySampler):
         datamodule.check_processes(self.num_replicas)
 
     def __len__(self) -> int:
-        """Return the most batches that there can be."""
+        """Return the maximum number of batches."""
         return self.datamodule.validation_batches(self.num_replicas)
 
     def __iter__(self) -> Iterator[BatchKey]:  # type: ignore[override]
@@ -160,25 +160,25 @@ class FixedSampler(_KeySampler):
 class TaskDataModule(LightningDataModule):
     """Episodes of one task, with the current length of a curriculum.
 
-    Training batches are named by (seed, split, epoch, rank, number) and drawn when asked for, so that a resumed run
-    continues the very stream, whatever the number of workers. Validation and test sets are fixed by the seed.
+    A training batch depends on (seed, split, epoch, rank, number) and is drawn on demand, so a resumed run continues
+    the same stream with any number of workers. The seed fixes validation and test sets.
 
     Args:
         task: Name of the task.
         batch_size: Episodes per batch and device.
         batches_per_epoch: Training batches (updates) between two validations.
         capacity: Leaves of the tree at the end of the curriculum, a power of two.
-        start_capacity: Leaves at its start; ``capacity`` means that there is no curriculum.
+        start_capacity: Leaves at its start; equal to ``capacity`` for no curriculum.
         smaller_fraction: Share of the batches drawn at a capacity below the current one.
-        deeper_fraction: Share of the batches put into a tree 2 or 4 times as large as their episodes need, blank in the
-            rest, so that a model does not come to rely on the depth of a tree.
+        deeper_fraction: Share of the batches in a tree 2 or 4 times as large as their episodes need, with blank leaves
+            in the rest, so that a model does not rely on the depth of a tree.
         shifted_fraction: Share of the batches whose instances begin at any leaf instead of the first, so that a model
-            does not come to rely on their place in a tree.
+            does not rely on their place in a tree.
         hard_fraction: Share of the episodes drawn as the task's hard cases.
-        variant: One of the task's variants, for training, validation and test; its own distribution if not given.
+        variant: One of the task's variants, for training, validation and test; by default its own distribution.
         validation_episodes: Episodes in every validation set.
-        validation_lengths: Ranges of lengths, as pairs or as ``"1-32"``, each validated in the smallest tree that
-            holds its longest.
+        validation_lengths: Ranges of lengths, as pairs or as ``"1-32"``, each validated in the smallest tree for its
+            greatest length.
         num_workers: Processes that draw episodes; 0 draws them in the training process.
         seed: Seed of every stream.
     """
@@ -239,16 +239,16 @@ class TaskDataModule(LightningDataModule):
                 f"but got {shifted_fraction}."
             )
         ranges = self._checked_ranges(validation_lengths)
-        validation_lengths = [(low, high) for low, high in ranges]  # plain data, for a checkpoint
-        # Not logged: Lightning refuses to log a module and data that have arguments of one name, such as `seed`, with
-        # different values.
+        validation_lengths = [(low, high) for low, high in ranges]  # plain data for checkpoints
+        # Not logged: Lightning refuses to log a module and data if an argument of one name, such as `seed`, differs.
         self.save_hyperparameters(logger=False)
         self.dataset = EpisodeDataset(self.task)
         self.batch_size = batch_size
         self.batches_per_epoch = batches_per_epoch
         self.final_capacity = capacity
         self.min_capacity = capacity_for(self.task.min_length)
-        self.capacity = max(start_capacity, self.min_capacity)
+        self.first_capacity = max(start_capacity, self.min_capacity)
+        self.capacity = self.first_capacity
         """Leaves of the tree that training is at; the curriculum raises it."""
         self.smaller_fraction = smaller_fraction
         self.deeper_fraction = deeper_fraction
@@ -261,16 +261,16 @@ class TaskDataModule(LightningDataModule):
         self.seed = seed
 
     def _checked_ranges(self, typed: Sequence[Lengths | tuple[int, int] | str]) -> list[Lengths]:
-        """Return the ranges; raise a ValueError now rather than when these lengths are first drawn.
+        """Return the ranges; raise a ValueError for a wrong one now.
 
-        That would be at the end of the curriculum.
+        Their episodes are first drawn at the end of the curriculum, which would be a late time for an error.
         """
         try:
             ranges = [Lengths.of(lengths) for lengths in typed]
         except ValueError as error:
             raise ValueError(f"Argument `validation_lengths`: {error}") from error
         for lengths in ranges:
-            if lengths.high > LARGEST_SIZE:  # before it is drawn, which would take all memory
+            if lengths.high > LARGEST_SIZE:  # before drawing, which would take all memory
                 raise ValueError(
                     f"Expected argument `validation_lengths` to hold lengths of at most {LARGEST_SIZE:,}, but got "
                     f"{lengths}."
@@ -305,9 +305,9 @@ class TaskDataModule(LightningDataModule):
         return self._loader(TrainingSampler(self))
 
     def val_dataloader(self) -> list[DataLoader[Episodes]]:
-        """Return the set at the current capacity first, then one for each of ``validation_lengths``.
+        """Return the set at the current capacity, then one for each of ``validation_lengths``.
 
-        The sets of ``validation_lengths`` are empty until the curriculum has ended: before, they would only cost time.
+        The latter are empty until the curriculum has ended: before, they would only cost time.
         """
         at_capacity = FixedSampler(self, "validation", None)
         return [self._loader(at_capacity)] + [
@@ -322,7 +322,7 @@ class TaskDataModule(LightningDataModule):
         return DataLoader(self.dataset, batch_size=None, sampler=sampler, num_workers=self.num_workers)
 
     def check_processes(self, processes: int) -> None:
-        """Raise a ValueError unless every one of so many processes has an episode to validate on."""
+        """Raise a ValueError if there are more ``processes`` than validation episodes."""
         if self.validation_episodes < processes:
             raise ValueError(
                 f"Expected argument `validation_episodes` to be at least the number of processes "
@@ -330,9 +330,9 @@ class TaskDataModule(LightningDataModule):
             )
 
     def validation_batches(self, processes: int) -> int:
-        """Return the batches in which so many processes go through a validation set, each through a part of it."""
+        """Return the number of batches of a validation set, of which each of ``processes`` takes a part."""
         return min(-(-self.validation_episodes // self.batch_size), self.validation_episodes // processes)
 
     def rank(self) -> tuple[int, int]:
-        """Return this process's rank and the number of processes; (0, 1) where no Trainer is attached."""
+        """Return this process's rank and the number of processes; (0, 1) without a Trainer."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

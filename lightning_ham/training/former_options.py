@@ -1,4 +1,4 @@
-"""Options that have another name now, or are gone: what a recipe or checkpoint from before may still have."""
+"""Renamed and removed options, which old recipes and checkpoints may still have."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ _GROUPS = {
     "supervision": ("hint_weight", "guided_fraction", "until_error"),
 }
 MOVED = {name: f"{group}.{name}" for group, names in _GROUPS.items() for name in names}
-"""Arguments of :class:`lightning_ham.training.HAMModule` that stand in a group now, with their names there."""
+"""Former arguments of :class:`lightning_ham.training.HAMModule`, with their present names in groups."""
 REMOVED = {
     "guide_weight": "the probability of the leaves that a task names always has the weight 1",
     "reinforce.reward": "the reward is always the log-likelihood of a timestep's bits",
     "reinforce.baseline_weight": "the error of the learned baseline always has the weight 1",
 }
-"""Options that are gone, with what holds instead."""
+"""Removed options, each with the behaviour that replaces it."""
 
 
 def what_became_of(key: str) -> str | None:
-    """Say in a sentence what a recipe's key is now, if it is one of before; None if it is not.
+    """Return a sentence about what became of a recipe's former key; None for any other key.
 
     >>> what_became_of("model.entropy_bonus")
     "Key 'model.entropy_bonus' is now 'model.exploration.entropy_bonus'."
 
     Args:
-        key: In full; of one that is gone, its last word is enough.
+        key: The full key; for a removed one, its last part suffices.
     """
     name = key.removeprefix(_SECTION)
     if key != name and name in MOVED:
@@ -39,7 +39,7 @@ def what_became_of(key: str) -> str | None:
 
 
 def check_options(names: Iterable[str]) -> None:
-    """Raise a ValueError if one of a module's options has another name now; options that are gone pass."""
+    """Raise a ValueError if an option of a module has been renamed; removed options pass."""
     for name in names:
         if name in MOVED:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""A guard against trainings that break up: outlying updates are left out, and what was best is gone back to."""
+"""A guard against trainings that break up: it skips outlying updates and returns to the best weights."""
 
 from __future__ import annotations
 
@@ -20,26 +20,25 @@ _LOG = logging.getLogger(__name__)
 
 
 class BreakUpGuard(Callback):
-    """Leaves out updates far outside the run's own, and goes back to the best weights when a training breaks up.
+    """Skips updates with outlying gradients, and returns to the best weights when a training breaks up.
 
-    A gradient whose norm is far above those before it says little about the loss: the update is left out. A training
+    A gradient with a norm far above the previous ones says little about the loss, so its update is skipped. A training
     *breaks up* when its validation score (see :class:`~lightning_ham.training.HAMModule`) stays far above its best, or
-    when what was learned is lost as the curriculum goes on to the next capacity (once for each). It then goes on from
-    the weights and the optimizer's state of the best validation, at the capacity of that time and with a smaller
-    learning rate. All of this is part of the checkpoint.
+    when it forgets what it learned as the curriculum advances to the next capacity (once for each). It then continues
+    from the weights, the optimizer's state and the capacity of the best validation, with a smaller learning rate.
+    Checkpoints include all of this.
 
-    Must stand before :class:`MovingAverage` among the callbacks, to see the weights that were validated.
+    Put it before :class:`MovingAverage` in the list of callbacks, so that it sees the validated weights.
 
     Args:
-        skip_above: An update is left out if its gradient's norm is above this multiple of the median norm since the
-            last change of capacity (of at most 100 updates, at least 20). Those that are not finite are left to end the
-            training.
-        tolerance: How far the score may lie above the best one, as a share of wrong sequences in [0, 1].
-        patience: Validations in a row that must be worse than that before the training goes back.
-        lost_above: Share of wrong sequences at a capacity that the curriculum has gone on to, from which on what was
-            learned counts as lost.
+        skip_above: Skip an update if its gradient's norm is above this multiple of the median norm since the last
+            change of capacity (over the last 20 to 100 updates). Norms that are not finite are not skipped: they end
+            the training.
+        tolerance: Accepted distance of the score from the best one, as a share of wrong sequences in [0, 1].
+        patience: Consecutive validations beyond the tolerance before the training returns.
+        lost_above: Share of wrong sequences at a new capacity above which the training counts as broken up.
         slower: Factor of the learning rate at every return, above 0 and at most 1.
-        returns: Most returns in a training; 0 never goes back.
+        returns: Most returns in a training; 0 for none.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -69,18 +68,18 @@ class BreakUpGuard(Callback):
         self.slower = slower
         self.returns = returns
         self.returned = 0
-        """Times that the training has gone back."""
+        """Number of returns so far."""
         self._norms: deque[float] = deque(maxlen=self._window)
-        self._capacity: int | None = None  # at which these norms were seen
+        self._capacity: int | None = None  # of these norms
         self._validated: dict[str, Tensor] | None = None
         self._best: dict[str, Any] | None = None
         self._worse = 0
-        self._tried: list[int | None] = []  # capacities that were gone back from
+        self._tried: list[int | None] = []  # capacities at which a training broke up
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Leave an outlying update out, by leaving its parameters without gradients."""
+        """Skip an outlying update, by removing the gradients of all parameters."""
         gradients = [parameter.grad for parameter in pl_module.parameters() if parameter.grad is not None]
         norm = float(torch.nn.utils.get_total_norm(gradients))
         capacity = _capacity(trainer)
@@ -96,11 +95,11 @@ class BreakUpGuard(Callback):
         pl_module.log("train/skipped_updates", float(skipped), on_step=False, on_epoch=True, reduce_fx="sum")
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the weights that were validated, until their score is known."""
+        """Keep the validated weights until their score is known."""
         self._validated = {name: value.detach().clone() for name, value in pl_module.state_dict().items()}
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember the best weights; go back to them if the training has broken up."""
+        """Remember the best weights; return to them if the training has broken up."""
         score = trainer.callback_metrics.get("val/score")
         validated, self._validated = self._validated, None
         if trainer.sanity_checking or not trainer.optimizers or score is None or validated is None:
@@ -146,7 +145,7 @@ class BreakUpGuard(Callback):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best weights and all counts, so that a resumed run decides as it would have."""
+        """Return the best weights and all counts, so that a resumed run decides as an uninterrupted one."""
         return {
             "returned": self.returned,
             "worse": self._worse,
@@ -157,13 +156,13 @@ class BreakUpGuard(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore them."""
+        """Restore the best weights and all counts."""
         self.returned, self._worse = state_dict["returned"], state_dict["worse"]
         self._norms = deque(state_dict["norms"], maxlen=self._window)
         self._capacity, self._best, self._tried = state_dict["capacity"], state_dict["best"], state_dict["tried"]
 
 
 def _capacity(trainer: Trainer) -> int | None:
-    """Return the leaves that the curriculum is at, None where the data are not ours."""
+    """Return the curriculum's current leaves; None without a :class:`TaskDataModule`."""
     data = getattr(trainer, "datamodule", None)
     return data.capacity if isinstance(data, TaskDataModule) else None

@@ -1,6 +1,6 @@
 """The parts of the training objective as pure functions (section 3.2 of the paper).
 
-Everything is per timestep or per access, ``[batch, time]``; a mask says which entries count.
+Values are per timestep or per access, ``[batch, time]``; a mask selects the entries that count.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from lightning_ham.evaluation.errors import wrong_bits
 
 
 def log_likelihood(logits: Tensor, targets: Tensor, scored: Tensor) -> Tensor:
-    """Return log p(y_t) of every timestep in nats, ``[batch, timesteps]``: independent bits, only scored ones.
+    """Return log p(y_t) of every timestep in nats, ``[batch, timesteps]``, over independent scored bits.
 
     Args:
-        logits: Of the output bits, ``[batch, timesteps, bits]``.
+        logits: Logits of the output bits, ``[batch, timesteps, bits]``.
         targets: Zeros and ones, shaped as ``logits``.
-        scored: Which bits count, shaped as ``logits``.
+        scored: True for bits that count, shaped as ``logits``.
     """
     nll = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     return -(nll * scored).sum(dim=-1)
 
 
 def until_first_error(logits: Tensor, targets: Tensor, scored: Tensor) -> Tensor:
-    """Return ``scored`` without what comes after the first timestep that has a wrong bit; arguments as above."""
+    """Return ``scored`` with False after the first timestep with a wrong bit; arguments as above."""
     wrong = wrong_bits(logits, targets, scored).any(dim=-1)
     errors_before = wrong.cumsum(dim=1) - wrong.long()
     return scored & (errors_before == 0).unsqueeze(-1)
@@ -36,11 +36,11 @@ def until_first_error(logits: Tensor, targets: Tensor, scored: Tensor) -> Tensor
 def log_prior(branch_probs: Tensor, right: float) -> Tensor:
     """Return the mean log-probability, in nats, of the branches of every access under a prior.
 
-    Added to the branches' entropy it is minus their Kullback-Leibler divergence from the prior.
+    Its sum with the branches' entropy is minus their Kullback-Leibler divergence from the prior.
 
     Args:
         branch_probs: Probability of going right at each level, ``[batch, accesses, depth]``.
-        right: The same under the prior, at every node.
+        right: Probability of going right under the prior, at every node.
     """
     return (branch_probs * math.log(right) + (1 - branch_probs) * math.log1p(-right)).sum(dim=-1)
 
@@ -70,7 +70,7 @@ def leave_one_out_baseline(returns: Tensor, rollouts: int) -> Tensor:
     """Return, for every rollout, the mean return of the other rollouts of the same episode at the same time.
 
     Args:
-        returns: ``[episodes * rollouts, time]``; the rollouts of one episode stand together.
+        returns: ``[episodes * rollouts, time]``; the rollouts of an episode are adjacent.
         rollouts: Rollouts per episode, at least 2.
     """
     if rollouts < 2:
@@ -86,7 +86,7 @@ def policy_gradient_loss(log_probs: Tensor, advantages: Tensor, mask: Tensor) ->
     Args:
         log_probs: Log-probability of the branches taken in every access, ``[batch, accesses]``.
         advantages: Return minus baseline of every access, shaped the same; no gradient flows through it.
-        mask: The accesses that count.
+        mask: True for accesses that count.
     """
     return -masked_mean(advantages.detach() * log_probs, mask)
 

@@ -1,4 +1,4 @@
-"""The LightningModule: a controller, the objective that trains it, and the errors that judge it."""
+"""The LightningModule: a controller, its training objective and its errors."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ from lightning_ham.training.options import ExplorationOptions, ReinforceOptions,
 from lightning_ham.training.unused import UnusedOptionsWarning, told, unused_options
 
 TrainingAttention = Literal[tuple(training_modes())]  # type: ignore[valid-type]
-"""What a recipe may say: the estimators of other packages too, which no type checker knows."""
+"""Names allowed in a recipe: also other packages' estimators, unknown to type checkers."""
 _GROUPS = {
     "reinforce": ReinforceOptions,
     "schedule": ScheduleOptions,
     "exploration": ExplorationOptions,
     "supervision": SupervisionOptions,
 }
-"""Arguments that are options of one kind."""
+"""Arguments that are groups of options."""
 _Group = TypeVar("_Group", ReinforceOptions, ScheduleOptions, ExplorationOptions, SupervisionOptions)
 
 
 def _made(kind: type[_Group], options: _Group | Mapping[str, Any]) -> _Group:
-    """Return options of a kind, which come back from a checkpoint as a mapping."""
+    """Return a group of options, which a checkpoint stores as a mapping."""
     if not isinstance(options, Mapping):
         return options
     known = [field.name for field in dataclasses.fields(kind)]
@@ -58,34 +58,34 @@ def _made(kind: type[_Group], options: _Group | Mapping[str, Any]) -> _Group:
 
 
 def _defaults(maker: type[Any]) -> dict[str, Any]:
-    """Return the defaults of what a class is made of, by name."""
+    """Return the defaults of a class's arguments, by name."""
     return {name: parameter.default for name, parameter in inspect.signature(maker).parameters.items()}
 
 
 class HAMModule(LightningModule):
     """Trains a controller on a task; pair it with :class:`~lightning_ham.training.TaskDataModule` in any Trainer.
 
-    What it minimises stands in :mod:`lightning_ham.training.objective`. Evaluation is deterministic.
+    :mod:`lightning_ham.training.objective` defines the loss. Evaluation is deterministic.
 
     Args:
         task: Name of the task.
         controller: Name of the controller.
-        controller_options: The controller's keyword arguments; those not given keep their defaults.
-        attention: How leaves are chosen in training: ``straight_through``, ``straight_through_write`` (where what is
-            read at a write is not scored), ``reinforce`` (the paper's) or ``soft`` (the paper's Appendix A). A
-            controller without a memory is trained alike by all of them.
-        query_share: Share of the gradients of SEARCH and WRITE that goes on to the controller's state in the
-            straight-through attentions, in [0, 1]. What is read depends on the state, and the state on what was read:
-            with all of it, the gradient goes around this loop once an access, and where it grows on the way, a training
-            breaks up. With 0, the state does not learn to look for anything; where what is read says what to look for
-            next, 0.1 to 0.3 do.
+        controller_options: The controller's keyword arguments; missing ones keep their defaults.
+        attention: The estimator in training: ``straight_through``, ``straight_through_write`` (if no value read at a
+            write is scored), ``reinforce`` (the paper's) or ``soft`` (the paper's Appendix A). It makes no difference
+            to a controller without a memory.
+        query_share: Share of the gradients of SEARCH and WRITE that the controller's state gets in the
+            straight-through attentions, in [0, 1]. The value read depends on the state, and the next state on the
+            value: with a share of 1, the gradient passes this loop once an access, and if it grows there, the training
+            diverges. With 0, the state does not learn what to look for; 0.1 to 0.3 work if the value read says what to
+            look for next.
         reinforce: Options of ``reinforce``; only for that attention.
         schedule: The learning rate over the training.
-        exploration: What keeps the training trying other leaves, and other values in them.
-        supervision: What the training is told beside the answers.
-        seed: Seed of the sampled branches; every batch and rank has a stream of its own.
-        engine: Which implementation runs the episodes: ``auto``, or one that :data:`lightning_ham.memory.Engine` lists.
-            It changes the speed, not what is learned, and is no part of the model.
+        exploration: Options that make the training try other leaves, and other values in them.
+        supervision: Training signals besides the answers.
+        seed: Seed of the sampled branches; every batch and rank has its own stream.
+        engine: The implementation that runs the episodes: one of :data:`lightning_ham.memory.Engine`. It affects speed,
+            not results, and is not part of the model.
     """
 
     def __init__(
@@ -145,14 +145,14 @@ class HAMModule(LightningModule):
         if self.reinforce and self.reinforce.baseline == "learned":
             self.baseline = nn.Linear(self.model.controller_size, 1)
         self.train_errors = SequenceErrors()
-        self.eval_errors: dict[str, SequenceErrors] = {}  # one a set
+        self.eval_errors: dict[str, SequenceErrors] = {}  # by evaluation set
         self.unused_options = unused_options(*self._options(), self.model)
-        """Options that have no effect here, though they were set, with the reason; by the name of the argument."""
+        """Reasons why options that were set have no effect, by the name of the option."""
         if self.unused_options:
             warnings.warn(told(self.unused_options), UnusedOptionsWarning, stacklevel=2)
 
     def _options(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the arguments and their defaults; those within groups, and the controller's, by names of theirs."""
+        """Return the arguments and their defaults, also for each option in a group or of the controller."""
         options: dict[str, Any] = dict(self.hparams)
         makers: dict[str, type[Any]] = {"controller_options": type(self.model.controller), **_GROUPS}
         defaults = _defaults(HAMModule)
@@ -162,7 +162,7 @@ class HAMModule(LightningModule):
         return options, defaults
 
     def _check_guide(self) -> None:
-        """Raise a ValueError unless the task has a guide, and the controller follows it."""
+        """Raise a ValueError unless the task has a guide and the controller can follow it."""
         task, accesses = self.model.task, self.model.accesses_per_output
         if not task.num_guided:
             raise ValueError(f"Expected argument `guided_fraction` to be 0, as task '{task.name}' has no guide.")
@@ -173,7 +173,7 @@ class HAMModule(LightningModule):
                 f"guide of task '{task.name}', but got '{self.model.controller_name}' with {accesses}."
             )
 
-    # What a user calls.
+    # For users.
 
     def forward(self, episodes: Episodes) -> Tensor:
         """Return the logits of the output bits, ``[batch, timesteps, output_size]``, choosing leaves by ``argmax``."""
@@ -185,24 +185,24 @@ class HAMModule(LightningModule):
         return self.model.solve(instances)
 
     def open(self, capacity: int) -> OpenStructure:
-        """Open the data structure that was learned; see :meth:`lightning_ham.models.TaskModel.open`."""
+        """Open the learned data structure; see :meth:`lightning_ham.models.TaskModel.open`."""
         return self.model.open(capacity)
 
     def trace(self, instance: Any) -> Trace:
-        """Tell what the model attends to in one instance; see :meth:`lightning_ham.models.TaskModel.trace`."""
+        """Answer one instance, and record each access; see :meth:`lightning_ham.models.TaskModel.trace`."""
         return self.model.trace(instance)
 
     def save_pretrained(self, folder: str | os.PathLike[str], **options: Any) -> None:
-        """Save what was learned as a folder that :func:`lightning_ham.from_pretrained` loads.
+        """Save the model as a folder that :func:`lightning_ham.from_pretrained` loads.
 
         Args:
-            folder: Where to.
-            **options: What the model's card tells; see :meth:`lightning_ham.hub.TrainedModel.save_pretrained`.
+            folder: The destination.
+            **options: Facts for the model's card; see :meth:`lightning_ham.hub.TrainedModel.save_pretrained`.
         """
         self.model.save_pretrained(folder, **options)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Publish what was learned on the Hub; return its address there.
+        """Publish the model on the Hub; return its address there.
 
         Args:
             repo_id: ``organisation/name``.
@@ -210,10 +210,10 @@ class HAMModule(LightningModule):
         """
         return self.model.push_to_hub(repo_id, **options)
 
-    # What the Trainer calls.
+    # For the Trainer.
 
     def setup(self, stage: str) -> None:
-        """Refuse data of another task: their sizes may agree, and then nothing else would tell."""
+        """Refuse data of another task, which might go unnoticed if the sizes agree."""
         data = self._data
         if data and data.task.name != self.model.task_name:
             raise ValueError(
@@ -226,10 +226,10 @@ class HAMModule(LightningModule):
         rollouts = self.reinforce.rollouts if self.reinforce else 1
         if rollouts > 1:
             batch = Episodes(*(tensor.repeat_interleave(rollouts, dim=0) for tensor in batch))
-        # Not the number of the step, which batches share where their gradients are accumulated.
+        # Not the step's number: batches with accumulated gradients share it.
         seed = stream_seed(self.seed, "branches", self.global_rank, self.current_epoch, batch_idx)
         guided = self._is_guided(batch_idx)
-        with self._less_noise(self.exploration.final_noise**self.progress):
+        with self._less_noise(self._noise_left()):
             rollout = self.model(batch, self.attention, torch.Generator(self.device).manual_seed(seed), guided=guided)
         bonus = self.exploration.entropy_bonus * self.exploration.final_entropy_bonus**self.progress
         loss, summands = objective(
@@ -244,7 +244,7 @@ class HAMModule(LightningModule):
             guided=guided,
         )
         if self.trainer.world_size > 1:
-            # A tree of one leaf has nothing to search or to join, but DDP waits for a gradient of every parameter.
+            # A tree of one leaf needs no SEARCH or JOIN, but DDP waits for a gradient of every parameter.
             loss = loss + 0.0 * sum(parameter.sum() for parameter in self.parameters())
         self.train_errors.update(rollout.outputs.detach(), batch)
         for name, value in {**summands, "loss": loss, "entropy_bonus": bonus}.items():
@@ -252,14 +252,20 @@ class HAMModule(LightningModule):
         return loss
 
     def _baseline_values(self, rollout: Rollout) -> Tensor | None:
-        """Return what the learned baseline says of every access, ``[batch, accesses]``; None if none is learned."""
+        """Return the learned baseline of every access, ``[batch, accesses]``; None without one."""
         if self.reinforce is None or self.reinforce.baseline != "learned":
             return None
         return self.baseline(rollout.states.detach()).squeeze(-1)
 
+    def _noise_left(self) -> float:
+        """Return the scale of the branches' noise at this step and at the curriculum's capacity."""
+        data = self._data
+        doublings = math.log2(data.capacity / data.first_capacity) if data else 0.0
+        return float(self.exploration.final_noise**self.progress * self.exploration.noise_per_doubling**doublings)
+
     @contextmanager
     def _less_noise(self, scale: float) -> Iterator[None]:
-        """Sample branches with noise scaled by ``scale``: in here only, so that the memory is left as it was."""
+        """Scale the noise that samples branches; restore it on exit."""
         scales = [(memory, memory.noise) for memory in self._memories]
         try:
             for memory, _ in scales:
@@ -270,13 +276,13 @@ class HAMModule(LightningModule):
                 memory.noise = before
 
     def _is_guided(self, batch_idx: int) -> bool:
-        """Whether a batch is a guided one: for all ranks alike, as they wait for each other's logged parts."""
+        """Return whether to guide a batch: the same on all ranks, as they log the same parts together."""
         draw = random.Random(stream_seed(self.seed, "guided", self.current_epoch, batch_idx))
         return draw.random() < self.supervision.guided_fraction
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a module from before options stood in groups: Lightning would leave them out without a word."""
-        if self._trainer is None:  # a Trainer that resumes takes weights alone: the options are those of this module
+        """Refuse a checkpoint from before options were grouped: Lightning would silently drop them."""
+        if self._trainer is None:  # a Trainer that resumes loads only weights, and keeps this module's options
             check_options(checkpoint["hyper_parameters"])
 
     def on_train_epoch_end(self) -> None:
@@ -290,11 +296,11 @@ class HAMModule(LightningModule):
         self._log_mean("gradient_norm", torch.nn.utils.get_total_norm(gradients))
 
     def on_validation_epoch_start(self) -> None:
-        """Begin to count."""
+        """Reset the errors."""
         self._reset_eval_errors()
 
     def on_test_epoch_start(self) -> None:
-        """Begin to count."""
+        """Reset the errors."""
         self._reset_eval_errors()
 
     def validation_step(self, batch: Episodes, batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -306,9 +312,9 @@ class HAMModule(LightningModule):
         self._count_errors(batch, dataloader_idx)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the errors of every validation set, and ``val/score``, by which the best checkpoint is chosen.
+        """Log the errors of every validation set, and ``val/score``, which decides on the best checkpoint.
 
-        The score is the mean sequence error over the sets, plus 1 for every doubling that the curriculum has ahead.
+        The score is the mean sequence error over the sets, plus 1 for every remaining doubling of the curriculum.
         """
         errors = self._log_all_errors("val")
         data = self._data
@@ -320,7 +326,7 @@ class HAMModule(LightningModule):
         self._log_all_errors("test")
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Adam, whose learning rate decays exponentially over the Trainer's steps."""
+        """Return Adam with a learning rate that decays exponentially over the Trainer's steps."""
         optimizer = torch.optim.Adam(self.parameters(), lr=self.schedule.learning_rate)
         steps = self.trainer.estimated_stepping_batches
         gamma = self.schedule.final_learning_rate ** (1 / steps) if steps != float("inf") else 1.0
@@ -329,7 +335,7 @@ class HAMModule(LightningModule):
 
     @property
     def progress(self) -> float:
-        """Share of the Trainer's steps that are done, in [0, 1]; 0 where their number is not known."""
+        """Completed share of the Trainer's steps, in [0, 1]; 0 if their total is unknown."""
         steps = self.trainer.estimated_stepping_batches
         return min(1.0, self.global_step / steps)
 
@@ -339,7 +345,7 @@ class HAMModule(LightningModule):
 
     @property
     def _data(self) -> TaskDataModule | None:
-        """The Trainer's data, where they are ours."""
+        """The Trainer's data module, if it is a :class:`TaskDataModule`."""
         data = getattr(self.trainer, "datamodule", None)
         return data if isinstance(data, TaskDataModule) else None
 
@@ -352,11 +358,11 @@ class HAMModule(LightningModule):
         self.eval_errors[self._set_names()[dataloader_idx]].update(self(batch), batch)
 
     def _reset_eval_errors(self) -> None:
-        # New ones: a state that a validation under `inference_mode` leaves behind cannot be updated in `fit`.
+        # New objects: `fit` cannot update a state that a validation made under `inference_mode`.
         self.eval_errors = {name: SequenceErrors().to(self.device) for name in self._set_names()}
 
     def _set_names(self) -> list[str]:
-        """Return, for every set, the lengths that it holds if our DataModule made it, else its number."""
+        """Return a name for every set: its lengths if a :class:`TaskDataModule` made it, else its number."""
         trainer, data = self.trainer, self._data
         if data is None:
             return [
@@ -367,12 +373,12 @@ class HAMModule(LightningModule):
         return names if trainer.testing else ["current", *names]
 
     def _log_all_errors(self, prefix: str) -> list[float]:
-        """Log all sets that were counted; return their sequence errors."""
+        """Log the errors of all evaluated sets; return their sequence errors."""
         counted = {name: errors for name, errors in self.eval_errors.items() if errors.update_called}
         return [self._log_errors(f"{prefix}/{name}", errors) for name, errors in counted.items()]
 
     def _log_errors(self, prefix: str, errors: SequenceErrors) -> float:
-        """Log ``errors``, which are sums over all processes already; return the sequence error."""
+        """Log ``errors``, already summed over all processes; return the sequence error."""
         values = errors.compute()
         self.log_dict({f"{prefix}/{name}": value for name, value in values.items()})
         return float(values["sequence_error"])

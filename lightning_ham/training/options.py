@@ -42,6 +42,9 @@ class ExplorationOptions:
     final_noise: float = 1.0
     """Fraction left at the Trainer's last step of the noise with which the straight-through attentions sample branches;
     exponential decay."""
+    noise_per_doubling: float = 1.0
+    """Factor of that noise whenever the curriculum doubles the capacity. In larger trees there are more branches, and a
+    wrong one spoils all that follows: noise that suits 8 leaves breaks a training up at 32."""
     cell_noise: float = 0.0
     """Standard deviation of the Gaussian noise added to every embedded cell in training; see
     :meth:`lightning_ham.memory.HierarchicalAttentiveMemory.embed_cells`."""
@@ -52,6 +55,7 @@ class ExplorationOptions:
         expect_number("final_entropy_bonus", self.final_entropy_bonus, above=0, at_most=1)
         expect_number("branch_prior", self.branch_prior, above=0, below=1)
         expect_number("final_noise", self.final_noise, above=0, at_most=1)
+        expect_number("noise_per_doubling", self.noise_per_doubling, above=0, at_most=1)
         expect_number("cell_noise", self.cell_noise, at_least=0)
 
 

@@ -1,4 +1,4 @@
-"""Which options of a training change nothing beside the others: said once, instead of ignored without a word."""
+"""Finds options that have no effect together with the others, for one warning instead of silence."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from lightning_ham.models import TaskModel
 _OF_THE_BONUS = ("exploration.final_entropy_bonus", "exploration.branch_prior")
 _OF_THE_CHOICE = ("attention", "reinforce", "exploration.entropy_bonus", *_OF_THE_BONUS)
 """Options of how a leaf is chosen, and of what rewards the choice."""
-_OF_STRAIGHT_THROUGH = ("exploration.final_noise", "query_share")
-"""Options of the gradient that goes straight through a sampled choice."""
+_OF_STRAIGHT_THROUGH = ("exploration.final_noise", "exploration.noise_per_doubling", "query_share")
+"""Options of straight-through gradients."""
 _OF_THE_MEMORY = ("exploration.cell_noise", "engine")
 
 
 class UnusedOptionsWarning(UserWarning):
-    """Options were set that have no effect in this training."""
+    """Some options that were set have no effect in this training."""
 
 
 def unused_options(options: Mapping[str, Any], defaults: Mapping[str, Any], model: TaskModel) -> dict[str, str]:
-    """Return the options that have no effect although they are not at their defaults, each with the reason.
+    """Return the options that differ from their defaults but have no effect, each with the reason.
 
     Args:
-        options: The arguments of :class:`lightning_ham.training.HAMModule`; what is in groups, and in
-            ``controller_options``, by names such as ``reinforce.discount``.
+        options: The arguments of :class:`lightning_ham.training.HAMModule`; options in groups, and in
+            ``controller_options``, have names such as ``reinforce.discount``.
         defaults: Their defaults, in the same form.
-        model: The model that is trained.
+        model: The model in training.
     """
     unused: dict[str, str] = {}
     for names, reason in _reasons(options, model):
@@ -39,7 +39,7 @@ def unused_options(options: Mapping[str, Any], defaults: Mapping[str, Any], mode
 
 
 def _reasons(options: Mapping[str, Any], model: TaskModel) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Yield the options that this training does not use, with the reason, the most telling one first."""
+    """Yield the options that this training does not use, with the reason; the most fundamental reason first."""
     attention, guided = options["attention"], options["supervision.guided_fraction"]
     if model.accesses_per_output == 0:
         names = _OF_THE_CHOICE + _OF_STRAIGHT_THROUGH + _OF_THE_MEMORY
@@ -49,7 +49,11 @@ def _reasons(options: Mapping[str, Any], model: TaskModel) -> Iterator[tuple[tup
     if guided == 1:
         yield _OF_THE_CHOICE + _OF_STRAIGHT_THROUGH, "all batches are guided"
     estimator = get_estimator(attention)
-    uses = {"exploration.final_noise": estimator.scales_noise, "query_share": estimator.shares_query}
+    uses = {
+        "exploration.final_noise": estimator.scales_noise,
+        "exploration.noise_per_doubling": estimator.scales_noise,
+        "query_share": estimator.shares_query,
+    }
     not_used = tuple(name for name, is_used in uses.items() if not is_used)
     if not_used:
         yield not_used, f"only straight-through attentions use it, not '{attention}'"
@@ -58,7 +62,7 @@ def _reasons(options: Mapping[str, Any], model: TaskModel) -> Iterator[tuple[tup
 
 
 def told(unused: Mapping[str, str], section: str = "") -> str:
-    """Return one sentence that names the options without effect, by reason; "" if there are none.
+    """Return a sentence that lists the options without effect, by reason; "" if there are none.
 
     >>> told({"final_noise": "no noise", "hint_weight": "no hints", "query_share": "no noise"}, "model.")
     "Without effect: 'model.final_noise', 'model.query_share' (no noise); 'model.hint_weight' (no hints)."

@@ -1,4 +1,4 @@
-"""How much of SEARCH's gradient goes on to the query: the same share in every engine, and in straight-through only."""
+"""The query gets the same share of SEARCH's gradient in every engine, and only in straight-through modes."""
 
 import pytest
 import torch

@@ -39,7 +39,7 @@ DIFFERENTIABLE = [name for name in Rollout._fields if name != "leaves"]
 
 
 def runs(engine: Engine, mode: str) -> bool:
-    """Whether the engine has this kind of attention; a test below holds what it says where it has not."""
+    """Whether the engine supports this attention; a test below checks the message if it does not."""
     return not (engine == "fused" and mode == "soft")
 
 
@@ -216,7 +216,7 @@ def test_going_back_twice_gives_the_same_gradient(engine, case):
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("mode", SAMPLED)
 def test_two_losses_of_one_rollout_add_up(engine, mode):
-    """What policy gradients do: a part of the graph is gone through first, and then all of it."""
+    """As in policy gradients: a backward pass through part of the graph, then one through all of it."""
     case = Case({}, 4, 8, 3, mode, frozenset(["outputs", "log_probs"]), 0)
     model, inputs = case.controller(torch.float64, engine), case.inputs(torch.float64)
     rollout = case.rollout(model, inputs)
@@ -246,7 +246,7 @@ def test_without_gradients_it_is_the_reference_too(engine, mode):
 @pytest.mark.parametrize("engine", ["auto", "reference", *ENGINES])
 @pytest.mark.parametrize("mode", MODES)
 def test_what_is_frozen_gets_no_gradient_and_the_rest_gets_its_own(engine, mode):
-    """Only the LSTM and WRITE learn: the tree as it was built has no gradient, what is written to it has one."""
+    """Only the LSTM and WRITE learn: the initial tree has no gradient, but written values have one."""
     if not runs(engine, mode):
         pytest.skip("no such attention")
     case = Case({}, 4, 8, 3, mode, frozenset(["outputs"]), 2)
@@ -297,7 +297,7 @@ def test_the_callers_leaves_are_left_alone(engine, mode):
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_leaves_may_be_used_beside_the_episodes(engine):
-    """What reads the leaves elsewhere adds its gradient to that of the episodes; two rollouts share no memory."""
+    """Another use of the leaves adds its gradient to that of the episodes; two rollouts share no memory."""
     case = Case({}, 4, 8, 3, "straight_through", frozenset(), 4)
     results = []
     for name in ("reference", engine):
@@ -351,7 +351,7 @@ UPDATES = 50
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-8), (torch.float32, 1e-3)])
 @pytest.mark.parametrize("mode", SAMPLED)
 def test_the_same_weights_after_fifty_updates(engine, dtype, tolerance, mode):
-    """Within a tolerance, as they drift apart: Adam makes much of the rounding of small gradients."""
+    """Within a tolerance, as they drift apart: Adam amplifies the rounding of small gradients."""
     trained = []
     task = get_task("reverse")
     for name in ("reference", engine):
@@ -384,7 +384,7 @@ def test_the_same_weights_after_fifty_updates(engine, dtype, tolerance, mode):
 
 
 class CountBytes(TorchDispatchMode):
-    """Counts the bytes that operations produce: new tensors, and what is overwritten in others.
+    """Counts the bytes that operations produce, in new tensors and by overwriting others.
 
     Views produce nothing. What an operation on rows overwrites is as large as the rows.
     """
@@ -581,7 +581,7 @@ def test_a_cell_may_have_no_bias(engine):
 @pytest.mark.parametrize("join", ["gated", "choice", "mlp"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_what_has_diverged_shows(value, join, dtype):
-    """Wherever a NaN or an infinity comes from, it reaches what it reaches in the reference."""
+    """A NaN or an infinity spreads to the same results as in the reference, wherever it begins."""
     case = Case(
         {"join": join, "leaf_size": 5, "controller_size": 6}, 4, 8, 3, "reinforce", frozenset(DIFFERENTIABLE), 26
     )
@@ -760,7 +760,7 @@ def test_without_numba_it_says_so(monkeypatch):
 @pytest.mark.parametrize("engine", ["auto", "fused"])
 @pytest.mark.parametrize(("leaf_size", "seen", "state"), [(3, 4, 5), (4, 9, 5), (4, 4, 9)])
 def test_sizes_that_do_not_fit_are_refused(monkeypatch, engine, leaf_size, seen, state):
-    """Compiled loops would read whatever stands behind an array."""
+    """Compiled loops would read memory beyond an array."""
     monkeypatch.setattr(episodes, "ACCESSES_WORTH_COMPILING", 1)
     memory = HierarchicalAttentiveMemory(INPUT_SIZE, 5, 4, engine=engine)
     cell = torch.nn.LSTMCell(seen, state)
@@ -769,7 +769,7 @@ def test_sizes_that_do_not_fit_are_refused(monkeypatch, engine, leaf_size, seen,
 
 
 def test_parametrized_weights_are_the_ones_it_uses():
-    """Weight norm computes `weight` anew whenever it is read."""
+    """Weight norm computes `weight` at every read."""
     case = Case({}, 4, 8, 3, "straight_through", frozenset(["outputs"]), 20)
     results = []
     for engine in ("reference", "fused"):

@@ -118,7 +118,7 @@ def test_first_timestep_of_search_does_not_count():
 
 
 def test_the_speed_is_that_of_compiled_loops(monkeypatch):
-    """The clock goes on by a second a batch, of which the first compiles for 40 more."""
+    """The clock advances by a second per batch; the first batch also compiles for 40."""
     clock = {"seconds": 0.0, "compiled": 7.0}
     monkeypatch.setattr("time.perf_counter", lambda: clock["seconds"])
     monkeypatch.setattr("lightning_ham.evaluation.protocol.compile_seconds", lambda: clock["compiled"])

@@ -12,7 +12,7 @@ from lightning_ham.hub import TrainedModel
 from lightning_ham.hub.folder import write_weights
 
 SECONDS = 12.0
-"""Within which every failure is told here, on a busy machine too; huggingface_hub itself would try for 23."""
+"""Limit for reporting a failure, even on a busy machine; huggingface_hub itself would try for 23."""
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def weights(model):
 
 
 def change_config(hub, name, change):
-    """Publish the model anew with another configuration."""
+    """Publish the model again with another configuration."""
     files = hub.files(name)
     config = json.loads(files["config.json"])
     change(config)

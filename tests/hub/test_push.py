@@ -19,7 +19,7 @@ from lightning_ham.runs.folder import Claim
 from lightning_ham.runs.recipe.options import EvaluationOptions
 
 SECONDS = 12.0
-"""Within which every failure is told here, on a busy machine too; huggingface_hub itself would try for 23."""
+"""Limit for reporting a failure, even on a busy machine; huggingface_hub itself would try for 23."""
 SET = {"config.json", "model.safetensors", "README.md"}
 
 
@@ -258,7 +258,7 @@ def test_a_run_without_an_evaluation_of_these_weights_is_evaluated_first(hub, ma
 
 @pytest.mark.parametrize("why", ["it has not ended", "it is going on", "the write breaks off"])
 def test_a_push_does_not_say_of_a_run_that_it_has_ended(model, run_folder, monkeypatch, why):
-    """That is what the evaluation in its folder says, which a push measures anew where there is none."""
+    """An evaluation in the run folder means that the run has ended; a push must not write one before that."""
     file = run_folder / "evaluation.json"
     measured = json.loads(file.read_text())
     file.unlink()

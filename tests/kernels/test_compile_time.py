@@ -1,4 +1,4 @@
-"""The time that Numba compiles is known, whatever it compiles and in whichever threads."""
+"""The time of Numba's compiling is measured in all threads."""
 
 import subprocess
 import sys

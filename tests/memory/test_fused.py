@@ -109,7 +109,7 @@ def test_trees_that_lie_otherwise_in_memory_fall_back():
 
 @pytest.mark.parametrize("query", [torch.zeros(2, 3), torch.zeros(2, 5), torch.zeros(2, 4).double()])
 def test_queries_that_do_not_fit_are_refused(query):
-    """Compiled loops would read whatever stands behind them."""
+    """Compiled loops would read memory beyond them."""
     memory = HierarchicalAttentiveMemory(3, 4, 5, engine="fused")
     with torch.no_grad():
         tree = memory.init(torch.randn(2, 8, 3))

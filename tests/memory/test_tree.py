@@ -35,7 +35,7 @@ def plain_heap(leaves):
 
 
 def assert_is_heap(nodes, heap):
-    """One episode's nodes `[2 * num_leaves, leaf_size]` are those of the heap, and there are no others."""
+    """One episode's nodes `[2 * num_leaves, leaf_size]` are exactly the nodes of the heap."""
     assert len(nodes) == len(heap) + 1
     for row, value in heap.items():
         torch.testing.assert_close(nodes[row], value, rtol=1e-12, atol=1e-12)

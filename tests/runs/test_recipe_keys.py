@@ -1,4 +1,4 @@
-"""What is said of a recipe's keys comes from the classes that it makes, and not from what the parser's library says."""
+"""Messages about a recipe's keys come from the classes that it makes, not from the parser's library."""
 
 import argparse
 import dataclasses

@@ -1,4 +1,4 @@
-"""Ranges of lengths: every way to type one, and the one way in which it is printed."""
+"""Ranges of lengths: every way to type one, and its printed form."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What comes as an instance: whatever holds numbers in an order, as lists and numbers of Python's own."""
+"""Instances in any ordered form become Python's own lists and numbers."""
 
 import array
 import collections

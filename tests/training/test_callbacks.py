@@ -1,4 +1,4 @@
-"""What the callbacks decide from the errors that they are shown, and that a resumed training goes on where it was."""
+"""Decisions of the callbacks for given errors, and their state in a resumed training."""
 
 import logging
 import re
@@ -45,7 +45,7 @@ def make_trainer(data: TaskDataModule, **metrics: float) -> SimpleNamespace:
 
 
 class Oracle(HAMModule):
-    """Gives the right answers when it is evaluated, whatever its weights."""
+    """Answers correctly in evaluation, whatever its weights."""
 
     def forward(self, episodes: Episodes) -> torch.Tensor:
         return 2 * episodes.targets - 1

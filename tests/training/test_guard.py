@@ -1,4 +1,4 @@
-"""That an outlying update changes nothing, and that a training that breaks up goes on from its best weights."""
+"""An outlying update changes nothing, and a training that breaks up continues from its best weights."""
 
 import logging
 
@@ -10,7 +10,7 @@ from lightning_ham.training import BreakUpGuard, HAMModule, LengthCurriculum, Mo
 
 
 class Scored(HAMModule):
-    """Has the validation scores that it is given, one a validation, and the gradients multiplied as it is told."""
+    """Reports given validation scores, one per validation, and multiplies gradients by given factors."""
 
     def __init__(self, scores=(), multiples=None, wrong=0.0) -> None:
         super().__init__("reverse", controller_options={"controller_size": 4, "leaf_size": 4})

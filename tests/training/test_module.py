@@ -252,6 +252,7 @@ OPTION_CHANGES = [
     {"accesses_per_output": 2},
     {"readout": "state"},
     {"readout": "read"},
+    {"grid": 0.25},
 ]
 REINFORCE_CHANGES = [
     {"discount": 0.5},
@@ -312,6 +313,7 @@ def test_every_argument_has_a_case():
         "engine",
         "guided_fraction",  # see the tests below
         "final_noise",  # see the tests below
+        "noise_per_doubling",
         "query_share",
         "hint_weight",
     }
@@ -329,6 +331,20 @@ def test_the_noise_of_branches_decays_to_a_share_of_it_for_straight_through_only
     train(module, None, limit_val_batches=0)
     assert scales == pytest.approx([1.0, 0.5, 0.25])
     assert memory.noise == 1.0, "it is that of a memory for everybody else"
+
+
+def test_the_noise_of_branches_shrinks_whenever_the_curriculum_doubles_the_capacity():
+    module, scales = make_module(attention="straight_through", noise_per_doubling=0.25), []
+    memory = module.model.controller.memory
+    data = make_data(start_capacity=2, capacity=8)
+
+    class Double(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            data.capacity = (2, 4, 8)[trainer.current_epoch]
+
+    module.model.register_forward_pre_hook(lambda *_: scales.append(memory.noise))
+    train(module, data, Double(), max_epochs=3, max_steps=-1, limit_val_batches=0)
+    assert scales == pytest.approx([1.0, 0.25, 0.0625])
 
 
 def test_the_share_of_the_gradient_to_the_state_matters_for_straight_through_only():
@@ -619,7 +635,7 @@ def test_the_engine_is_no_part_of_the_model(tmp_path):
 
 
 def test_a_module_saves_what_from_pretrained_gives_back(tmp_path):
-    """The same bytes as those of a model that is loaded from the module's checkpoint, and saved."""
+    """Saving the module writes the same bytes as saving the model from its checkpoint."""
     module = make_module(attention="reinforce")
     train(module).trainer.save_checkpoint(tmp_path / "last.ckpt")
     module.save_pretrained(tmp_path / "module" / "mine")

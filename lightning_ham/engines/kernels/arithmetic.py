@@ -18,19 +18,19 @@ _FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorate a kernel: compiled at its first use and kept on disk, without Python's lock, for any float type."""
+    """Decorate a kernel: compile it at its first use for any float type, without the GIL, and cache it on disk."""
     kernel: Any = nb.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy")(function)
-    if kernel is not function:  # as it is where NUMBA_DISABLE_JIT is set
-        kernel._cache = CompiledOnDisk(function)  # noqa: SLF001 - Numba has no other way to have a cache of one's own
+    if kernel is not function:  # not so with NUMBA_DISABLE_JIT
+        kernel._cache = CompiledOnDisk(function)  # noqa: SLF001 - Numba has no public way to set a cache
     return kernel
 
 
 @compiled
 def accumulate(x, w, y):
-    """Add ``x @ w`` to ``y``: ``x`` ``[m, k]``, ``w`` ``[k, n]``, ``y`` ``[m, n]``; rows of ``w`` and ``y`` dense.
+    """Add ``x @ w`` to ``y``: ``x`` ``[m, k]``, ``w`` ``[k, n]``, ``y`` ``[m, n]``; rows of ``w`` and ``y`` contiguous.
 
-    Four rows of ``x`` and of ``w`` at a time, so that every number that is loaded is used several times, and all of
-    them find room in registers.
+    Works on four rows of ``x`` and of ``w`` at a time: every loaded number is used several times, and all fit in
+    registers.
     """
     rows, inner = x.shape
     columns = y.shape[1]
@@ -82,9 +82,9 @@ def add_column_sums(x, total):
             total[n] += x[m, n]
 
 
-@nb.njit(nogil=True, error_model="numpy", fastmath={"contract"})  # if it were not said, its caller's would be taken
+@nb.njit(nogil=True, error_model="numpy", fastmath={"contract"})  # else the caller's flags apply
 def _less_two_products(x, power, high, low):
-    """Return ``x - power * high - power * low`` in this order: added up first, ``high`` and ``low`` were one number."""
+    """Return ``x - power * high - power * low`` in this order; ``power * (high + low)`` would lose digits."""
     return x - power * high - power * low
 
 
@@ -133,16 +133,16 @@ def on_grid(x, steps):
 
 @compiled
 def compared(left, right):
-    """Return how two reals differ on a logarithmic scale: :func:`lightning_ham.memory.transforms.compare`."""
+    """Return the difference of two reals on a logarithmic scale: :func:`lightning_ham.memory.transforms.compare`."""
     half, finest = type(left)(0.5), type(left)(FINEST_DIFFERENCE)
     return half * math.asinh((left - right) / finest)
 
 
 @compiled
 def real_row(left, right, i, reals, size):
-    """Return where in a pair of children of ``size`` numbers the parent's real ``i`` of ``reals`` stands.
+    """Return the index, in two concatenated children of ``size`` numbers, of the parent's real ``i`` of ``reals``.
 
-    The first half are the lesser ones of ``left`` and ``right``, the second the greater ones; of equal ones the left.
+    The first half of the reals are the smaller ones of ``left`` and ``right``, the second the greater; in a tie, left.
     """
     from_left = left <= right if 2 * i < reals else left >= right
     return i if from_left else size + i
@@ -150,10 +150,10 @@ def real_row(left, right, i, reals, size):
 
 @compiled
 def activate(x, scale):
-    """Replace the numbers of ``x`` by their logistic function where ``scale`` is 1, and by their tanh where it is 2.
+    """Apply the logistic function to ``x`` where ``scale`` is 1, and tanh where it is 2, in place.
 
-    Both have the shape ``[m, n]``. One long loop is vectorised to its end, unlike one for each row; and
-    ``tanh(x) = 2 sigmoid(2 x) - 1``, to an absolute error of 2e-7 in float32.
+    Both have the shape ``[m, n]``. One long loop vectorises fully, unlike a loop per row. Here
+    ``tanh(x) = 2 sigmoid(2 x) - 1``, with an absolute error of 2e-7 in float32.
     """
     values, scales, one = x.reshape(-1), scale.reshape(-1), x.dtype.type(1)
     for i in range(values.shape[0]):

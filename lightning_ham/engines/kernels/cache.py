@@ -1,8 +1,7 @@
-"""Where compiled loops are kept from one process to the next.
+"""A cache on disk for compiled loops.
 
-Numba's own cache would do, were it not that it looks at the file of a function alone, and so goes on with code that was
-compiled from other files as they once were; that it believes files which are damaged; and that it raises where no
-folder can be written.
+Numba's own cache falls short: it checks only the file of the function itself, and so keeps code compiled from outdated
+versions of other files; it trusts damaged files; and it raises an error if it can write to no folder.
 """
 
 from __future__ import annotations
@@ -29,33 +28,33 @@ from numba.misc.appdirs import AppDirs
 from lightning_ham.whole_file import replace_file
 
 _LOG = logging.getLogger(__name__)
-_CONFIG: Any = nb.config  # whose settings are made when it is imported, unseen by type checkers
+_CONFIG: Any = nb.config  # type checkers do not see its settings, which are set at import
 
 
 def _digest_of_sources() -> bytes:
-    """Return a hash of every file of this package and of the constants, as any may be a part of what is compiled."""
+    """Return a hash of all files of this package and the constants: compiled code may depend on any."""
     digest = hashlib.sha256()
     constants = files("lightning_ham").joinpath("memory", "constants.py")
-    with suppress(OSError):  # the package may be replaced by another version right now
+    with suppress(OSError):  # another version may be replacing the package right now
         for file in sorted([*files(__package__).iterdir(), constants], key=lambda file: file.name):
             if file.name.endswith((".py", ".pyc")):
                 digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
     return digest.digest()
 
 
-_SOURCES = _digest_of_sources()  # before the other modules of the package are imported, which import this one first
+_SOURCES = _digest_of_sources()  # set before other modules of the package run, as they import this one first
 
 
 class CompiledOnDisk:
-    """What Numba asks for a function's compiled versions, and gives them to: a file each, in the first folder that can.
+    """Numba's cache for one function: a file per compiled version, in the first folder that can be written.
 
-    A file's name is a hash of all that its code depends on: the sources, the types of the arguments, the processor, and
-    the versions of Python and the compiler. The file begins with a hash of what follows. Folders: NUMBA_CACHE_DIR, the
-    ``__pycache__`` beside the function's file, and the user's own for caches. Where none can be written, one warning
-    says so, and the loops are compiled in every process.
+    A file's name holds a hash of all that its code depends on: the sources, the types of the arguments, the processor,
+    and the versions of Python and the compiler. The file begins with a hash of its content. Folders: NUMBA_CACHE_DIR,
+    the ``__pycache__`` beside the function's file, and the user's cache folder. If none can be written, one warning
+    says so, and every process compiles the loops.
 
     Args:
-        function: The function, as it is in Python.
+        function: The Python function.
     """
 
     _has_warned: ClassVar[bool] = False
@@ -68,11 +67,11 @@ class CompiledOnDisk:
 
     @property
     def cache_path(self) -> str:
-        """The folder that comes first, for Numba's statistics."""
+        """The first folder, for Numba's statistics."""
         return str(next(self._folders()))
 
     def load_overload(self, signature: Any, target: Any) -> CompileResult | None:
-        """Return what was compiled for ``signature``, if it is there and whole."""
+        """Return the version compiled for ``signature``, or None if it is missing or damaged."""
         target.refresh()
         name = self._name(signature, target.codegen())
         if name is None:
@@ -88,7 +87,7 @@ class CompiledOnDisk:
         return None
 
     def save_overload(self, signature: Any, result: Any) -> None:
-        """Keep what was compiled for ``signature``, in the place of what was compiled from other sources."""
+        """Save the version compiled for ``signature``; remove versions compiled from other sources."""
         name = self._name(signature, result.codegen)
         if name is None or result.library.has_dynamic_globals:
             return
@@ -106,18 +105,18 @@ class CompiledOnDisk:
         if not CompiledOnDisk._has_warned:
             CompiledOnDisk._has_warned = True
             _LOG.warning(
-                "Compiled loops cannot be kept (%s), so every process compiles them anew, which takes up to a minute. "
+                "Compiled loops cannot be kept (%s), so every process compiles them again, which takes up to a minute. "
                 "Set NUMBA_CACHE_DIR to a folder that can be written.",
                 problem,
             )
 
     def flush(self) -> None:
-        """Remove everything that was kept."""
+        """Remove all versions of this function."""
         for folder in self._folders():
             self._remove(folder, stale=False)
 
     def _name(self, signature: Any, codegen: Any) -> str | None:
-        """Return the name of the file for ``signature``; None if the sources may be others than were imported."""
+        """Return the file name for ``signature``; None if the sources may have changed since the import."""
         if _digest_of_sources() != _SOURCES or not self._own:
             return None
         depends_on = (
@@ -138,11 +137,11 @@ class CompiledOnDisk:
             yield Path(_CONFIG.CACHE_DIR, for_this_package)
         yield Path(importlib.util.cache_from_source(str(self._file))).parent
         of_user = Path(AppDirs(appname="numba", appauthor=False).user_cache_dir)
-        if of_user.is_absolute():  # or there is no home, and this would be a folder ~ right here
+        if of_user.is_absolute():  # without a home, this would be a folder ~ right here
             yield of_user / for_this_package
 
     def _remove(self, folder: Path, *, stale: bool) -> None:
-        """Remove all versions of this function in ``folder``, or only those that are of other sources (``stale``)."""
+        """Remove versions of this function in ``folder``: all, or those compiled from other sources (``stale``)."""
         with suppress(OSError):
             for path in folder.iterdir():
                 ours = path.name.startswith(f"{self._prefix}{self._stamp}.")

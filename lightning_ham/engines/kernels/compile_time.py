@@ -1,4 +1,4 @@
-"""How long Numba has taken in this process to compile loops, or to load those that it compiled before."""
+"""The time that Numba has spent in this process, compiling loops or loading compiled ones."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from numba.core import event
 
 
 class CompileTime(event.Listener):
-    """Adds up the time in which at least one thread compiles, or waits for one that does."""
+    """Adds up the time during which at least one thread compiles, or waits for another that does."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
-        """Of all that has ended."""
+        """Total of the finished compilations."""
         self._lock = threading.Lock()
         self._compiling = 0
         self._start = 0.0
 
     def on_start(self, event: Any) -> None:
-        """Take note of one more that compiles."""
+        """Count one more thread."""
         with self._lock:
             if self._compiling == 0:
                 self._start = time.perf_counter()
             self._compiling += 1
 
     def on_end(self, event: Any) -> None:
-        """Take note of one less."""
+        """Count one thread less."""
         with self._lock:
             self._compiling -= 1
             if self._compiling == 0:

@@ -8,9 +8,10 @@ from lightning_ham.engines.kernels.rows import beside
 
 @compiled
 def step_cell(read, hidden, before, w, scale, x, gates, after, new_hidden):
-    """Step an LSTM that sees ``read`` ``[lanes, d]``, from the states ``hidden`` and ``before`` to the new ones.
+    """Step an LSTM with input ``read`` ``[lanes, d]``, from states ``hidden`` and ``before`` to the new ones.
 
-    ``gates`` ``[lanes, 4 l]`` are set, after their activations; ``x`` ``[lanes, d + l]`` is scratch.
+    Sets ``gates`` ``[lanes, 4 l]``, after their activations, ``after`` and ``new_hidden``; ``x`` ``[lanes, d + l]`` is
+    scratch.
     """
     size = before.shape[1]
     beside(read, hidden, x)
@@ -29,22 +30,22 @@ def step_cell(read, hidden, before, w, scale, x, gates, after, new_hidden):
 def step_cell_backward(
     read, hidden, before, gates, after, w_t, w_grad, block, dhidden, dmemory, squashed, x, dx, dgates
 ):
-    """Set the gradient ``dx`` ``[lanes, d + l]`` of what the cell saw and of its state, and add to the weights'.
+    """Set the gradient ``dx`` ``[lanes, d + l]`` of the cell's input and hidden state, and add to the weights'.
 
     Args:
         read: As in :func:`step_cell`, like ``hidden`` and ``before``.
-        hidden: The state.
-        before: The other state.
-        gates: What :func:`step_cell` left.
-        after: The other state after the step.
+        hidden: The hidden state.
+        before: The cell state.
+        gates: As :func:`step_cell` set them.
+        after: The cell state after the step.
         w_t: Weights, transposed.
         w_grad: Their gradients.
-        block: Where in them these lanes stand.
-        dhidden: Gradient of the new state.
-        dmemory: Gradient of ``after``, which becomes that of ``before``.
+        block: Index of these lanes' block in ``w_grad``.
+        dhidden: Gradient of the new hidden state.
+        dmemory: Gradient of ``after``; overwritten by that of ``before``.
         squashed: Scratch, as ``after``.
         x: Scratch, as ``dx``.
-        dx: What is set.
+        dx: The result.
         dgates: Scratch, as ``gates``.
     """
     size, one, zero = before.shape[1], before.dtype.type(1), before.dtype.type(0)

@@ -1,6 +1,6 @@
-"""Rows of trees, one in each lane: taken out, put in, and side by side.
+"""Gather, scatter and concatenate rows of trees, one per lane.
 
-No views of rows in the loops over lanes: each would count references, which costs more than the row.
+The loops over lanes use no views of rows: counting their references would cost more than the row.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from lightning_ham.engines.kernels.arithmetic import compiled
 
 @compiled
 def gather(x, rows, out):
-    """Set ``out`` ``[lanes, size]`` to what stands at ``rows`` ``[lanes]`` of ``x`` ``[lanes, count, size]``."""
+    """Set ``out`` ``[lanes, size]`` to the rows ``rows`` ``[lanes]`` of ``x`` ``[lanes, count, size]``."""
     for a in range(out.shape[0]):
         row = rows[a]
         for i in range(out.shape[1]):
@@ -21,7 +21,7 @@ def gather(x, rows, out):
 
 @compiled
 def scatter(values, rows, x):
-    """Put ``values`` ``[lanes, size]`` at ``rows`` ``[lanes]`` of ``x`` ``[lanes, count, size]``."""
+    """Set the rows ``rows`` ``[lanes]`` of ``x`` ``[lanes, count, size]`` to ``values`` ``[lanes, size]``."""
     for a in range(values.shape[0]):
         row = rows[a]
         for i in range(values.shape[1]):
@@ -30,7 +30,7 @@ def scatter(values, rows, x):
 
 @compiled
 def take(x, rows, out):
-    """Like :func:`gather`, and leave zeros behind."""
+    """Gather rows like :func:`gather`, then set them to zero."""
     gather(x, rows, out)
     zero = x.dtype.type(0)
     for a in range(out.shape[0]):
@@ -41,7 +41,7 @@ def take(x, rows, out):
 
 @compiled
 def beside(left, right, x):
-    """Put two matrices of as many rows side by side into ``x``, which may have columns between them."""
+    """Copy ``left`` to the first columns of ``x`` and ``right`` to its last ones; leave columns between unchanged."""
     after = x.shape[1] - right.shape[1]
     for a in range(x.shape[0]):
         for i in range(left.shape[1]):
@@ -52,7 +52,7 @@ def beside(left, right, x):
 
 @compiled
 def path_rows(leaf_rows, depth, rows):
-    """Set ``rows`` ``[depth + 1, lanes]`` to the heap rows from the root to the leaves."""
+    """Set ``rows`` ``[depth + 1, lanes]`` to the heap rows on the paths from the root to ``leaf_rows`` ``[lanes]``."""
     for level in range(depth + 1):
         for a in range(leaf_rows.shape[0]):
             rows[level, a] = leaf_rows[a] >> (depth - level)
@@ -60,7 +60,7 @@ def path_rows(leaf_rows, depth, rows):
 
 @compiled
 def scales(lanes, width, first, last, dtype):
-    """Return the scales of :func:`activate` for ``width`` columns, of which ``first`` to ``last`` are for tanh."""
+    """Return ``scale`` for :func:`activate`, ``[lanes, width]``: tanh from column ``first`` to before ``last``."""
     scale = np.ones((lanes, width), dtype)
     scale[:, first:last] = dtype.type(2)
     return scale

@@ -1,7 +1,7 @@
-"""SEARCH: descents, forward, and the gradients of the branches; and the key of a node.
+"""SEARCH: descents, the gradients of branches, and the keys of nodes.
 
-The key of a node is the part of SEARCH's hidden layer that depends on the node alone. It is computed when the node is,
-and a visit then costs no product.
+The key of a node is the part of SEARCH's hidden layer that depends on the node alone. It is computed with the node, so
+a visit needs no matrix product.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from lightning_ham.engines.kernels.arithmetic import accumulate, add_column_sums
 
 @compiled
 def search_at(key, query, w):
-    """SEARCH at one node, given its key and the query's part, both ``[s]``."""
+    """Return SEARCH at one node, given its key and the query's part, both ``[s]``."""
     total, zero = w.search_out_bias[0], key.dtype.type(0)
     for u in range(key.shape[0]):
         total += w.search_out[u] * max(key[u] + query[u], zero)
@@ -20,7 +20,7 @@ def search_at(key, query, w):
 
 @compiled
 def descend(keys, query, w, options, noise, depth, logits, rows):
-    """Descend in one lane; ``rows`` ``[depth + 1]`` gets the leaf's heap row, then the counterfactual leaves'."""
+    """Descend in one lane; set ``rows`` ``[depth + 1]`` to heap rows: the leaf's, then the counterfactual leaves'."""
     rows[0] = 1
     drawn, width = 0, 1
     for level in range(depth):
@@ -43,8 +43,8 @@ def branch_gradients(
 ):
     """Set the gradient of SEARCH at one level.
 
-    ``grad`` ``[lanes]`` is its own, and straight-through from the read; ``place`` ``[lanes]`` what comes from ``worth``
-    ``[depth + 1, lanes]``, the loss that a write adds at the attended leaf and at each counterfactual one.
+    ``grad`` ``[lanes]`` is that of the logits plus the read's straight-through gradient; ``place`` ``[lanes]`` comes
+    from ``worth`` ``[depth + 1, lanes]``, the loss that a write adds at the attended and each counterfactual leaf.
     """
     zero, one = dread.dtype.type(0), dread.dtype.type(1)
     for a in range(grad.shape[0]):
@@ -67,21 +67,21 @@ def branch_gradients(
 
 @compiled
 def search_backward(path_keys, rows, query, grad, place, share, through_write, w, dout, dkeys, dquery, dplace):
-    """Add the gradients of SEARCH's output weights, of the keys at ``rows`` and of the query's part.
+    """Add to the gradients of SEARCH's output weights, of the keys at ``rows`` and of the query's part.
 
     Args:
         path_keys: The keys at ``rows``, ``[lanes, s]``.
-        rows: ``[lanes]``.
+        rows: Heap rows of the nodes, ``[lanes]``.
         query: The query's part, ``[lanes, s]``.
         grad: Gradient of the logits, ``[lanes]``.
-        place: More of it, from the place of the write, ``[lanes]``; zeros unless ``through_write``.
-        share: How much of ``place`` goes on to the keys.
+        place: Further gradient of the logits, from the place of the write, ``[lanes]``; 0 unless ``through_write``.
+        share: Share of ``place`` that the keys get.
         through_write: As in :class:`Options`.
         w: Weights.
         dout: Gradient of SEARCH's output weights, ``[s]``.
         dkeys: Gradient of all keys, ``[lanes, n, s]``.
-        dquery: As ``query``.
-        dplace: What does not go on, ``[lanes, s]``; it is set if ``through_write``.
+        dquery: Gradient of ``query``.
+        dplace: Set, if ``through_write``, to the gradient withheld from the keys, ``[lanes, s]``.
     """
     zero, one = query.dtype.type(0), query.dtype.type(1)
     lanes, units = query.shape
@@ -105,7 +105,7 @@ def search_backward(path_keys, rows, query, grad, place, share, through_write, w
 
 @compiled
 def node_backward(node, dnode, dkey, w_t, w_grad, block):
-    """Add to the gradient of a node that of its key, and to those of the weights between them."""
+    """Add the gradient of a node's key to those of the node and of the weights between them."""
     accumulate(dkey, w_t.search_node, dnode)
     accumulate(node.T, dkey, w_grad.search_node[block])
     add_column_sums(dkey, w_grad.search_node_bias[block])

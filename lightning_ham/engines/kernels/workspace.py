@@ -1,4 +1,4 @@
-"""Memory that is used again: fresh pages cost as much as the arithmetic that first writes to them."""
+"""Reuse of memory: getting fresh pages costs as much as the arithmetic that writes to them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 
 
 class Workspace:
-    """Room for ``numbers`` numbers of type ``dtype``; when it is no longer referenced, the next one gets its memory.
+    """Memory for ``numbers`` numbers of type ``dtype``; once unreferenced, it passes to the next workspace.
 
-    Nothing that was taken from it may be used longer than the workspace itself.
+    Do not use arrays taken from it longer than the workspace itself.
     """
 
     _free: ClassVar[list[np.ndarray[Any, Any]]] = []
@@ -26,7 +26,7 @@ class Workspace:
         self._taken = 0
 
     def take(self, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
-        """Return an array of ``shape`` whose numbers are not set."""
+        """Return an uninitialised array of ``shape``."""
         start = self._taken
         self._taken += int(np.prod(shape))
         if self._taken > len(self._numbers):
@@ -34,5 +34,5 @@ class Workspace:
         return self._numbers[start : self._taken].reshape(shape)
 
     def __del__(self) -> None:
-        if not self._free:  # one is enough: training needs one at a time, or two in turn
+        if not self._free:  # one suffices: training needs one at a time, or two in turn
             self._free.append(self._memory)

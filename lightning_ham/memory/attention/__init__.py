@@ -1,9 +1,9 @@
-"""How a leaf is chosen, and how a gradient reaches the choice: one class for each mode.
+"""Estimators choose a leaf and send a gradient to the choice: one class for each mode.
 
 ==========================  ========================================================================================
 mode                        choice, and what carries the gradient
 ==========================  ========================================================================================
-``reinforce``               sampled; nothing but the log-probability of the branches (section 3.2 of the paper)
+``reinforce``               sampled; only the log-probability of the branches (section 3.2 of the paper)
 ``straight_through``        sampled; the value read, through descents from the siblings not taken (ours)
 ``straight_through_write``  the same, and the place of the write as well (ours)
 ``soft``                    no choice: every leaf, weighted by its probability (Appendix A of the paper)

@@ -1,6 +1,6 @@
-"""A descent from the root to a leaf: how it is sampled, and what it says of the choice.
+"""A descent from the root to a leaf: sampling, log-probability and entropy.
 
-At each node it goes right with probability ``sigmoid(SEARCH(node, query))`` (section 3.1 of the paper).
+At each node, a descent goes right with probability ``sigmoid(SEARCH(node, query))`` (section 3.1 of the paper).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from lightning_ham.memory.tree import Tree, gather_rows
 
 Search = Callable[[Tensor, Tensor], Tensor]
-"""SEARCH: the logits ``[batch, nodes]`` of going right, of nodes ``[batch, nodes, leaf_size]`` and a query."""
+"""SEARCH: maps nodes ``[batch, nodes, leaf_size]`` and a query to the logits ``[batch, nodes]`` of going right."""
 
 
 class Descent(NamedTuple):
@@ -26,12 +26,12 @@ class Descent(NamedTuple):
     noise: Tensor
     """Logistic noise added to the logits along the path, ``[batch, depth]``; zeros where nothing is sampled."""
     counterfactual_rows: Tensor
-    """Heap rows of the leaves that a descent from the sibling not taken at each level reached, ``[batch, depth]``;
-    ``[batch, 0]`` unless such descents were asked for."""
+    """Heap rows of the counterfactual leaves, ``[batch, depth]``: the descents from the siblings not taken end there.
+    ``[batch, 0]`` without such descents."""
     logits: Tensor | None = None
-    """SEARCH along the path, ``[batch, depth]``, where the choice has computed it with its gradient already."""
+    """SEARCH along the path, ``[batch, depth]``, if the descent has already computed it with a gradient."""
     weights: Tensor | None = None
-    """Probability of every leaf, ``[batch, num_leaves]``, where all of them are read."""
+    """Probability of every leaf, ``[batch, num_leaves]``, if all of them are read."""
 
 
 def logistic_noise(
@@ -39,7 +39,7 @@ def logistic_noise(
 ) -> Tensor:
     """Draw standard logistic noise ``[batch, count]``: ``1[logit + noise > 0]`` is Bernoulli(sigmoid(logit)).
 
-    It is multiplied by ``scale``; with 0, the more probable branch is taken.
+    The noise is multiplied by ``scale``; with 0, descents take the more probable branch.
     """
     dtype = torch.promote_types(like.dtype, torch.float32)  # half precision knows too few probabilities
     if count == 0:
@@ -62,8 +62,8 @@ def forcing_noise(leaf: Tensor, depth: int, like: Tensor) -> Tensor:
 def descend(tree: Tree, query: Tensor, search: Search, noise: Tensor, *, counterfactual: bool = False) -> Descent:
     """Walk from the root to a leaf in ``depth`` rounds, and from every sibling not taken if ``counterfactual``.
 
-    The counterfactual descents go along in the same rounds: column 0 is the path itself, column j + 1 the descent
-    that began at the sibling which the path left aside at level j.
+    The counterfactual descents share the rounds: column 0 is the path itself, column j + 1 the descent from the
+    sibling not taken at level j.
 
     Args:
         tree: The tree.
@@ -71,8 +71,8 @@ def descend(tree: Tree, query: Tensor, search: Search, noise: Tensor, *, counter
         search: SEARCH.
         noise: Added to the logits: ``[batch, depth]``; ``[batch, 0]`` to go right iff the logit is positive. With
             ``counterfactual``, ``[batch, depth * (depth + 1) / 2]``: 1 number for the root, 2 for the first level, ...
-            (the path, then the siblings left aside, from the root down).
-        counterfactual: Whether siblings that were not taken are descended from too.
+            (the path, then the siblings not taken, from the root down).
+        counterfactual: Whether to descend from the siblings not taken, too.
     """
     plain = Tree(tree.nodes)  # gathered without a gradient
     rows = torch.ones(len(query), 1, dtype=torch.long, device=query.device)
@@ -93,16 +93,16 @@ def descend(tree: Tree, query: Tensor, search: Search, noise: Tensor, *, counter
 
 
 def went_right(leaf: Tensor, depth: int) -> Tensor:
-    """Return whether the descent to ``leaf`` went right at each level, ``[..., depth]`` of 0 and 1, given ``[...]``."""
+    """Return 1 for each level where the descent to ``leaf`` ``[...]`` went right, else 0: ``[..., depth]``."""
     shifts = torch.arange(depth - 1, -1, -1, device=leaf.device)
     return (leaf.unsqueeze(-1) >> shifts) & 1
 
 
 def branch_logits(logits: Tensor, noise_scale: float) -> Tensor:
-    """Return the logits of the probabilities with which branches to the right are sampled, shaped as ``logits``.
+    """Return the logits of the probabilities of sampling the right branch, shaped as ``logits``.
 
-    With logistic noise times s, ``1[logit + noise > 0]`` is Bernoulli(sigmoid(logit / s)). Without noise nothing is
-    sampled, and the logits are returned as they are.
+    With logistic noise times s, ``1[logit + noise > 0]`` is Bernoulli(sigmoid(logit / s)). Without noise, nothing is
+    sampled and the logits are returned unchanged.
     """
     return logits if noise_scale in (0, 1) else logits / noise_scale
 

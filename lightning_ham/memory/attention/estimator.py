@@ -1,4 +1,4 @@
-"""What an estimator is: how a leaf is chosen, and how a gradient reaches the choice; and what an access tells."""
+"""The base class of estimators, which choose a leaf and send a gradient to the choice; and the record of an access."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from lightning_ham.memory.tree import Join, Tree, path_rows, rejoin_path, replac
 
 
 class Compiled(NamedTuple):
-    """How compiled loops do what an estimator does."""
+    """How compiled loops carry out an estimator."""
 
     counterfactual: bool = False
-    """Whether they descend from every sibling not taken too, and send the read's gradient through the branches."""
+    """Whether they also descend from every sibling not taken, and send the read's gradient through the branches."""
     through_write: bool = False
-    """Whether they send the gradient of the write's place through the branches too; only with ``counterfactual``."""
+    """Whether they also send the gradient of the write's place through the branches; needs ``counterfactual``."""
 
 
 class Rejoins(Protocol):
-    """A memory, as far as an estimator re-joins its tree."""
+    """The part of a memory that an estimator needs to re-join a tree."""
 
     @property
     def join(self) -> Join:
@@ -38,41 +38,41 @@ class Rejoins(Protocol):
         ...
 
     def put(self, access: Access, leaf: Tensor, *, in_place: bool = False) -> Tree:
-        """Put a leaf where an access arrived, and join its ancestors again."""
+        """Put a leaf where an access arrived, and re-join its ancestors."""
         ...
 
 
 class Estimator:
-    """How a leaf is chosen, and how a gradient reaches the choice; this one goes right iff SEARCH is positive.
+    """Chooses a leaf and sends a gradient to the choice; this base class goes right iff SEARCH is positive.
 
-    A subclass overrides what it does otherwise; it holds no state. It is named in the table of
-    :mod:`lightning_ham.memory.attention.registry`, or in another package's entry-point group
-    ``lightning_ham.estimators``. Nothing else has to know it.
+    Subclasses override what differs and hold no state. They are registered in the table of
+    :mod:`lightning_ham.memory.attention.registry`, or by another package's entry point in the group
+    ``lightning_ham.estimators``; no other module needs to know them.
     """
 
     trains: ClassVar[bool] = True
-    """Whether a training may use it; else it is for evaluation alone."""
+    """Whether it may be used in training; else only in evaluation."""
     uses_rewards: ClassVar[bool] = False
     """Whether SEARCH learns by the score function: from rewards, and the log-probability of the branches."""
     scales_noise: ClassVar[bool] = False
-    """Whether the noise with which branches are sampled is scaled by the memory's ``noise``."""
+    """Whether the memory's ``noise`` scales the noise that samples branches."""
     shares_query: ClassVar[bool] = False
-    """Whether only the memory's ``query_share`` of the gradients of SEARCH and WRITE goes on to the query."""
+    """Whether the query gets only the memory's ``query_share`` of the gradients of SEARCH and WRITE."""
     in_place: ClassVar[bool] = True
-    """Whether a tree with gradients may be changed in place: an access touches some paths, never the whole tree."""
+    """Whether a tree with gradients may be changed in place: only if no access touches the whole tree."""
     compiled: ClassVar[Compiled | None] = None
-    """How compiled loops do the same; None if they do not know it."""
+    """How compiled loops carry it out; None if they cannot."""
     why_not_compiled: ClassVar[str] = "is none that compiled loops know"
-    """What is told where ``compiled`` is None."""
+    """The predicate of the error message, if ``compiled`` is None."""
 
     def __init_subclass__(cls) -> None:
-        """Take no subclass for one that compiled loops know unless it says so: they do not call its methods."""
+        """Reset ``compiled`` unless the subclass sets it: compiled loops do not call the methods of a subclass."""
         super().__init_subclass__()
         if "compiled" not in vars(cls):
             cls.compiled = None
 
     def noise_count(self, depth: int) -> int:
-        """Return how many numbers of noise one descent takes in a tree of ``depth`` levels of decisions."""
+        """Return how many noise samples one descent needs in a tree of ``depth`` levels of decisions."""
         return 0
 
     def draw_noise(
@@ -83,14 +83,14 @@ class Estimator:
         Args:
             batch: Episodes.
             depth: Levels of decisions.
-            like: A tensor.
+            like: Gives type and device.
             generator: Source of the samples; torch's global one if not given.
-            scale: Factor of the noise, if it ``scales_noise``.
+            scale: Factor of the noise; ignored unless ``scales_noise``.
         """
         return logistic_noise(batch, self.noise_count(depth), like, generator, scale=self.noise_scale(scale))
 
     def noise_scale(self, scale: float) -> float:
-        """Return the factor of the noise where the memory's ``noise`` is ``scale``."""
+        """Return the factor of the noise, given the memory's ``noise``."""
         return scale if self.scales_noise else 1.0
 
     def descend(self, tree: Tree, query: Tensor, search: Search, noise: Tensor) -> Descent:
@@ -98,20 +98,20 @@ class Estimator:
         return descend(tree, query, search, noise)
 
     def read(self, access: Access, descent: Descent, query: Tensor, search: Search) -> Access:
-        """Return the access as it is read; ``access.read`` is the attended leaf so far."""
+        """Return the access with its final ``read``; until now that is the attended leaf."""
         return access
 
     def write(self, access: Access, query: Tensor, write: Write) -> Tensor:
-        """Return the new leaves, as :meth:`rejoin` takes them: here the attended one, ``[batch, leaf_size]``."""
+        """Return the new leaves in the form for :meth:`rejoin`: here the attended one, ``[batch, leaf_size]``."""
         leaf: Tensor = write(access.path[:, -1], query)
         return leaf
 
     def rejoin(self, memory: Rejoins, access: Access, leaves: Tensor, *, in_place: bool = False) -> Tree:
-        """Return the tree with the new leaves of :meth:`write`, and all nodes above them joined again.
+        """Return the tree with the new leaves of :meth:`write`, and all nodes above them re-joined.
 
         Args:
-            memory: Has JOIN, and puts a leaf where an access arrived.
-            access: What was attended to.
+            memory: Provides JOIN and puts a leaf where an access arrived.
+            access: The access that is written to.
             leaves: The new leaves.
             in_place: Overwrite the tree instead of copying it; only where no gradient is needed.
         """
@@ -126,7 +126,7 @@ class Estimator:
 
 
 class Access(NamedTuple):
-    """What one descent found, and what :meth:`lightning_ham.HierarchicalAttentiveMemory.write` needs to change it."""
+    """The result of one descent, with all that :meth:`lightning_ham.HierarchicalAttentiveMemory.write` needs."""
 
     read: Tensor
     """The value read, ``[batch, leaf_size]``: the attended leaf, or the weighted sum of all for ``soft``."""
@@ -137,24 +137,24 @@ class Access(NamedTuple):
     path: Tensor
     """The nodes from the root to the leaf, ``[batch, depth + 1, leaf_size]``."""
     siblings: Tensor
-    """The nodes beside them, from the level below the root to the leaves, ``[batch, depth, leaf_size]``."""
+    """Their siblings, from the level below the root to the leaves, ``[batch, depth, leaf_size]``."""
     weights: Tensor
-    """How much is written: for ``soft`` to every leaf, ``[batch, num_leaves]``; for ``straight_through_write`` to the
-    attended leaf and to ``others``, 1 and 0 with a gradient, ``[batch, depth + 1]``; else ``[batch, 0]``."""
+    """Weights of a write: for ``soft`` of every leaf, ``[batch, num_leaves]``; for ``straight_through_write`` 1 for the
+    attended leaf and 0 for ``others``, with a gradient, ``[batch, depth + 1]``; else ``[batch, 0]``."""
     tree: Tree
-    """The memory's state, which a write changes."""
+    """The memory's state, the input of a write."""
     others: Tensor | None = None
-    """For ``straight_through_write``, heap rows of leaves that could have been written instead, ``[batch, depth]``."""
+    """For ``straight_through_write``, heap rows of the counterfactual leaves, ``[batch, depth]``."""
     query_share: float = 1.0
-    """Share of WRITE's gradient that goes on to the query."""
+    """Share of WRITE's gradient that the query gets."""
     estimator: Estimator = Estimator()
-    """How the leaf was chosen."""
+    """Chose the leaf."""
     noise_scale: float = 1.0
-    """Factor of the logistic noise with which the branches were sampled."""
+    """Factor of the logistic noise that sampled the branches."""
 
     @property
     def branch_logits(self) -> Tensor:
-        """Logits of the probabilities with which the branches to the right were sampled, ``[batch, depth]``."""
+        """Logits of the probabilities of sampling the right branch, ``[batch, depth]``."""
         return branch_logits(self.logits, self.noise_scale)
 
     @property
@@ -169,7 +169,7 @@ class Access(NamedTuple):
 
 
 def put_leaf(access: Access, leaf: Tensor, join: Join, *, in_place: bool = False) -> Tree:
-    """Return the tree with ``leaf`` ``[batch, leaf_size]`` where ``access`` arrived, and its ancestors joined again."""
+    """Return the tree with ``leaf`` ``[batch, leaf_size]`` where ``access`` arrived, and its ancestors re-joined."""
     tree = access.tree
     rows = path_rows(access.leaf + tree.num_leaves, tree.depth)
     path = rejoin_path(rows, leaf, access.siblings, join)

@@ -1,4 +1,4 @@
-"""Estimators by the name of their mode: the built-in ones, and those that other packages register."""
+"""Estimators by name: the built-in ones and those that other packages register."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NAMES = tuple(_BUILT_IN)
 _ESTIMATORS: Registry[type[Estimator]] = Registry("estimator", _BUILT_IN, group="lightning_ham.estimators")
 
 GUIDED = Reinforce()
-"""How an access goes to a leaf that is given, by noise that forces its branches."""
+"""The estimator of guided accesses: its noise forces the branches to the given leaf."""
 
 
 def attention_modes() -> list[str]:
@@ -36,9 +36,9 @@ def attention_modes() -> list[str]:
 
 
 def training_modes() -> list[str]:
-    """Return the names of the estimators that may train; imports none, and so takes those of other packages for such.
+    """Return the names of the estimators that may train.
 
-    :attr:`Estimator.trains` tells.
+    Other packages' estimators are not imported, so all of theirs are listed; :attr:`Estimator.trains` decides.
     """
     return [name for name in attention_modes() if name not in _NAMES or _BUILT_IN[name].trains]
 
@@ -48,7 +48,7 @@ def get_estimator(attention: str) -> Estimator:
 
     Raises:
         ValueError: If there is none.
-        ImportError: If it is another package's, and cannot be loaded.
+        ImportError: If another package provides it and cannot be loaded.
     """
     if attention not in _NAMES:
         expect_one_of("attention", attention, attention_modes())

@@ -6,9 +6,9 @@ from lightning_ham.memory.attention.estimator import Compiled, Estimator
 
 
 class Reinforce(Estimator):
-    """Samples every branch; nothing but the log-probability of the branches carries a gradient to SEARCH.
+    """Samples every branch; only the log-probability of the branches carries a gradient to SEARCH.
 
-    With noise that forces the branches it descends to a given leaf: guided accesses are of this kind too.
+    Guided accesses use it too: noise that forces the branches leads it to a given leaf.
     """
 
     uses_rewards = True

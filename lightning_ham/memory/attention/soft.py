@@ -18,7 +18,7 @@ class Soft(Estimator):
     why_not_compiled = "visits every leaf"
 
     def descend(self, tree: Tree, query: Tensor, search: Search, noise: Tensor) -> Descent:
-        """Weigh all leaves; the path is that of the most probable one."""
+        """Weigh all leaves; the path leads to the most probable one."""
         weights, node_logits = leaf_probabilities(tree, query, search)
         leaf_rows = weights.argmax(dim=1) + tree.num_leaves
         logits = node_logits.gather(1, path_rows(leaf_rows, tree.depth)[:, : tree.depth])
@@ -36,7 +36,7 @@ class Soft(Estimator):
         return torch.lerp(tree.leaves, write(tree.leaves, query), weights)
 
     def rejoin(self, memory: Rejoins, access: Access, leaves: Tensor, *, in_place: bool = False) -> Tree:
-        """Build the whole tree anew."""
+        """Rebuild the whole tree."""
         return build(leaves, memory.join)
 
     def entropy(self, access: Access) -> Tensor:

@@ -1,4 +1,4 @@
-"""Sampled branches that learn through the value read, by descents from the siblings that were not taken (ours)."""
+"""Sampled branches that learn through the value read, by descents from the siblings not taken (ours)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from lightning_ham.memory.tree import Tree, gather_rows
 
 
 class StraightThrough(Estimator):
-    """Samples every branch, and descends from every sibling not taken as well: ``depth * (depth + 1) / 2`` SEARCHes.
+    """Samples every branch, and also descends from every sibling not taken: ``depth * (depth + 1) / 2`` SEARCHes.
 
-    The value read is the attended leaf, and carries a gradient to the branches: :func:`straight_through_read`.
+    The value read is the attended leaf; it carries a gradient to the branches: :func:`straight_through_read`.
     """
 
     scales_noise = True
@@ -21,7 +21,7 @@ class StraightThrough(Estimator):
     compiled = Compiled(counterfactual=True)
 
     def noise_count(self, depth: int) -> int:
-        """One for the root, two for the first level, ...: the path, then the siblings left aside."""
+        """One for the root, two for the first level, ...: the path, then the siblings not taken."""
         return depth * (depth + 1) // 2
 
     def descend(self, tree: Tree, query: Tensor, search: Search, noise: Tensor) -> Descent:
@@ -48,7 +48,7 @@ def straight_through_read(
         leaf: Attended leaf, ``[batch, leaf_size]``.
         counterfactual_leaves: Leaf reached from the sibling at each level, ``[batch, depth, leaf_size]``.
         logits: SEARCH along the path, ``[batch, depth]``, with gradients: ``p = sigmoid(logits + noise)``.
-        noise: The noise with which the branches were sampled, ``[batch, depth]``.
+        noise: The noise that sampled the branches, ``[batch, depth]``.
         right: Whether the descent went right at each level, ``[batch, depth]`` of 0 and 1.
     """
     p = torch.sigmoid(logits + noise)

@@ -1,4 +1,4 @@
-"""As ``straight_through``, and the place of the write carries a gradient to the branches too (ours)."""
+"""Like ``straight_through``; the place of the write carries a gradient to the branches, too (ours)."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from lightning_ham.memory.transforms import Write
 from lightning_ham.memory.tree import Tree, gather_rows, rejoin_paths
 
 PLACE_SHARE = 0.0
-"""Share of the gradient of a write's place that goes on from SEARCH to the nodes that it saw.
+"""Share of the gradient of a write's place that SEARCH passes on to the nodes.
 
-Nodes learn from what is read, hints included, to say where there is room; from the place of a write, SEARCH alone does.
-Any share sends the gradient around a loop, from the place of a write through the nodes to the places of earlier ones:
-with 0.3 and with 0.1, trainings of Stack and Queue broke up with some seeds."""
+Nodes learn to show free room from the values read and from hints; with 0, the place of a write does not teach them.
+A larger share sends the gradient in a loop, from the place of one write through the nodes to the places of earlier
+writes: with 0.3 and 0.1, runs of Stack and Queue diverged with some seeds."""
 
 
 class StraightThroughWrite(StraightThrough):
-    """Writes to the attended leaf by a weight of 1 and to the counterfactual ones by 0, with gradients to the branches.
+    """Writes to the attended leaf with weight 1 and to the counterfactual ones with 0; the weights have gradients.
 
-    For episodes in which what is read at a write is not scored: :func:`straight_through_weights`.
+    For episodes that do not score what is read at a write: :func:`straight_through_weights`.
     """
 
     compiled = Compiled(counterfactual=True, through_write=True)
@@ -42,26 +42,26 @@ class StraightThroughWrite(StraightThrough):
         return torch.lerp(leaves, write(leaves, query), access.weights.unsqueeze(-1))
 
     def rejoin(self, memory: Rejoins, access: Access, leaves: Tensor, *, in_place: bool = False) -> Tree:
-        """Join again the path and what branches off from it."""
+        """Re-join the path to the attended leaf and those to the counterfactual ones."""
         return rejoin_paths(access.tree, _rows(access), leaves, memory.join)
 
 
 def _rows(access: Access) -> Tensor:
-    """Return the heap rows of the leaves that are written, the attended one first, ``[batch, depth + 1]``."""
+    """Return the heap rows of the written leaves, the attended one first, ``[batch, depth + 1]``."""
     assert access.others is not None
     return torch.cat((access.leaf.unsqueeze(1) + access.tree.num_leaves, access.others), dim=1)
 
 
 def straight_through_weights(logits: Tensor, noise: Tensor, right: Tensor) -> Tensor:
-    """Return how much is written to the attended leaf and to the counterfactual ones, with a gradient to the branches.
+    """Return the weights of a write to the attended and the counterfactual leaves, with a gradient to the branches.
 
-    The attended leaf has weight 1 and the others 0. Each branch moves weight between the attended leaf and the one that
-    was reached on its other side, by ``p_j - stopgrad(p_j)``. A write ``h := w WRITE(h) + (1 - w) h`` to all of them
-    then tells the branches what the loss would have been elsewhere, to first order.
+    The attended leaf has weight 1 and the others 0. Each branch moves weight between the attended leaf and the leaf
+    reached on its other side, by ``p_j - stopgrad(p_j)``. A write ``h := w WRITE(h) + (1 - w) h`` to all of them then
+    tells the branches, to first order, the loss of writing elsewhere.
 
     Args:
         logits: SEARCH along the path, ``[batch, depth]``, with gradients: ``p = sigmoid(logits + noise)``.
-        noise: The noise with which the branches were sampled, ``[batch, depth]``.
+        noise: The noise that sampled the branches, ``[batch, depth]``.
         right: Whether the descent went right at each level, ``[batch, depth]`` of 0 and 1.
 
     Returns:

@@ -1,1 +1,1 @@
-"""Recipes: how one is found, read and checked, and what is made of it for a training."""
+"""Recipes: finding, reading and checking them, and building a training from them."""

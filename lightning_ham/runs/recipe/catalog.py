@@ -1,4 +1,4 @@
-"""Where recipes are found, and what they are called."""
+"""Finds recipes by name, and names them."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ def recipe_names() -> list[str]:
 
 
 def recipe_name(path: Path) -> str:
-    """Return what a recipe is called: a shipped one as it is found by, such as ``paper/sort``, others by their file."""
+    """Return the name of a recipe: ``paper/sort`` or the like for a shipped one, else the file's name."""
     if path.resolve().is_relative_to(RECIPES.resolve()):
         return path.resolve().relative_to(RECIPES.resolve()).with_suffix("").as_posix()
     return path.stem
 
 
 def find_recipe(name_or_path: str) -> Path:
-    """Return the file of a recipe given as a path or as the name of a shipped one, such as ``merge``.
+    """Return the file of a recipe, given its path or the name of a shipped one, such as ``merge``.
 
     Raises:
-        FileNotFoundError: If there is neither; the message names the closest match.
+        FileNotFoundError: If there is no such recipe; the message names the closest match.
     """
     path = Path(name_or_path)
-    with suppress(OSError):  # of a name that is too long for a file
+    with suppress(OSError):  # the name may be too long for a file
         if path.is_file():
             return path
         shipped = RECIPES / f"{name_or_path}.yaml"

@@ -1,8 +1,8 @@
-"""The command line of recipes: what a recipe and its overrides say, checked and turned into what trains.
+"""The command line of recipes: checks a recipe and its overrides, and builds module, data and Trainer.
 
 A recipe is a YAML file for Lightning's own command line (jsonargparse): the arguments of the module, the data, the
-Trainer and a few callbacks, each under its own key. It may name classes by ``class_path``: a recipe is code, so use
-only those you trust.
+Trainer and a few callbacks, each under its own key. It may name classes by ``class_path``, so a recipe is code: use
+only recipes that you trust.
 """
 
 from __future__ import annotations
@@ -50,18 +50,18 @@ _MOST_THREADS = 1024
 
 
 def _as_list(value: Any) -> list[Any]:
-    """Return what a recipe may give as nothing, one or many."""
+    """Return a value that may be null, one or a list as a list."""
     if value is None:
         return []
     return value if isinstance(value, list) else [value]
 
 
 class RecipeCLI(LightningCLI):
-    """Lightning's command line, for recipes: ``RECIPE [--dotted.override value ...]``."""
+    """Lightning's command line for recipes: ``RECIPE [--dotted.override value ...]``."""
 
     def __init__(self, recipe: Path | None, overrides: Sequence[str]) -> None:
         self._recipe = recipe
-        # To find the docstrings of attributes takes time, and only the help shows them.
+        # Finding docstrings of attributes takes time, and only the help shows them.
         self._wants_help = any(override == "-h" or override.endswith("help") for override in overrides)
         set_parsing_settings(docstring_parse_attribute_docstrings=self._wants_help)
         option = ""
@@ -69,7 +69,7 @@ class RecipeCLI(LightningCLI):
             option = override.partition("=")[0] if override.startswith("-") else option
             if option in ("-c", "--config"):
                 raise ValueError(f"Expected one recipe and options after it, but got {quoted(override)}.")
-            if option == "--run_dir":  # whose own check says how a name becomes text
+            if option == "--run_dir":  # has its own check of names
                 continue
             if not override.isascii() and override.encode(errors="ignore").decode() != override:
                 raise ValueError(f"Expected options in UTF-8, but got {quoted(override)}.")
@@ -93,30 +93,30 @@ class RecipeCLI(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Check the recipe's keys, then parse it and what overrides it."""
+        """Check the recipe's keys, then parse the recipe and its overrides."""
         assert isinstance(parser, RecipeParser)
         assert isinstance(args, list)
         given = [Given("task", None)]
         if self._recipe is not None:
             recipe = checked(read_recipe(self._recipe, parser.parser_mode))
             given = [*given_in({"task": None} | recipe), *(() if self._wants_help else given_by(args))]
-            # Every value quoted and tagged, so that it stays what it is.
+            # Every value quoted and tagged, so that it keeps its type.
             args = ["--config", yaml.safe_dump(recipe, default_style='"'), *args]
         try:
             super().parse_arguments(parser, args)
-            with named_as_keys("", ["seed_everything"]):  # which could be a truth value, and is used at once
+            with named_as_keys("", ["seed_everything"]):  # it may be a truth value, and is used at once
                 expect_integer("seed_everything", self.config.seed_everything, at_least=0, at_most=_LARGEST_SEED)
             missing = null_complaint(self.config)
             if missing:
                 raise ValueError(missing)
-            parser.validate(self.config, skip_unset=False)  # null deeper inside of values
-        except OverflowError as error:  # of the parser's own conversion to a float
+            parser.validate(self.config, skip_unset=False)  # finds null deeper inside values
+        except OverflowError as error:  # from the parser's conversion to float
             raise ValueError("Expected numbers of at most 308 digits, but got a longer one.") from error
         except (argparse.ArgumentError, KeyError, TypeError) as error:
             raise ValueError(complaint(given) or f"Expected values that its keys take, but got: {error}") from error
 
     def before_instantiate_classes(self) -> None:
-        """Refuse a model that could not be built, or not be exported in the end."""
+        """Refuse a model that cannot be built, or could not be exported at the end."""
         model = self.config.model
         options = model.controller_options or {}
         for name in options:
@@ -141,7 +141,7 @@ class RecipeCLI(LightningCLI):
             ) from error
 
     def after_instantiate_classes(self) -> None:
-        """Refuse what would fail only when the training begins, or once it has ended."""
+        """Refuse values that would fail only later, when the training begins or ends."""
         config = self.config
         with named_as_keys("", ["threads", "weight_average"]):
             expect_integer("threads", config.threads, at_least=1, at_most=_MOST_THREADS)
@@ -164,11 +164,11 @@ class RecipeCLI(LightningCLI):
                 expect_integer("episodes", count)
         try:
             self.resolved()
-        except (TypeError, ValueError) as error:  # a class of another package whose defaults are no plain values
+        except (TypeError, ValueError) as error:  # a class of another package with defaults that are not plain values
             raise ValueError(f"Expected values that recipe.yaml can hold, but got: {error}") from error
 
     def instantiate_classes(self) -> None:
-        """Make all but the Trainer; what a class of Lightning refuses is an error like any other."""
+        """Make everything but the Trainer; turn Lightning's refusals into ValueErrors."""
         assert isinstance(self.parser, RecipeParser)
         try:
             super().instantiate_classes()
@@ -176,15 +176,15 @@ class RecipeCLI(LightningCLI):
             raise ValueError(str(self.parser.refusal or error)) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer | None:  # type: ignore[override]
-        """Leave the Trainer for :meth:`make_trainer`: its loggers need the run folder."""
+        """Return None: :meth:`make_trainer` makes the Trainer, as its loggers need the run folder."""
         return None
 
     def make_trainer(
         self, root_dir: Path, logger: list[Logger], callbacks: list[Callback], plugins: list[CheckpointIO]
     ) -> Trainer:
-        """Return the Trainer with ``logger``, and with ``callbacks`` and ``plugins`` beside the recipe's own.
+        """Return the Trainer with ``logger``, and with ``callbacks`` and ``plugins`` besides the recipe's own.
 
-        ``root_dir`` is where Lightning puts, and looks for, what it saves on its own account.
+        ``root_dir`` is the folder for files that Lightning saves by itself.
         """
         arguments = dict(self.config_init["trainer"])
         own = _as_list(arguments.pop("callbacks"))
@@ -203,7 +203,7 @@ class RecipeCLI(LightningCLI):
                     callbacks=[*own, *built, average, *callbacks, progress],
                     plugins=[*own_plugins, *plugins],
                 )
-            except (MisconfigurationException, RuntimeError) as error:  # the latter of what a cluster has set
+            except (MisconfigurationException, RuntimeError) as error:  # the latter from settings of a cluster
                 raise ValueError(str(error)) from error
             except (TypeError, KeyError, OverflowError) as error:
                 raise ValueError(f"Expected options of 'trainer' that Lightning takes, but got: {error}") from error
@@ -214,7 +214,7 @@ class RecipeCLI(LightningCLI):
         return trainer
 
     def _try_an_episode(self, trainer: Trainer) -> None:
-        """Raise a ValueError if the model cannot run even the shortest episode of its task as it is to be trained."""
+        """Raise a ValueError if the model cannot run the shortest episode of its task as in training."""
         module: HAMModule = self.model
         on_cpu = trainer.strategy.root_device.type == "cpu"
         if not on_cpu and self.config.model.engine == "fused":
@@ -226,7 +226,7 @@ class RecipeCLI(LightningCLI):
             module.model(episodes, module.attention, generator, guided=module.supervision.guided_fraction > 0)
 
     def unused_keys(self) -> dict[str, str]:
-        """Return the keys that have no effect here although they are not at their defaults, each with the reason."""
+        """Return the keys that differ from their defaults but have no effect, each with the reason."""
         config, data, trainer = self.config, self.datamodule, self.config.trainer
         unused = {f"model.{name}": reason for name, reason in self.model.unused_options.items()}
         last, every = trainer.max_epochs, trainer.check_val_every_n_epoch
@@ -247,14 +247,14 @@ class RecipeCLI(LightningCLI):
         return unused
 
     def resolved(self) -> str:
-        """Return the recipe with every key and override, as YAML that can be trained again."""
+        """Return the recipe with all keys and overrides, as YAML that is a recipe again."""
         config = self.config.clone()
         config.pop("config", None)
         config["ckpt_path"] = None
         return self.parser.dump(config, skip_unset=False)
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add what a recipe can say: what is ours first, the Trainer's many options last."""
+        """Add the keys of a recipe: our own first, the Trainer's many options last."""
         for name, own in OWN_KEYS.items():
             parser.add_argument(f"--{name}", type=own.kind, default=own.default, help=own.help, required=name == "task")
         for section, made in MADE.items():

@@ -1,7 +1,7 @@
-"""What is said of a value that is not of its key's type.
+"""Messages about values of the wrong type in a recipe.
 
-The parser's library is asked whether a value is of a type, as it is what reads recipes; what it says of one that is not
-is never read. The words come from the type and the value.
+The parser's library decides whether a value fits a type, as it also reads recipes. Its error messages are never used:
+ours are made from the type and the value.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _MAPPINGS = (dict, Mapping)
 
 
 def complaint(given: Iterable[Given]) -> str | None:
-    """Return what is wrong with the first value that is not of its key's type, None if all are."""
+    """Return a message about the first value of the wrong type; None if all fit."""
     for key, value, is_text in given:
         kind = key_types().get(key)
-        if kind is None:  # a section, whose keys come one by one unless it has none, or a part of a value
+        if kind is None:  # a section (its keys come one by one unless it has none), or a part of a value
             if is_section(key) and not Path(value).is_file():
                 got = "null" if value == "null" else quoted(value)
                 return f"Expected key {key!r} to hold keys of its own, but got {got}."
@@ -46,7 +46,7 @@ def complaint(given: Iterable[Given]) -> str | None:
 
 
 def null_complaint(values: Mapping[str, Any]) -> str | None:
-    """Return which key has no value although it needs one, None if none has.
+    """Return a message about a key that is null but needs a value; None if there is none.
 
     Args:
         values: The values of all keys, by section.
@@ -62,8 +62,8 @@ def null_complaint(values: Mapping[str, Any]) -> str | None:
 
 
 def _is_of(kind: Any, value: Any) -> bool:
-    """Return whether a value is of a type."""
-    if value is None:  # which the library lets pass for all types
+    """Return whether a value fits a type."""
+    if value is None:  # the library accepts it for all types
         return any(member in (NoneType, Any) for member in members(kind))
     try:
         _parser_of(kind).parse_object({"value": value})
@@ -73,7 +73,7 @@ def _is_of(kind: Any, value: Any) -> bool:
 
 
 def _is_read(kind: Any, text: str) -> bool:
-    """Return whether text on the command line stands for a value of a type."""
+    """Return whether text on the command line is a value of a type."""
     try:
         _parser_of(kind).parse_args([f"--value={text}"])
     except (argparse.ArgumentError, OverflowError, TypeError, ValueError):
@@ -82,14 +82,14 @@ def _is_read(kind: Any, text: str) -> bool:
 
 
 def _parser_of(kind: Any) -> ArgumentParser:
-    """Return a parser of the one key ``value``."""
+    """Return a parser with the single key ``value``."""
     parser = ArgumentParser(exit_on_error=False, parser_mode=RECIPE_VALUES)
     parser.add_argument("--value", type=kind)
     return parser
 
 
 def _told(key: str, kind: Any, value: Any) -> str:
-    """Return what is wrong with a value that is not of a type: of its first part that is not, if it has parts."""
+    """Return a message about a value of the wrong type, or about its first wrong part."""
     for inner_key, inner_kind, part in _parts(key, kind, value):
         if not _is_of(inner_kind, part):
             return _told(inner_key, inner_kind, part)
@@ -120,7 +120,7 @@ def _parts(key: str, kind: Any, value: Any) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _told_of_class(key: str, kinds: Sequence[type[Any]], path: str, value: Any) -> str:
-    """Return what is wrong with a class that is named by ``path``, or with its arguments."""
+    """Return a message about a wrong class ``path``, or about wrong arguments of the class."""
     found = next((made for kind in kinds if (made := _class_named(path, kind))), None)
     if found is None:
         return f"Expected key {key!r} to name a class that there is, but got {quoted(path)}."
@@ -134,7 +134,7 @@ def _told_of_class(key: str, kinds: Sequence[type[Any]], path: str, value: Any) 
 
 
 def _class_named(path: str, kind: type[Any]) -> type[Any] | None:
-    """Return the class that is meant by the name of one that is imported, or by where it is to be imported from."""
+    """Return a class by the bare name of an imported one, or by its import path; None if it is no ``kind``."""
     module, _, name = path.rpartition(".")
     if not module:
         return next((known for known in _subclasses(kind) if known.__name__ == name), None)
@@ -152,12 +152,12 @@ def _subclasses(kind: type[Any]) -> Iterator[type[Any]]:
 
 
 def _is_class(kind: Any) -> bool:
-    """Return whether values of a type are made by naming a class."""
+    """Return whether a recipe makes values of this type by naming a class."""
     return inspect.isclass(kind) and kind not in (*_WORDS, Lengths, datetime.timedelta) and not typing.get_origin(kind)
 
 
 def _in_words(kind: Any) -> str:
-    """Return which values of YAML are of a type.
+    """Describe the YAML values of a type.
 
     >>> _in_words(int | list[int] | None), _in_words(Literal["a", "b"])
     ('an integer or a list or null', "one of 'a', 'b'")
@@ -167,7 +167,7 @@ def _in_words(kind: Any) -> str:
     for member in sorted(members(kind), key=lambda member: member is NoneType):
         if typing.get_origin(member) is Literal:
             words.append(f"one of {', '.join(map(repr, choices))}")
-        elif member is not datetime.timedelta:  # whose other forms are named
+        elif member is not datetime.timedelta:  # its other forms are named
             origin = typing.get_origin(member)
             words.append(_WORDS.get(member) or ("a list" if origin in _LISTS else "a mapping"))
     return " or ".join(dict.fromkeys(words))

@@ -1,4 +1,4 @@
-"""Reading the file of a recipe: YAML with every key once, and plain values only."""
+"""Reads the file of a recipe: YAML with unique keys and plain values."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _MOST_BYTES = 1 << 20
 _MOST_VALUES = 10_000
 _MOST_LEVELS = 50
 _PLAIN = {"str", "int", "float", "bool", "null", "timestamp", "merge", "map", "seq"}
-"""What may stand in a recipe, by YAML's tags; a timestamp is read as a string."""
+"""Allowed values in a recipe, by YAML's tags; a timestamp is read as a string."""
 
 
 def read_recipe(path: Path, mode: str) -> dict[str, Any]:
-    """Return what the file of a recipe holds.
+    """Return the content of a recipe's file.
 
     Args:
         path: The file.
-        mode: Of the parser that it is for: how jsonargparse reads values.
+        mode: The parser's mode, which tells jsonargparse how to read values.
 
     Raises:
-        ValueError: If it is no YAML, holds no keys or one of them twice, or what is no plain value.
+        ValueError: If it is not YAML, has no keys or a key twice, or holds other than plain values.
         OSError: If it cannot be read.
     """
     with path.open("rb") as file:
@@ -36,7 +36,7 @@ def read_recipe(path: Path, mode: str) -> dict[str, Any]:
         text = content.decode("utf-8-sig")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         problem = _problem(node)
-        # Behind a comment: `hub:` alone the loader would take for a string, as it is one on a command line.
+        # A comment in front: the loader would take `hub:` alone for a string, as on a command line.
         recipe = None if problem else get_loader(mode)(f"# A recipe\n{text}")
     except RecursionError:
         problem = "Expected a few levels, but got far deeper nesting."
@@ -52,7 +52,7 @@ def read_recipe(path: Path, mode: str) -> dict[str, Any]:
 
 
 def _problem(root: yaml.Node | None) -> str | None:
-    """Return what is wrong with a document, if anything: found before values are made, as aliases can make many."""
+    """Return a message if a document is wrong; checked before making values, as aliases can make many."""
     waiting = [(root, "", 0)] if root else []
     for _ in range(_MOST_VALUES):
         if not waiting:

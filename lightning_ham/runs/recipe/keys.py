@@ -1,4 +1,4 @@
-"""The keys of a recipe: which there are, and which type the value of each has, by the classes that a recipe makes."""
+"""The keys of a recipe and the types of their values, taken from the classes that a recipe makes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lightning_ham.training.former_options import what_became_of
 
 
 class OwnKey(NamedTuple):
-    """A key that no class has."""
+    """A key that is not an argument of a class."""
 
     kind: Any
     default: Any
@@ -35,11 +35,9 @@ OWN_KEYS = {
     "ckpt_path": OwnKey(
         str | None, None, "Checkpoint to resume, or 'last': that of this recipe's newest run folder (or of --run_dir)."
     ),
-    "weight_average": OwnKey(
-        float, 0.99, "Decay per update of the averaged weights, which are those that are validated and kept."
-    ),
+    "weight_average": OwnKey(float, 0.99, "Decay per update of the averaged weights, which are validated and saved."),
 }
-"""The task is required; its default stands for none."""
+"""The task is required, so its default is not used."""
 
 MADE: dict[str, type[Any]] = {
     "model": HAMModule,
@@ -48,27 +46,27 @@ MADE: dict[str, type[Any]] = {
     "stop": StopAtErrors,
     "guard": BreakUpGuard,
 }
-"""The classes of Lightning that a recipe makes, but for the Trainer, by the sections that have their arguments."""
+"""The classes that a recipe makes, except the Trainer, by the sections with their arguments."""
 
 OPTIONS: dict[str, type[Any]] = {"wandb": WandbOptions, "evaluation": EvaluationOptions, "hub": HubOptions}
 """Dataclasses that a recipe fills, by section."""
 
 LINKED = {"model.task": "task", "data.task": "task", "model.seed": "seed_everything", "data.seed": "seed_everything"}
-"""Keys that follow another one, which stands for both the model's and the data's."""
+"""Keys that copy another key, which sets both the model's and the data's."""
 
 
 class Given(NamedTuple):
-    """What a recipe, or an option beside it, says of a key."""
+    """A key and its value, from a recipe or an override."""
 
     key: str
     value: Any
     is_text: bool = False
-    """Whether the value is text from the command line, which stands for a value."""
+    """Whether the value is still text from the command line."""
 
 
 @functools.cache
 def key_types() -> Mapping[str, Any]:
-    """Return the type of the value of every key that a recipe may have."""
+    """Return the types of the values of all keys of a recipe."""
     types = {"seed_everything": int, **{name: key.kind for name, key in OWN_KEYS.items()}}
     for section, made in {**MADE, **OPTIONS, "trainer": Trainer}.items():
         types |= _types_in(section, made)
@@ -88,7 +86,7 @@ def _types_in(section: str, made: type[Any]) -> dict[str, Any]:
 
 @functools.cache
 def made_sections() -> Mapping[str, type[Any]]:
-    """Return what a recipe makes by sections, with the groups of options that are arguments of others."""
+    """Return the classes that a recipe makes by section, including groups of options within their arguments."""
     found = dict(MADE)
     for section, made in MADE.items():
         for name, kind in typing.get_type_hints(made.__init__).items():
@@ -99,30 +97,30 @@ def made_sections() -> Mapping[str, type[Any]]:
 
 
 def inner_options(kind: Any) -> type[Any] | None:
-    """Return the dataclass whose fields an argument's value has, if it is one (or null)."""
+    """Return the dataclass among the types of an argument, if there is one."""
     return next(
         (member for member in members(kind) if isinstance(member, type) and dataclasses.is_dataclass(member)), None
     )
 
 
 def members(kind: Any) -> tuple[Any, ...]:
-    """Return the types of which a value has one: those of a union, or the only one."""
+    """Return the types that a value may have: the members of a union, or the type itself."""
     if typing.get_origin(kind) in (typing.Union, UnionType):
         return tuple(member for argument in typing.get_args(kind) for member in members(argument))
     return (kind,)
 
 
 def is_plain(kind: Any) -> bool:
-    """Return whether a value of the type is a word, a number or null, without parts of its own."""
+    """Return whether values of the type are words, numbers or null, without parts."""
     plain = (str, int, float, bool, NoneType)
     return all(member in plain or typing.get_origin(member) is Literal for member in members(kind))
 
 
 def checked(recipe: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return a recipe without its empty sections, which are their defaults.
+    """Return a recipe without its empty sections, which mean defaults.
 
     Raises:
-        ValueError: If it has a key that there is not.
+        ValueError: If it has an unknown key.
     """
     return _checked(recipe, "")
 
@@ -182,7 +180,7 @@ def given_by(overrides: Iterable[str]) -> Iterator[Given]:
 
 
 def loaded(text: str) -> Any:
-    """Return what text stands for; itself if it is no YAML."""
+    """Return the value of text as YAML; the text itself if it is not YAML."""
     try:
         return get_loader(RECIPE_VALUES)(text)
     except ValueError:
@@ -190,12 +188,12 @@ def loaded(text: str) -> Any:
 
 
 def is_section(key: str) -> bool:
-    """Return whether a key holds others."""
+    """Return whether a key holds other keys."""
     return any(known.startswith(f"{key}.") for known in key_types())
 
 
 def _unknown(key: str) -> str:
-    """Say what is wrong with a key that no recipe has."""
+    """Return a message about an unknown key."""
     became = what_became_of(key)
     if became:
         return became

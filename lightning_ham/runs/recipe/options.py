@@ -1,4 +1,4 @@
-"""Options of a recipe that neither the model, nor the data, nor the Trainer has."""
+"""Options of a recipe for tracking, evaluation and publishing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lightning_ham.tasks import Lengths
 
 @dataclasses.dataclass
 class WandbOptions:
-    """Where the run is logged in Weights & Biases."""
+    """Logging to Weights & Biases."""
 
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"
     """``auto``: as WANDB_MODE says, else online if there is an API key, else offline. Never asks."""
@@ -25,18 +25,18 @@ class EvaluationOptions:
     """The evaluation after training (the paper's protocol)."""
 
     lengths: list[Lengths] = dataclasses.field(default_factory=lambda: [Lengths(1, 32), Lengths(33, 128)])
-    """Ranges of lengths, each in the smallest tree that holds its longest."""
+    """Ranges of lengths, each in the smallest tree for its greatest length."""
     episodes: int | list[int] = 2500
-    """Fresh episodes for each range; a list has a number for each of them."""
+    """Fresh episodes for each range; a list has a number for each."""
     seed: int = 0
     """Seed of these episodes."""
 
 
 @dataclasses.dataclass
 class HubOptions:
-    """Where on the Hugging Face Hub the model is published when it is trained; nowhere if there is no name."""
+    """Publishing on the Hugging Face Hub after training; only if there is a name."""
 
     repo_id: str | None = None
-    """``organisation/name``; made if it is not there. Pushes with the token of `hf auth login` or HF_TOKEN."""
+    """``organisation/name``; created if missing. Pushes with the token of `hf auth login` or HF_TOKEN."""
     private: bool = False
-    """Show it to its owners only, if it is made now."""
+    """Make a new model visible to its owners only."""

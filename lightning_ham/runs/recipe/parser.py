@@ -1,4 +1,4 @@
-"""The parser of recipes, whose complaints are one line that names the key."""
+"""The parser of recipes; its errors are one line that names the key."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from lightning_ham.runs.recipe.keys import made_sections
 
 @contextmanager
 def named_as_keys(section: str, arguments: Iterable[str]) -> Iterator[None]:
-    """Have a ValueError name keys as a recipe writes them, 'model.learning_rate', in place of `learning_rate`.
+    """Make ValueErrors name keys as in a recipe, 'model.learning_rate' instead of `learning_rate`.
 
     Args:
-        section: The section whose keys they are; "" for the keys of none.
-        arguments: The arguments that are keys of this section.
+        section: The section of the keys; "" for keys without one.
+        arguments: Names of the keys in this section.
     """
     known, prefix = set(arguments), f"{section}." if section else ""
 
@@ -40,12 +40,12 @@ def named_as_keys(section: str, arguments: Iterable[str]) -> Iterator[None]:
 
 
 def _as_yaml(match: re.Match[str]) -> str:
-    """Return a word of Python as a recipe writes it."""
+    """Return a Python constant as YAML."""
     return match[0].replace(match[1], {"None": "null"}.get(match[1], match[1].lower()))
 
 
 def _making(section: str) -> Callable[..., Any]:
-    """Return what makes the class of a section, with errors that name the keys of the recipe."""
+    """Return a function that makes the class of a section, with errors that name the recipe's keys."""
 
     def make(class_type: type[Any], *args: Any, **kwargs: Any) -> Any:
         with named_as_keys(section, inspect.signature(class_type).parameters):
@@ -62,10 +62,10 @@ def _make(class_type: type[Any], *args: Any, **kwargs: Any) -> Any:
 
 
 class RecipeParser(LightningArgumentParser):
-    """A parser that raises what it has to complain of, for those who know which keys were given."""
+    """A parser that raises its errors instead of exiting, so that callers can name the keys."""
 
     refusal: Exception | None = None
-    """What the last class said that would not be made."""
+    """The error of the last class that could not be made."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise an :class:`argparse.ArgumentError`."""
@@ -76,13 +76,13 @@ class RecipeParser(LightningArgumentParser):
         return without_markup(super().format_help(formatter))
 
     def instantiate_classes(self, cfg: Namespace, **kwargs: Any) -> Namespace:
-        """Make what the recipe says, with errors that name its keys."""
+        """Make the classes of the recipe, with errors that name its keys."""
         makers = [(self._noting(_making(section)), made, False) for section, made in made_sections().items()]
         makers.append((self._noting(_make), object, True))
         return self.instantiate(cfg, instantiators=makers, **kwargs)
 
     def _noting(self, make: Callable[..., Any]) -> Callable[..., Any]:
-        """Return ``make``, which then keeps what is raised: the library puts it into words of its own."""
+        """Return ``make`` so that it also keeps its error in ``refusal``, as the library rewords errors."""
 
         def noting(class_type: type[Any], *args: Any, **kwargs: Any) -> Any:
             try:
@@ -95,7 +95,7 @@ class RecipeParser(LightningArgumentParser):
 
 
 def without_markup(text: str) -> str:
-    """Return a docstring's text as a terminal should show it.
+    """Return a docstring's text without markup, for a terminal.
 
     >>> without_markup(":class:`~lightning_ham.training.TaskDataModule` or ``null``")
     'TaskDataModule or null'

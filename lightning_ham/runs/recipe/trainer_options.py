@@ -1,4 +1,4 @@
-"""What a recipe may say of Lightning's Trainer, and what is refused before a training begins rather than in it."""
+"""The Trainer's options in a recipe: defaults, and checks before a training begins."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEFAULTS = {
     "num_sanity_val_steps": 0,
     "enable_model_summary": False,
 }
-"""Where a recipe's defaults are not Lightning's."""
+"""A recipe's defaults that differ from Lightning's."""
 
 LEFT_OUT = {
     "barebones": "a run folder without checkpoints and metrics would be an empty one; leave it out",
@@ -37,7 +37,7 @@ LEFT_OUT = {
     "overfit_batches": "no batch comes twice, so that there is nothing to overfit to; use 'data.batches_per_epoch'",
     "use_distributed_sampler": "the data share themselves out among processes; leave it out",
 }
-"""Options of the Trainer that no recipe may set, each with the reason and with what there is instead."""
+"""Options of the Trainer that no recipe may set, each with the reason and an alternative."""
 
 _MOST_PROCESSES = 1024
 _PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
@@ -54,10 +54,10 @@ _AT_LEAST = {
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Raise a ValueError for a number that the Trainer would take, only to fail or to go astray with it later.
+    """Raise a ValueError for a number that the Trainer accepts but that fails or misleads later.
 
     Args:
-        options: Of the Trainer, by name, of the types that it asks for.
+        options: The Trainer's options by name, with the right types.
     """
     for name, least in _AT_LEAST.items():
         if options[name] is not None:
@@ -87,12 +87,12 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 
 def check_trainer(trainer: Trainer, options: Mapping[str, Any], data: TaskDataModule) -> None:
-    """Raise a ValueError for what a Trainer that could be made cannot do with the data, or with any model of ours.
+    """Raise a ValueError if a Trainer does not suit the data or our models.
 
     Args:
-        trainer: Made from ``options``.
+        trainer: The Trainer made from ``options``.
         options: See :func:`check_options`.
-        data: What it is to train on.
+        data: The training data.
     """
     if trainer.precision not in _PRECISIONS:
         raise ValueError(
@@ -116,7 +116,7 @@ def check_trainer(trainer: Trainer, options: Mapping[str, Any], data: TaskDataMo
 
 
 def _check_batches(name: str, value: int | float | None, *, may_be_none: bool = False) -> None:
-    """Raise a ValueError unless ``value`` is a number of batches, or a share of an epoch's as a float up to 1."""
+    """Raise a ValueError unless ``value`` is a number of batches, or a share of them as a float up to 1."""
     if value is None or (may_be_none and value == 0):
         return
     expected = "a whole number of batches, or a share of them above 0 and up to 1.0"
@@ -130,7 +130,7 @@ def _check_batches(name: str, value: int | float | None, *, may_be_none: bool = 
 
 
 def _limited(name: str, limit: int | float | None, batches: int) -> int:
-    """Return how many of so many batches are left by a limit that :func:`_check_batches` has passed."""
+    """Return how many of ``batches`` remain under a limit, which :func:`_check_batches` has accepted."""
     if limit is None:
         return batches
     if isinstance(limit, int) or limit > 1:
@@ -145,7 +145,7 @@ def _limited(name: str, limit: int | float | None, batches: int) -> int:
 
 
 def _check_duration(name: str, value: str | datetime.timedelta | Mapping[str, Any] | None) -> None:
-    """Raise a ValueError unless ``value`` is a time to wait for, in one of the forms that Lightning takes."""
+    """Raise a ValueError unless ``value`` is a duration above 0, in one of Lightning's forms."""
     if value is None:
         return
     complaint = ValueError(

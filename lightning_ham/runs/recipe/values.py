@@ -1,6 +1,6 @@
-"""How a value in a recipe or on its command line is read: YAML, in which ``1:32`` is a range of lengths.
+"""Reads a value in a recipe or on its command line: YAML, with ``1:32`` as a range of lengths.
 
-YAML of old takes it for a number of minutes and seconds, 92.
+YAML 1.1 would read it as 1 minute and 32 seconds, 92.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from jsonargparse.typing import register_type
 from lightning_ham.tasks import Lengths
 
 RECIPE_VALUES = "recipe"
-"""The mode of jsonargparse's parsers that reads them so."""
+"""Name of this mode of jsonargparse's parsers."""
 
 _NUMBERS = {
     "int": r"[-+]?(?:0b[01_]+|0x[0-9a-fA-F_]+|0[0-7_]*|[1-9][0-9_]*)",
@@ -27,7 +27,7 @@ _NUMBERS = {
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads ``1e-4`` as a number, as jsonargparse's own loader does, and neither dates nor numbers to the base 60."""
+    """Reads ``1e-4`` as a number, like jsonargparse's own loader, but no dates and no base-60 numbers."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012
         first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in {*_NUMBERS, "timestamp"}]
@@ -42,7 +42,7 @@ for _kind, _pattern in _NUMBERS.items():
 def _read(text: str) -> Any:
     value = yaml.load(text, Loader=_Loader)
     if isinstance(value, dict) and value and all(item is None for item in value.values()):
-        # Words in braces, or before a colon, are text: so does jsonargparse's own loader.
+        # Words in braces or before a colon are text, as in jsonargparse's own loader.
         words = set(text.strip(" {}").replace(" ", "").split(","))
         if words == set(value) or text.strip() == f"{next(iter(value))}:":
             return text
