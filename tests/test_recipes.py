@@ -8,6 +8,7 @@ import pytest
 import yaml
 from jsonargparse import get_loader
 
+from lightning_ham.hub.supervision import in_words, supervision
 from lightning_ham.runs.recipe.catalog import RECIPES, find_recipe, recipe_name, recipe_names
 from lightning_ham.runs.recipe.cli import RecipeCLI
 from lightning_ham.runs.recipe.values import RECIPE_VALUES
@@ -117,6 +118,10 @@ def test_its_header_says_what_to_expect(path):
     seed = re.search(r"Seed:      (\d+)\n", text)
     assert seed
     assert int(seed[1]) == RecipeCLI(path, []).config.seed_everything
+    told = re.search(r"Supervision: (.+)\n", text)
+    assert told, "it does not say what training is told"
+    cli = RecipeCLI(path, [])
+    assert told[1] == in_words(supervision(cli.datamodule.task, yaml.safe_load(cli.resolved())))
     expected = text.partition("Expected:")[2]
     measured = first_seed(name)
     for lengths, result in zip(("1-32", "33-128"), measured["results"], strict=False):

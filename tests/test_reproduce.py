@@ -146,6 +146,7 @@ def test_results_have_every_seed_that_has_ended(tmp_path):
     assert run["weights_sha256"] == sha256(jobs[2].run_dir / "model" / "model.safetensors")
     assert run["first_at_one_percent"]["update"] == 60
     assert (run["updates"], run["seconds"], run["num_parameters"]) == (70, 12.5, 7)
+    assert (run["trained_on"], run["supervision"]) == ("up to 32", "answers")
     assert run["reached_bar"] is False
 
 
@@ -293,7 +294,7 @@ def test_two_side_by_side_interrupted_and_gone_on_with(tmp_path, environment):
         assert run["weights_sha256"] == sha256(folder / "model" / "model.safetensors")
         assert run["command"].count("--ckpt_path=last") == 1
         assert [result["episodes"] for result in run["results"]] == [20, 20, 2]
-    assert "| reverse | 0 % / 0 % | 0 of 2 |" in (tmp_path / "RESULTS.md").read_text()
+    assert "| reverse | answers | 0 % / 0 % | 0 of 2 |" in (tmp_path / "RESULTS.md").read_text()
 
 
 def json_of(path):

@@ -9,14 +9,18 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from lightning_ham.evaluation import wilson_interval
 from lightning_ham.hub.places import bundled_names
+from lightning_ham.hub.supervision import in_words, supervision
 from lightning_ham.models import TaskModel
 from lightning_ham.reproduction import records, report
 from lightning_ham.reproduction.report import REPORT, render_models, render_report
 from lightning_ham.results import main
 from lightning_ham.runs.folder import write_json
+from lightning_ham.runs.recipe.catalog import find_recipe
+from lightning_ham.runs.recipe.cli import RecipeCLI
 from lightning_ham.tasks import built_in_tasks, task_names
 
 ROOT = Path(__file__).parent.parent
@@ -50,6 +54,7 @@ def training_run(seed, near, far, seconds=600.0, first=None, task="sort"):
         "episodes": 256_000 * seed,
         "seconds": seconds,
         "trained_on": "up to 32",
+        "supervision": "answers",
         "max_time": "00:00:20:00",
         "first_at_one_percent": None if first is None else point,
         "reached_bar": records.meets(measured, BARS[task]),
@@ -88,10 +93,10 @@ def rows(text, start):
 def test_overview_has_medians_and_counts_of_seeds():
     text = render_report([OURS, LSTM], [], "Words.")
     assert rows(text, "| task |") == [
-        "| task | bar | reached the bar | 1 % within 30 min | HAM (ours) | LSTM | paper's HAM |"
+        "| task | supervision | bar | reached the bar | 1 % within 30 min | HAM (ours) | LSTM | paper's HAM |"
     ]
     assert rows(text, "| sort |") == [
-        "| sort | 0 % / 0.1 % | 2 of 3 | 1 of 3 | 0 % / 0.04 % | 99.9 % / 100 % | 0.04 % / 0.24 % |"
+        "| sort | answers | 0 % / 0.1 % | 2 of 3 | 1 of 3 | 0 % / 0.04 % | 99.9 % / 100 % | 0.04 % / 0.24 % |"
     ]
     assert text.endswith("## What was found\n\nWords.\n")
 
@@ -102,15 +107,28 @@ def test_a_task_has_the_errors_of_every_model_at_all_lengths_beside_the_papers()
     expected = f"|  | 33-128 | 4 of 10,000 | 0.04 % ({low} to {high}) | 0 % to 0.1 % | 0.0004 % | 0.24 % |"
     assert rows(text, "|  | 33-128 | 4 ") == [expected]
     assert rows(text, "| LSTM | 1-32 |")[0].endswith("| 99 % |")
-    assert rows(text, "| LSTM | up to 32 |") == [
-        "| LSTM | up to 32 | 30,764 | 1 | 0 of 1 | never | 1,000 | 10 min 0 s |"
+    assert rows(text, "| LSTM | answers |") == [
+        "| LSTM | answers | up to 32 | 30,764 | 1 | 0 of 1 | never | 1,000 | 10 min 0 s |"
     ]
-    assert rows(text, "| HAM (ours) | up to 32 |") == [
-        "| HAM (ours) | up to 32 | 30,764 | 3 | 2 of 3 | 22 min 30 s, 1 never | 2,000 | 10 min 0 s |"
+    assert rows(text, "| HAM (ours) | answers |") == [
+        "| HAM (ours) | answers | up to 32 | 30,764 | 3 | 2 of 3 | 22 min 30 s, 1 never | 2,000 | 10 min 0 s |"
     ]
     assert rows(text, "|  | 3 | 2 of 10,000 at 1-32, 0 of 10,000 at 33-128")[0].endswith("| `000000000000` |")
     assert text.count("| missed |") == 2
     assert "- `python -m lightning_ham.fit sort --seed_everything=2` (a laptop)" in text
+
+
+def test_every_table_of_models_tells_the_supervision():
+    told = [training_run(seed, 0, 0) | {"supervision": words} for seed, words in ((1, "echo"), (2, "echo and guide"))]
+    text = render_report([entry("ham", told), LSTM], [bundled_model()], "")
+    assert rows(text, "| sort |")[0].startswith("| sort | echo or echo and guide | 0 % / 0.1 % |")
+    assert rows(text, "| HAM (ours) | echo")[0].startswith(
+        "| HAM (ours) | echo or echo and guide | up to 32 | 30,764 |"
+    )
+    assert rows(text, "| LSTM | answers |")
+    assert rows(text, "| `ham-merge` |")[0].endswith(" | guide | up to 64 | 12 min 34 s, seed 5, a laptop |")
+    for word in ("answers", "echo", "state", "guide"):
+        assert len(rows(text, f"- *{word}*: ")) == 1
 
 
 def test_what_was_cut_off_is_told():
@@ -148,10 +166,10 @@ def test_table_of_the_models():
     header, _, first, second = render_models([bundled_model()], []).splitlines()
     assert header.startswith("| model | lengths | wrong sequences | share (95 % interval) | the paper's model |")
     assert first == (
-        "| `ham-merge` | 1-32 (grid) | 3 of 2,500 | 0.12 % (0.0408 % to 0.352 %) | 0 % | up to 64, guided "
+        "| `ham-merge` | 1-32 (grid) | 3 of 2,500 | 0.12 % (0.0408 % to 0.352 %) | 0 % | guide | up to 64 "
         "| 12 min 34 s, seed 5, a laptop |"
     )
-    assert second == "|  | 1-2 | 10 of 10 | 100 % (72.2 % to 100 %) |  |  |  |", "the paper has no such lengths"
+    assert second == "|  | 1-2 | 10 of 10 | 100 % (72.2 % to 100 %) |  |  |  |  |", "the paper has no such lengths"
     beside = entry("lstm", [training_run(1, 8_800, 9_900, task="merge")], "merge")
     for measured in beside["runs"][0]["results"]:
         measured["variant"] = "grid"
@@ -231,6 +249,12 @@ def test_a_readme_without_its_marks_is_refused():
         report.replace("<!-- results:begin -->\n", "table")
 
 
+def told_by_recipe(measured):
+    cli = RecipeCLI(find_recipe(measured["recipe"]), measured["overrides"])
+    return in_words(supervision(measured["task"], yaml.safe_load(cli.resolved())))
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_committed_results_agree_with_themselves():
     names = set(bundled_names())
     assert {model.name for model in records.read_bundled(ROOT / "model_cards")} == names
@@ -245,4 +269,5 @@ def test_committed_results_agree_with_themselves():
                 kinds = entry["mistakes"]
                 assert kinds["end"] + kinds["order"] + kinds["symbols"] == wrong
             assert again == run
+            assert run["supervision"] == told_by_recipe(measured)
             assert run["reached_bar"] == records.meets(run["results"], BARS[measured["task"]])

@@ -15,6 +15,7 @@ from jinja2 import Environment, StrictUndefined
 from lightning_ham.evaluation.bars import missed
 from lightning_ham.evaluation.record import Evaluation, LengthResult, errors_by_lengths, span
 from lightning_ham.evaluation.words import mistakes_in_words, percent, share_in_words
+from lightning_ham.hub.supervision import TAG, explained, guided_fraction, in_words, supervision
 from lightning_ham.models import TaskModel
 
 _IN_PACKAGE = Path(__file__).with_name("card.md.jinja")
@@ -131,11 +132,20 @@ def render_card(
     documentation = inspect.cleandoc(type(model.task).__doc__ or f"The task {model.task_name}.")
     controller = inspect.cleandoc(type(model.controller).__doc__ or "").partition("\n\n")[0]
     instance = example(model)
+    kinds = supervision(model.task, training["hyper_parameters"]) if training else ()
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     environment.filters.update(
-        row=span, repr=repr, share=share_in_words, percent=percent, cell=_cell, duration=duration, versions=_versions
+        row=span,
+        repr=repr,
+        words=in_words,
+        explained=explained,
+        share=share_in_words,
+        percent=percent,
+        cell=_cell,
+        duration=duration,
+        versions=_versions,
     )
     body = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         model=model,
@@ -157,23 +167,14 @@ def render_card(
         training=training,
         missed=missed_bar(training.get("bar", {}), evaluation, training["curve"]) if training and evaluation else {},
         trained_length=training["hyper_parameters"].get("data", {}).get("capacity") if training else None,
+        supervision=kinds,
         guided_fraction=guided_fraction(training["hyper_parameters"]) if training else 0,
         hyper_parameters=json.dumps(training["hyper_parameters"], indent=2) if training else "",
         pictures=pictures or {},
     )
-    card = f"---\n{_metadata(model, evaluation, training).to_yaml()}\n---\n\n{body}"
+    card = f"---\n{_metadata(model, evaluation, training, kinds).to_yaml()}\n---\n\n{body}"
     # Names of files may not be valid text: undecodable bytes are read as UTF-8, or shown as \\xe9.
     return card.encode(errors="surrogateescape").decode(errors="backslashreplace")
-
-
-def guided_fraction(hyper_parameters: Mapping[str, Any]) -> float:
-    """Return the share of guided batches in a training; older records keep it outside the groups.
-
-    >>> guided_fraction({"model": {"supervision": {"guided_fraction": 0.5}}}), guided_fraction({})
-    (0.5, 0)
-    """
-    options = hyper_parameters.get("model", {})
-    return options.get("supervision", options).get("guided_fraction", 0)
 
 
 def example(model: TaskModel) -> Any:
@@ -231,7 +232,9 @@ def _beside(model: TaskModel, evaluation: Evaluation, comparisons: Sequence[Comp
     return [["", "parameters", *results], *rows] if len(rows) > 1 else []
 
 
-def _metadata(model: TaskModel, evaluation: Evaluation | None, training: TrainingInfo | None) -> ModelCardData:
+def _metadata(
+    model: TaskModel, evaluation: Evaluation | None, training: TrainingInfo | None, kinds: Sequence[str]
+) -> ModelCardData:
     results = []
     if evaluation is not None:
         url = training["wandb_url"] if training else None
@@ -245,6 +248,7 @@ def _metadata(model: TaskModel, evaluation: Evaluation | None, training: Trainin
             "algorithm-learning",
             "arxiv:1602.03218",
             model.task_name,
+            *(f"{TAG}{kind}" for kind in kinds),
         ],
         model_name=_name(model) if results else None,
         eval_results=results or None,

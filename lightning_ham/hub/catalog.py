@@ -10,7 +10,7 @@ from typing import NamedTuple
 from lightning_ham.foreign import shown
 from lightning_ham.hub.config import read_config
 from lightning_ham.hub.files import CARD, CONFIG, WEIGHTS, expanded
-from lightning_ham.hub.measured import read_measured
+from lightning_ham.hub.measured import read_card
 from lightning_ham.hub.places import BUNDLED, REPO_ID, bundled_names
 
 
@@ -26,6 +26,9 @@ class PretrainedModel(NamedTuple):
     """Size of the file of weights, in bytes."""
     where: str
     """``package`` or ``cache``."""
+    supervision: tuple[str, ...] = ()
+    """Kinds of supervision, as its card has them: ``answers``, or some of ``echo``, ``state``, ``hints`` and ``guide``;
+    may be empty."""
 
 
 def list_pretrained(cache_dir: str | os.PathLike[str] | None = None) -> list[PretrainedModel]:
@@ -73,5 +76,6 @@ def _describe(folder: Path, name: str, where: str) -> PretrainedModel:
         ValueError: If its configuration is not one of ours.
     """
     task = read_config(folder / CONFIG)["task"]
-    errors = {str(lengths): share for lengths, share in read_measured(folder / CARD).items()}
-    return PretrainedModel(name, task, errors, (folder / WEIGHTS).stat().st_size, where)
+    card = read_card(folder / CARD)
+    errors = {str(lengths): share for lengths, share in card.measured.items()}
+    return PretrainedModel(name, task, errors, (folder / WEIGHTS).stat().st_size, where, card.supervision)

@@ -1,12 +1,13 @@
-"""Reads error rates from a model's card: the share of wrong sequences, by range of lengths."""
+"""Reads from a model's card its error rates, by range of lengths, and its supervision."""
 
 from __future__ import annotations
 
 import contextlib
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from lightning_ham.hub.supervision import TAG, in_order
 from lightning_ham.tasks import Lengths
 
 _MOST_BYTES = 1 << 16
@@ -16,21 +17,40 @@ _MOST_LEVELS = 20
 _METADATA = re.compile(r"\s*---[ \t\r]*\n(.*?)\n---[ \t\r]*(\n|$)", re.DOTALL)
 
 
-def read_measured(card: Path) -> dict[Lengths, float]:
-    """Return the share of wrong sequences, in [0, 1], by lengths; empty if a card has none that can be read.
+class CardFacts(NamedTuple):
+    """What a card says in its metadata."""
 
-    Anyone may write a card: entries that are no share or no range are skipped, and metadata that is damaged, or made to
-    take long, is ignored.
+    measured: dict[Lengths, float]
+    """Share of wrong sequences, in [0, 1], by lengths."""
+    supervision: tuple[str, ...]
+    """Kinds of supervision (:mod:`lightning_ham.hub.supervision`); empty if the card names none."""
+
+
+def read_card(card: Path) -> CardFacts:
+    """Return the error rates and the supervision that a card tells; those that cannot be read are left out.
+
+    Anyone may write a card: entries that are no share, no range or no known kind are skipped, and metadata that is
+    damaged, or made to take long, is ignored.
     """
     try:
         if not card.is_file():  # a pipe would be waited for
-            return {}
+            return CardFacts({}, ())
         with card.open("rb") as file:
-            metadata = _METADATA.match(file.read(_MOST_BYTES).decode("utf-8", "replace"))
+            text = _METADATA.match(file.read(_MOST_BYTES).decode("utf-8", "replace"))
     except OSError:
-        return {}
+        return CardFacts({}, ())
+    metadata = _read(text[1]) if text else None
+    return CardFacts(_measured(metadata), _supervision(metadata))
+
+
+def read_measured(card: Path) -> dict[Lengths, float]:
+    """Return the share of wrong sequences, in [0, 1], by lengths, as a card has them; see :func:`read_card`."""
+    return read_card(card).measured
+
+
+def _measured(metadata: object) -> dict[Lengths, float]:
     measured = {}
-    for model in _items(_read(metadata[1]) if metadata else None, "model-index"):
+    for model in _items(metadata, "model-index"):
         for result in _items(model, "results"):
             for metric in _items(result, "metrics"):
                 with contextlib.suppress(KeyError, TypeError, ValueError):
@@ -38,6 +58,14 @@ def read_measured(card: Path) -> dict[Lengths, float]:
                     if metric["type"] == "sequence_error" and 0 <= share <= 1:
                         measured[Lengths.of(result["dataset"]["config"])] = share
     return measured
+
+
+def _supervision(metadata: object) -> tuple[str, ...]:
+    """Return the kinds that the tags name; the answers count only where no tag names more, as they are the least."""
+    tags = metadata.get("tags") if isinstance(metadata, dict) else None
+    texts = [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
+    kinds = in_order(tag.removeprefix(TAG) for tag in texts if tag.startswith(TAG))
+    return kinds if kinds == ("answers",) else tuple(kind for kind in kinds if kind != "answers")
 
 
 def _read(text: str) -> object:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from lightning_ham.command_line import CommandParser, run
 from lightning_ham.foreign import shown
 from lightning_ham.hub import PretrainedModel, list_pretrained
+from lightning_ham.hub.supervision import in_words
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -16,7 +17,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = CommandParser(
         "models",
         "Show the trained models that can be loaded by name without a network: those that come with the package, and\n"
-        "those that were downloaded from the Hub. Errors are the share of wrong sequences, by range of lengths.",
+        "those that were downloaded from the Hub. Errors are the share of wrong sequences, by range of lengths.\n"
+        "Supervision is what training told a model: the answers alone, or also echo (outputs that repeat a part of\n"
+        "the input or of the answer), state (outputs that tell what state the memory is in), hints (other outputs\n"
+        "that are not scored) and guide (which leaf to attend to).",
     )
     parser.add_argument("--cache_dir", metavar="FOLDER", help="the cache of models from the Hub (default: HF_HOME's)")
     parser.add_argument("--json", action="store_true", help="print one JSON array instead of a table")
@@ -33,11 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def table(models: Sequence[PretrainedModel]) -> str:
     """Render models as lines of text, with a column for every evaluated range of lengths."""
     ranges = sorted({span for model in models for span in model.errors}, key=_ends)
-    rows = [["name", "task", *(f"wrong, {span}" for span in ranges), "size", "where"]]
+    rows = [["name", "task", "supervision", *(f"wrong, {span}" for span in ranges), "size", "where"]]
     rows += [
         [
             model.name,
             model.task,
+            in_words(model.supervision),
             *(f"{100 * model.errors[span]:.3g} %" if span in model.errors else "" for span in ranges),
             f"{model.size / 1000:,.0f} kB",
             model.where,
@@ -49,7 +54,7 @@ def table(models: Sequence[PretrainedModel]) -> str:
     lines = []
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        cells[2:-1] = [cell.rjust(width) for cell, width in zip(row[2:-1], widths[2:-1], strict=True)]
+        cells[3:-1] = [cell.rjust(width) for cell, width in zip(row[3:-1], widths[3:-1], strict=True)]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
 

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple, TypedDict, cast
 
 from lightning_ham.evaluation.bars import missed
 from lightning_ham.evaluation.record import Evaluation, LengthResult, errors_by_lengths, span
-from lightning_ham.hub.card import Comparison, CurvePoint, TrainingInfo, guided_fraction
+from lightning_ham.hub.card import Comparison, CurvePoint, TrainingInfo
 from lightning_ham.hub.files import WEIGHTS
+from lightning_ham.hub.supervision import in_words, supervision
 from lightning_ham.runs.folder import EVALUATION, TRAINING
 from lightning_ham.runs.learning_curve import first_at
 from lightning_ham.tasks import Lengths, built_in_tasks, find_task
@@ -53,6 +54,8 @@ class Run(TypedDict):
     seconds: float
     trained_on: str
     """See :func:`trained_on`."""
+    supervision: str
+    """What training told it, in words; see :mod:`lightning_ham.hub.supervision`."""
     max_time: str | None
     """Limit of the training time, ``DD:HH:MM:SS``."""
     first_at_one_percent: CurvePoint | None
@@ -117,6 +120,7 @@ def make_run(run_dir: Path) -> Run:
         "episodes": training["episodes"],
         "seconds": training["seconds"],
         "trained_on": trained_on(training["hyper_parameters"]),
+        "supervision": in_words(supervision(evaluation["task"], training["hyper_parameters"])),
         "max_time": training["hyper_parameters"]["trainer"]["max_time"],
         "first_at_one_percent": first_at(training["curve"], SOON_LENGTHS, SOON_ERROR),
         "reached_bar": None if bar is None else meets(evaluation["results"], bar),
@@ -130,13 +134,12 @@ def make_run(run_dir: Path) -> Run:
 
 
 def trained_on(hyper_parameters: Mapping[str, Any]) -> str:
-    """Return the greatest length in a training, and whether it was guided, in words.
+    """Return the greatest length in a training, in words.
 
-    >>> trained_on({"data": {"capacity": 64}, "model": {"supervision": {"guided_fraction": 1.0}}})
-    'up to 64, guided'
+    >>> trained_on({"data": {"capacity": 64}})
+    'up to 64'
     """
-    guided = ", guided" if guided_fraction(hyper_parameters) else ""
-    return f"up to {hyper_parameters['data']['capacity']}{guided}"
+    return f"up to {hyper_parameters['data']['capacity']}"
 
 
 def was_cut_off(seconds: float, max_time: str | None) -> bool:

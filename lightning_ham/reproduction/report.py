@@ -12,6 +12,7 @@ from pathlib import Path
 from lightning_ham.evaluation.record import span
 from lightning_ham.evaluation.words import percent
 from lightning_ham.hub.card import duration
+from lightning_ham.hub.supervision import in_words, supervision
 from lightning_ham.reproduction.records import (
     CARDS,
     COMPARISONS,
@@ -68,21 +69,30 @@ any; "cut off" means that the limit ended the training before its recipe did. `p
 this page from `results/*.json`; only the last section is written by hand.
 
 A sequence is wrong if any of its bits is wrong, its end included; branches and bits are decided at probability 1/2.
-Intervals are Wilson's, 95 %. The parameters are the same at all lengths. "Guided" means that training showed the memory
-which leaves to attend to (`model.supervision.guided_fraction`); the paper's models and the comparison models learned
-without it. The comparison models LSTM (encoder-decoder) and LSTM+A (with attention) have more parameters than the HAM;
-their recipe is the same: curriculum, batches and most updates. Compare their updates and times, too. The paper's
-figures come from its own models (arXiv 1602.03218v2), each after up to 5,000,000 episodes."""
+Intervals are Wilson's, 95 %. The parameters are the same at all lengths. The comparison models LSTM (encoder-decoder)
+and LSTM+A (with attention) have more parameters than the HAM; their recipe is the same, but without a guide:
+curriculum, batches and most updates. Compare their updates and times, too. The paper's figures come from its own models
+(arXiv 1602.03218v2), each after up to 5,000,000 episodes.
+
+Supervision is what training told a model:
+
+- *answers*: only the bits that the paper scores; its own models learned from nothing else;
+- *echo*: further outputs that repeat a part of the input or of the answer, never scored;
+- *state*: further outputs that tell what state the memory is in, never scored;
+- *guide*: which leaf to attend to (`model.supervision.guided_fraction`).
+
+The last three come beside the answers."""
 
 _OVERVIEW = """\
 Wrong sequences of the median seed at lengths 1-32 / 33-128; the bar for both, and how many seeds reached it; how many
-seeds had at most 1 % wrong at 1-32 within 30 minutes of training."""
+seeds had at most 1 % wrong at 1-32 within 30 minutes of training. These counts, and the supervision, are of our HAM."""
 
 
 def _overview(results: Sequence[Results], tasks: Sequence[str]) -> str:
     models = [model for model in TITLES if any(entry["model"] == model for entry in results)]
     header = [
         "task",
+        "supervision",
         "bar",
         "reached the bar",
         "1 % within 30 min",
@@ -97,6 +107,7 @@ def _overview(results: Sequence[Results], tasks: Sequence[str]) -> str:
         rows.append(
             [
                 task,
+                _supervision(ours["runs"]) if ours else "",
                 " / ".join(percent(most) for most in bar.values()) if bar else "",
                 _reached(ours["runs"]) if ours else "",
                 _soon(ours["runs"]) if ours else "",
@@ -105,6 +116,10 @@ def _overview(results: Sequence[Results], tasks: Sequence[str]) -> str:
             ]
         )
     return table(header, rows)
+
+
+def _supervision(runs: Sequence[Run]) -> str:
+    return " or ".join(dict.fromkeys(run_["supervision"] for run_ in runs))
 
 
 def _both(runs: Sequence[Run]) -> str:
@@ -164,6 +179,7 @@ def _task_section(of_task: Sequence[Results]) -> str:
             table(
                 [
                     "model",
+                    "supervision",
                     "trained on lengths",
                     "parameters",
                     "seeds",
@@ -207,6 +223,7 @@ def _training_cells(runs: Sequence[Run]) -> list[str]:
     first = duration(statistics.median(point["seconds"] for point in firsts)) if firsts else "never"
     never = f", {len(runs) - len(firsts)} never" if firsts and len(firsts) < len(runs) else ""
     return [
+        _supervision(runs),
         " or ".join(dict.fromkeys(run_["trained_on"] for run_ in runs)),
         " or ".join(f"{number:,}" for number in dict.fromkeys(run_["num_parameters"] for run_ in runs)),
         str(len(runs)),
@@ -237,7 +254,13 @@ def render_models(bundled: Sequence[Bundled], results: Sequence[Results]) -> str
     """Return the table of the bundled models, a row for each evaluated range of lengths."""
     compared = [model for model in COMPARISONS if any(entry["model"] == model for entry in results)]
     header = ["model", "lengths", "wrong sequences", "share (95 % interval)"]
-    header += [*(TITLES[model] for model in compared), "the paper's model", "trained on lengths", "training"]
+    header += [
+        *(TITLES[model] for model in compared),
+        "the paper's model",
+        "supervision",
+        "trained on lengths",
+        "training",
+    ]
     return table(header, (row for model in bundled for row in _model_rows(model, results, compared)))
 
 
@@ -255,6 +278,7 @@ def _model_rows(model: Bundled, results: Sequence[Results], compared: Sequence[s
             f"{percent(result['sequence_error'])} ({percent(low)} to {percent(high)})",
             *("" if other is None else percent(other["sequence_error"]) for other in beside),
             _paper(task, span(result), "ham") or "",
+            "" if row else in_words(supervision(task, training["hyper_parameters"])),
             "" if row else trained_on(training["hyper_parameters"]),
             "" if row else f"{duration(training['seconds'])}, seed {training['seed']}, {training['machine']}",
         ]

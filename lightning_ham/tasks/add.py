@@ -41,6 +41,7 @@ class Add(Task[tuple[int, int], int]):
     min_length = 4
     length_step = 2
     num_hints = 2
+    hint_kinds = ("echo",)
     num_guided = 2
     has_hard_cases = True
     cell_labels = "digit or sign"

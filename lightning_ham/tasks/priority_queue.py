@@ -28,6 +28,7 @@ class PriorityQueue(Structure):
     input_size = 1 + PRIORITY_BITS + VALUE_BITS
     output_size = VALUE_BITS + PRIORITY_BITS + 2
     num_hints = PRIORITY_BITS + 2
+    hint_kinds = ("echo", "state")
     operands = ("priority", "value")
     cell_labels = "priority above, value below"
     example = '[["push", 9, 4], ["pop"]]'

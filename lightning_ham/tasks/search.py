@@ -54,6 +54,7 @@ class Search(Task[SearchInstance, int]):
     min_length = 2
     silent_timesteps = 1
     num_hints = KEY_BITS
+    hint_kinds = ("echo",)
     num_guided = 1
     predicts_end = False
     has_hard_cases = True

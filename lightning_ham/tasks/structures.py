@@ -44,6 +44,7 @@ class Structure(Task[Operations, list[int]]):
     min_length = 2  # the shortest that is sampled: one operation alone would be a push, and nothing scored
     predicts_end = False
     num_hints = 2
+    hint_kinds: ClassVar[tuple[str, ...]] = ("state",)
     num_guided = 1
     can_be_shifted = False
     has_hard_cases = True

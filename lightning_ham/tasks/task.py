@@ -57,6 +57,9 @@ class Task(ABC, Generic[Instance, Answer]):
     """Whether the last output bit is an end flag, set in one more timestep after the last symbol."""
     num_hints: ClassVar[int] = 0
     """Output bits behind a symbol that training may learn from too (`hints`); they are neither scored nor answers."""
+    hint_kinds: ClassVar[tuple[str, ...]] = ()
+    """What the hints are: ``echo``, if they repeat a part of the input or of the answer, ``state``, if they tell what
+    state the memory is in, or both. Where nothing is said, cards and lists of models call them "hints"."""
     num_guided: ClassVar[int] = 0
     """Accesses before each output that `guide` names the cells of; 0 in a task without a guide."""
     controller_defaults: ClassVar[Mapping[str, Any]] = {}

@@ -179,6 +179,43 @@ def test_limits_tell_widths_and_lengths(card, model):
     assert "outputs of 5 bits: wider" in render_card(TrainedModel("search"), "x")
 
 
+@pytest.mark.parametrize(
+    ("task", "options", "tags", "words", "explained"),
+    [
+        (
+            "sort",
+            {"supervision": {"hint_weight": 1.0, "guided_fraction": 0.0}},
+            ["supervision:answers"],
+            "answers",
+            "beside the inputs. *Answers*: only the bits that are scored.",
+        ),
+        (
+            "priority_queue",
+            {"hint_weight": 2.0, "guided_fraction": 1.0},  # as it was recorded before options stood in groups
+            ["supervision:echo", "supervision:state", "supervision:guide"],
+            "echo, state and guide",
+            "beside the inputs and the answers. *Echo*: further outputs that repeat a part of the input or of the "
+            "answer, never scored. *State*: further outputs that tell what state the memory is in, never scored. "
+            "*Guide*: which leaf to attend to.",
+        ),
+    ],
+)
+def test_supervision_is_a_row_and_tags_and_is_explained(task, options, tags, words, explained):
+    controller = "raw_ham" if task == "priority_queue" else "lstm_ham"
+    training = TRAINING | {"hyper_parameters": {"model": options}}
+    card = ModelCard(render_card(TrainedModel(task, controller), "x", None, training))
+    assert [tag for tag in card.data.tags if tag.startswith("supervision")] == tags
+    assert f"\n| supervision | {words} |\n" in card.text
+    assert f"|\n\n*Supervision* is what training told the model {explained}\n\nCommand:\n" in card.text
+    assert ("which leaves to attend to (`guided_fraction`)" in card.text) == ("guide" in words)
+
+
+def test_of_an_unknown_training_no_supervision_is_told(folder):
+    card = ModelCard.load(folder / "README.md")
+    assert not [tag for tag in card.data.tags if tag.startswith("supervision")]
+    assert "upervision" not in card.text
+
+
 def test_a_missed_bar_is_told_and_no_other(model, evaluation):
     errors = {"1-4": 0.0, "5-8": 0.471}
     for result, error in zip(evaluation["results"], errors.values(), strict=True):

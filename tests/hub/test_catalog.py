@@ -22,6 +22,18 @@ def cache(cache, no_network):
     return cache
 
 
+SUPERVISION = {
+    "ham-add": ("echo", "guide"),
+    "ham-merge": ("answers",),
+    "ham-priority-queue": ("echo", "state", "guide"),
+    "ham-queue": ("state",),
+    "ham-reverse": ("answers",),
+    "ham-search": ("echo", "guide"),
+    "ham-sort": ("answers",),
+    "ham-stack": ("state",),
+}
+
+
 def test_every_bundled_model_is_listed_with_what_its_card_says(cache):
     listed = list_pretrained(cache)
     assert [model.name for model in listed] == bundled_names()
@@ -29,6 +41,7 @@ def test_every_bundled_model_is_listed_with_what_its_card_says(cache):
         assert model.task == json.loads((BUNDLED / model.name / "config.json").read_text())["task"]
         assert model.size == (BUNDLED / model.name / "model.safetensors").stat().st_size
         assert model.where == "package"
+        assert model.supervision == SUPERVISION[model.name]
         assert {"1-32", "33-128"} <= model.errors.keys()
         assert all(0 <= model.errors[lengths] < 0.01 for lengths in ("1-32", "33-128"))  # longer ones are hard
 
@@ -53,6 +66,13 @@ def test_models_in_the_cache_are_listed_and_others_are_not(cache, model, tmp_pat
     assert list_pretrained(cache)[len(bundled_names()) :] == [
         PretrainedModel("ada/mine", "sort", {"1-4": 0.25}, size, "cache")
     ]
+
+
+def test_of_a_model_in_the_cache_the_supervision_is_what_its_card_says(cache, folder, put):
+    card = put("ada/mine", folder) / "README.md"
+    assert list_pretrained(cache)[-1].supervision == (), "how it was trained is not known"
+    card.write_text("---\ntags:\n- 'supervision:\\e[31mecho'\n- supervision:guide\n---\n")
+    assert list_pretrained(cache)[-1].supervision == ("guide",)
 
 
 @pytest.mark.parametrize(
@@ -186,15 +206,15 @@ def test_there_may_be_no_cache(tmp_path, no_network):
 
 def test_the_table_has_a_column_for_every_range():
     models = [
-        PretrainedModel("ham-sort", "sort", {"1-32": 0.0, "33-128": 0.0004}, 125264, "package"),
+        PretrainedModel("ham-sort", "sort", {"1-32": 0.0, "33-128": 0.0004}, 125264, "package", ("answers",)),
         PretrainedModel("ada/mine", "sort", {"9-16": 1.0}, 900, "cache"),
-        PretrainedModel("ada/other", "add", {}, 1234567, "cache"),
+        PretrainedModel("ada/other", "add", {}, 1234567, "cache", ("echo", "guide")),
     ]
     assert table(models) == (
-        "name       task  wrong, 1-32  wrong, 9-16  wrong, 33-128      size  where\n"
-        "ham-sort   sort          0 %                      0.04 %    125 kB  package\n"
-        "ada/mine   sort                     100 %                     1 kB  cache\n"
-        "ada/other  add                                            1,235 kB  cache"
+        "name       task  supervision     wrong, 1-32  wrong, 9-16  wrong, 33-128      size  where\n"
+        "ham-sort   sort  answers                 0 %                      0.04 %    125 kB  package\n"
+        "ada/mine   sort                                     100 %                     1 kB  cache\n"
+        "ada/other  add   echo and guide                                           1,235 kB  cache"
     )
 
 
@@ -202,4 +222,7 @@ def test_the_command_prints_a_table_or_json(cache, capsys):
     assert main(["--cache_dir", str(cache)]) == 0
     assert capsys.readouterr().out == table(list_pretrained(cache)) + "\n"
     assert main(["--cache_dir", str(cache), "--json"]) == 0
-    assert [PretrainedModel(**model) for model in json.loads(capsys.readouterr().out)] == list_pretrained(cache)
+    printed = json.loads(capsys.readouterr().out)
+    assert printed[0]["supervision"] == ["echo", "guide"]
+    listed = [PretrainedModel(**model | {"supervision": tuple(model["supervision"])}) for model in printed]
+    assert listed == list_pretrained(cache)

@@ -6,7 +6,7 @@ import pytest
 
 from lightning_ham import from_pretrained
 from lightning_ham.evaluation import evaluate
-from lightning_ham.hub.measured import read_measured
+from lightning_ham.hub.measured import CardFacts, read_card, read_measured
 from lightning_ham.hub.places import BUNDLED, bundled_names
 
 RESULT = """\
@@ -105,6 +105,41 @@ def test_a_hostile_or_damaged_card_says_nothing_and_takes_no_time(text, tmp_path
     start = time.process_time()
     assert read_measured(card) == {}
     assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize(
+    ("tags", "kinds"),
+    [
+        ("[sort, supervision:answers]", ("answers",)),
+        ("[supervision:guide, 'supervision:state', supervision:echo, supervision:guide]", ("echo", "state", "guide")),
+        ("[supervision:hints, 7, null, [supervision:echo], {supervision:state: 1}]", ("hints",)),
+        ("[supervision:answers, supervision:guide]", ("guide",)),
+        (
+            "['supervision:', supervision:none, supervision:Echo, ' supervision:echo', supervision:echo x, guide]",
+            (),
+        ),
+        (r'["supervision:echo\n", "supervision:\e[31mguide", "supervision:supervision:state"]', ()),
+        ("supervision:echo", ()),
+        ("{supervision:echo: supervision:echo}", ()),
+        ("[supervision:" + "echo" * 10_000 + ", supervision:state]", ("state",)),
+        ("[" + "supervision:echo, " * 2_000 + "supervision:guide]", ("echo", "guide")),
+        ("null", ()),
+    ],
+)
+def test_only_known_words_of_supervision_are_believed(tags, kinds, tmp_path):
+    card = tmp_path / "README.md"
+    card.write_text(f"---\ntags: {tags}\n{RESULT.format(lengths='1-32', value=0)[4:]}")
+    start = time.process_time()
+    assert read_card(card).supervision == kinds
+    assert time.process_time() - start < 2
+    assert read_measured(card) == {(1, 32): 0, (33, 128): 0.25}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_or_damaged_card_tells_no_supervision(text, tmp_path):
+    card = tmp_path / "README.md"
+    card.write_bytes(text.encode())
+    assert read_card(card) == CardFacts({}, ())
 
 
 def test_no_card_at_all(tmp_path):

@@ -68,6 +68,22 @@ def test_built_in_tasks(name: str) -> None:
     assert name in task_names()
 
 
+HINT_KINDS = {
+    "search": ("echo",),
+    "add": ("echo",),
+    "stack": ("state",),
+    "queue": ("state",),
+    "priority_queue": ("echo", "state"),
+}
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_built_in_task_says_what_its_hints_are_if_it_has_any(name: str) -> None:
+    task = get_task(name)
+    assert task.hint_kinds == HINT_KINDS.get(name, ())
+    assert bool(task.hint_kinds) == bool(task.num_hints)
+
+
 def test_names_are_sorted() -> None:
     assert task_names() == sorted(task_names())
 
