@@ -2,11 +2,44 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 ACCESSES_WORTH_COMPILING = 256
 """Fewest accesses, over all episodes of a batch, for which ``auto`` runs whole episodes in compiled loops."""
 
-LEAVES_WORTH_COMPILING = 1 << 10
+LEAVES_WORTH_COMPILING = 1 << 3
 """Fewest leaves of a tree for which ``auto`` makes single accesses in compiled loops."""
+
+LEAVES_WORTH_COMPILING_FOR_FEW = 1 << 10
+"""The same where fewer than ``ACCESSES_WORTH_COMPILING`` accesses are to be made."""
+
+
+class _Ahead(threading.local):
+    """What a thread is about to do."""
+
+    makes_few = False
+    """Whether it makes few accesses only."""
+
+
+_ahead = _Ahead()
+
+
+@contextmanager
+def accesses_ahead(count: int) -> Iterator[None]:
+    """Announce ``count`` accesses: for few of them, loops are compiled only if the trees are large."""
+    before = _ahead.makes_few
+    _ahead.makes_few = count < ACCESSES_WORTH_COMPILING
+    try:
+        yield
+    finally:
+        _ahead.makes_few = before
+
+
+def leaves_worth_compiling(leaves: int) -> int:
+    """Return the fewest leaves for which ``auto`` compiles: ``leaves``, or more if few accesses are to be made."""
+    return max(leaves, LEAVES_WORTH_COMPILING_FOR_FEW) if _ahead.makes_few else leaves
 
 
 def may_compile(engine: str) -> bool:

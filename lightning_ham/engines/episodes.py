@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lightning_ham.engines.choice import ACCESSES_WORTH_COMPILING, compiles
+from lightning_ham.engines.choice import ACCESSES_WORTH_COMPILING, accesses_ahead, compiles
 from lightning_ham.engines.compiled import run_episodes
 from lightning_ham.engines.obstacles import obstacle_to_episodes
 from lightning_ham.memory import AttentionMode, Estimator, HierarchicalAttentiveMemory, Tree
@@ -80,15 +80,16 @@ def unroll(
     given = [] if isinstance(source, nn.LSTMCell) else source.unbind(dim=1)
     hidden = state = leaves.new_zeros(len(leaves), cell.hidden_size if cell else 0)
     steps = []
-    for index, leaf in enumerate(_leaves_to_attend(guide, accesses)):
-        query = hidden if cell else given[index]
-        access = memory.attend(tree, query, attention, generator, leaf)
-        if cell:
-            hidden, state = cell(access.read, (hidden, state))
-        else:
-            hidden = query
-        steps.append((hidden, access.read, access.branch_logits, access.leaf, access.log_prob, access.entropy))
-        tree = memory.write(access, hidden, in_place=not differentiable)
+    with accesses_ahead(len(leaves) * accesses):
+        for index, leaf in enumerate(_leaves_to_attend(guide, accesses)):
+            query = hidden if cell else given[index]
+            access = memory.attend(tree, query, attention, generator, leaf)
+            if cell:
+                hidden, state = cell(access.read, (hidden, state))
+            else:
+                hidden = query
+            steps.append((hidden, access.read, access.branch_logits, access.leaf, access.log_prob, access.entropy))
+            tree = memory.write(access, hidden, in_place=not differentiable)
     return Unrolled(*(torch.stack(values, dim=1) for values in zip(*steps, strict=True)))
 
 

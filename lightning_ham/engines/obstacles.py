@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+from itertools import repeat
+from operator import attrgetter, contains, is_
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +29,8 @@ _PARTS: dict[_Kind, dict[str, _Kind]] = {
 }
 """Submodules of the modules that compiled loops can replace."""
 
+_FORWARD = repeat("forward")
+_forward_of = attrgetter("forward")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _KINDS = {kind.forward: kind for kind in (GatedJoin, ChoiceJoin, CopyJoin, MLPJoin, Embed, Search, Write, nn.LSTMCell)}
 
@@ -85,26 +89,29 @@ class PlainModules:
         self.has_parametrizations = any("parametrizations" in vars(part)["_modules"] for part in parts)
         """Whether some parameters are computed at each use."""
         self._hooks = [vars(part)[name] for part in parts for name in _HOOKS]
-        self._own = [(vars(part), type(part), type(part).forward) for part in parts]
-        self._held = [
+        self._own = [vars(part) for part in parts]
+        self._kinds = list({type(part) for part in parts})
+        self._forwards = [kind.forward for kind in self._kinds]
+        held = [
             (holder, name, value)
             for part in parts
             for holder in (vars(part)["_modules"], vars(part)["_parameters"])
             for name, value in holder.items()
         ]
-        self._tensors = [value for _, _, value in self._held if isinstance(value, Tensor)]
+        self._holders, self._names, self._values = ([entry[column] for entry in held] for column in range(3))
+        self._tensors = [value for value in self._values if isinstance(value, Tensor)]
         self._pointers = [tensor.data_ptr() for tensor in self._tensors]
 
     def are_unchanged(self) -> bool:
         """Return whether the modules have the same parts and methods, and the same parameters at the same addresses."""
-        # Plain loops: this runs twice an access, and generators would take as long as the rest of the access.
-        for own, kind, forward in self._own:
-            if "forward" in own or kind.forward is not forward:
-                return False
-        for holder, name, value in self._held:
-            if holder.get(name) is not value:
-                return False
-        return not any(self._hooks) and [tensor.data_ptr() for tensor in self._tensors] == self._pointers
+        # This runs twice an access, so it loops with `map`: other loops take twice as long.
+        return not (
+            any(self._hooks)
+            or any(map(contains, self._own, _FORWARD))
+            or not all(map(is_, map(_forward_of, self._kinds), self._forwards))
+            or not all(map(is_, map(dict.get, self._holders, self._names), self._values))
+            or list(map(Tensor.data_ptr, self._tensors)) != self._pointers
+        )
 
 
 @functools.cache

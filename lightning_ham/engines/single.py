@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -9,16 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_ham.engines.choice import LEAVES_WORTH_COMPILING, compiles, may_compile
+from lightning_ham.engines.choice import LEAVES_WORTH_COMPILING, compiles, leaves_worth_compiling
 from lightning_ham.engines.first_use import FirstUse
 from lightning_ham.engines.obstacles import PlainModules, obstacle
 from lightning_ham.memory import Access, Estimator, HierarchicalAttentiveMemory, Tree
-from lightning_ham.memory.transforms import Search
+from lightning_ham.memory.transforms import ChoiceJoin, CopyJoin, MLPJoin, Search
 
 _first_attend, _first_write = (
     FirstUse(f"Compiling the loops that {what} for this machine; this takes some seconds, once.")
     for what in ("attend", "write")
 )
+
+_NOT_SUITING = None, 0, 0
 
 
 class CompiledAccesses:
@@ -38,121 +41,245 @@ class CompiledAccesses:
         """Attend and read, if the estimator makes a single descent, sampled or not; else return None."""
         if estimator.compiled is None or estimator.compiled.counterfactual:
             return None
-        prepared = self._suiting(memory, tree, query)
+        prepared, batch, depth = self._suiting(memory, tree, query)
+        if prepared is not None and not prepared.search.are_current(memory):
+            prepared = self._prepare(memory, tree.nodes)
         if prepared is None:
             return None
-        noise = estimator.draw_noise(len(query), tree.depth, query, generator, memory.noise)
-        leaf, logits, path, siblings = attend(prepared.search, tree, query, noise)
-        none = logits.new_empty(len(query), 0)
-        scale = estimator.noise_scale(memory.noise)
-        return Access(path[:, -1], leaf, logits, path, siblings, none, tree, estimator=estimator, noise_scale=scale)
+        noise = None
+        if estimator.noise_count(depth):
+            noise = estimator.draw_noise(batch, depth, query, generator, memory.noise)
+        read, leaf, logits, path, siblings = attend(prepared.search, tree, query, noise, batch, depth)
+        scale, none = estimator.noise_scale(memory.noise), prepared.no_weights(batch)
+        return Access(read, leaf, logits, path, siblings, none, tree, None, 1.0, estimator, scale)
 
     def write(self, memory: HierarchicalAttentiveMemory, access: Access, query: Tensor) -> bool:
-        """Write to the attended leaf and re-join its ancestors, in place; return False if that is not possible."""
+        """Write to the attended leaf and re-join its ancestors, in place."""
         if type(access) is not Access or access.weights.shape[1]:
             return False
-        prepared = self._suiting(memory, access.tree, query)
-        if prepared is None:
+        tree, leaf = access.tree, access.leaf
+        prepared, batch, depth = self._suiting(memory, tree, query)
+        if prepared is None or not _is_in_memory(leaf) or leaf.dtype != torch.int64 or leaf.shape != (batch,):
             return False
-        write_in_place(prepared.write, access.tree, access.leaf, query)
-        return True
+        if not prepared.write.are_current(memory):
+            prepared = self._prepare(memory, tree.nodes)
+        return prepared is not None and write_in_place(prepared.write, tree, leaf, query, batch, depth)
 
-    def _suiting(self, memory: HierarchicalAttentiveMemory, tree: Tree, query: Any) -> _Prepared | None:
-        """Return the memory's weights if compiled loops may access ``tree``: they check no bounds."""
-        if not may_compile(memory.engine) or torch.is_grad_enabled() or type(tree) is not Tree:
-            return None
+    def _suiting(
+        self, memory: HierarchicalAttentiveMemory, tree: Tree, query: Any
+    ) -> tuple[_Prepared | None, int, int]:
+        """Return what is prepared if compiled loops make an access to ``tree``, its batch and its depth.
+
+        They check no bounds. Whether the weights are still the memory's is left to be asked.
+        """
+        if torch.is_grad_enabled() or type(tree) is not Tree or torch.is_autocast_enabled("cpu"):
+            return _NOT_SUITING
         nodes: Any = tree.nodes
-        if not (isinstance(nodes, Tensor) and nodes.dim() == 3 and nodes.is_contiguous() and isinstance(query, Tensor)):
+        if not (_is_in_memory(nodes) and _is_in_memory(query) and nodes.is_contiguous()):
+            return _NOT_SUITING
+        shape = nodes.shape
+        if len(shape) != 3:
+            return _NOT_SUITING
+        batch, rows, leaf_size = shape
+        if rows < 2 or rows & (rows - 1):
+            return _NOT_SUITING
+        if not compiles(memory.engine, rows // 2, leaves_worth_compiling(LEAVES_WORTH_COMPILING), None):
+            return _NOT_SUITING
+        prepared = self._prepared.get(memory) or self._prepare(memory, nodes)
+        if prepared is None or query.shape != (batch, prepared.query_size) or leaf_size != prepared.leaf_size:
+            return _NOT_SUITING
+        if not query.dtype == nodes.dtype == prepared.dtype:
+            return _NOT_SUITING
+        return prepared, batch, rows.bit_length() - 2
+
+    def _prepare(self, memory: HierarchicalAttentiveMemory, nodes: Tensor) -> _Prepared | None:
+        """Return the weights as they are now; None if compiled loops do not know what the modules do."""
+        if obstacle(nodes, memory.join, memory.search, memory.write_leaf) or not _fit_together(memory, nodes.dtype):
+            self._prepared.pop(memory, None)
             return None
-        batch, rows, leaf_size = nodes.shape
-        if rows < 2 or rows & (rows - 1) or obstacle(nodes):
-            return None
-        prepared = self._prepared.get(memory)
-        if prepared is None or not prepared.holds(memory):
-            modules = memory.join, memory.search, memory.write_leaf
-            if obstacle(nodes, *modules):
-                return None
-            prepared = self._prepared[memory] = _Prepared(memory)
-        sizes = (batch, prepared.query_size), prepared.leaf_size, prepared.dtype, prepared.dtype
-        if (query.shape, leaf_size, query.dtype, nodes.dtype) != sizes:
-            return None
-        return prepared if compiles(memory.engine, rows // 2, LEAVES_WORTH_COMPILING, None) else None
+        prepared = self._prepared[memory] = _Prepared(memory)
+        return prepared
+
+
+def _is_in_memory(tensor: object) -> bool:
+    """Return whether a tensor's numbers stand in this machine's memory as they are."""
+    return (
+        type(tensor) in (Tensor, nn.Parameter)
+        and tensor.is_cpu  # type: ignore[attr-defined]
+        and not tensor.is_neg()  # type: ignore[attr-defined]
+        and tensor.data_ptr() != 0  # type: ignore[attr-defined]
+    )
+
+
+def _fit_together(memory: HierarchicalAttentiveMemory, dtype: torch.dtype) -> bool:
+    """Whether the weights have the shapes that compiled loops take for granted: they check no bounds."""
+    search: tuple[Any, ...] = search_parameters(memory.search)
+    write: tuple[Any, ...] = write_parameters(memory)
+    if any(not isinstance(weight, Tensor) or weight.dtype != dtype for weight in (*search, *write)):
+        return False
+    size, reals = memory.leaf_size, memory.join.num_reals
+    units, query_size = memory.search.query.weight.shape
+    hidden, joined = len(write[4]), (size if isinstance(memory.join, MLPJoin) else 3 * size)
+    shapes = [
+        *((units, size), (units,), (units, query_size), (1, units), (1,)),
+        *((2 * size, size), (2 * size,), (2 * size, query_size)),
+        *((hidden, 2 * size + reals), (hidden,), (joined, hidden), (joined,)),
+    ]
+    return reals <= size and [tuple(weight.shape) for weight in (*search, *write)] == shapes
 
 
 class _Prepared:
-    """The weights of a memory as arrays, valid until its modules change."""
+    """The weights of a memory for compiled loops."""
 
     def __init__(self, memory: HierarchicalAttentiveMemory) -> None:
         from lightning_ham.engines.kernels import access
 
-        self._parts = memory.join, memory.search, memory.write_leaf
-        self._modules = PlainModules(*self._parts)
-        parameters = (*search_parameters(memory.search), *write_parameters(memory))
-        self._share_memory = not self._modules.has_parametrizations and all(
-            isinstance(parameter, nn.Parameter) and parameter.is_contiguous() for parameter in parameters
+        (units, query_size), size = memory.search.query.weight.shape, memory.leaf_size
+        write = write_parameters(memory)
+        of_join = write[3].shape[0], write[3].shape[1], write[5].shape[0]
+        self.search = _Weights(
+            memory, ("search",), search_parameters(memory.search), (units, query_size), access.attend_at
         )
-        self.search = access.SearchWeights(*arrays(*parameters[:5]))
-        self._grid = memory.grid
-        self.write = access.WriteWeights(*(*arrays(*parameters[5:]), grid_steps(memory)))
-        self.leaf_size = memory.leaf_size
-        self.query_size = memory.search.query.in_features
-        self.dtype = parameters[0].dtype
+        sizes = (size, query_size, *of_join, int(grid_steps(memory)))
+        self.write = _Weights(memory, ("join", "write_leaf"), write, sizes, access.write_at)
+        self.leaf_size, self.query_size, self.dtype = size, query_size, write[0].dtype
+        self._none, self._none_batch = torch.empty(0), -1
 
-    def holds(self, memory: HierarchicalAttentiveMemory) -> bool:
-        """Return whether these are still the memory's weights."""
-        join, search, write_leaf = self._parts
-        found = vars(memory)["_modules"]
-        is_same = found["join"] is join and found["search"] is search and found["write_leaf"] is write_leaf
-        return self._share_memory and is_same and memory.grid == self._grid and self._modules.are_unchanged()
+    def no_weights(self, batch: int) -> Tensor:
+        """Return a tensor ``[batch, 0]``, the same one as long as the batch is the same."""
+        if self._none_batch != batch:
+            with torch.inference_mode(mode=False):
+                self._none, self._none_batch = torch.empty(batch, 0, dtype=self.dtype), batch
+        return self._none
 
 
-def attend(w: Any, tree: Tree, query: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return leaves ``[batch]``, logits ``[batch, depth]``, path and siblings as in :class:`Access`.
+class _Weights:
+    """The weights of some of a memory's modules, for as long as the modules are what they were.
 
     Args:
-        w: SEARCH's weights (:class:`lightning_ham.engines.kernels.access.SearchWeights`).
+        memory: The memory.
+        names: Of the modules.
+        parameters: Their parameters, in the order in which ``loops`` want them.
+        sizes: What follows their addresses.
+        loops: The compiled function that takes the table of both.
+    """
+
+    def __init__(
+        self,
+        memory: HierarchicalAttentiveMemory,
+        names: Sequence[str],
+        parameters: Sequence[Tensor],
+        sizes: Sequence[int],
+        loops: Any,
+    ) -> None:
+        self._parts = [(name, getattr(memory, name)) for name in names]
+        self._modules = PlainModules(*(module for _, module in self._parts))
+        self._grid = memory.grid
+        join = memory.join if "join" in names else None
+        self._copied = join if isinstance(join, ChoiceJoin | CopyJoin) else None
+        sources = [*parameters[:5], self._copied.out.weight, self._copied.out.bias] if self._copied else parameters
+        self._share_memory = not self._modules.has_parametrizations and all(
+            isinstance(parameter, nn.Parameter) and parameter.is_contiguous() for parameter in sources
+        )
+        self._arrays = arrays(*parameters)  # so that what stands at their addresses stays there
+        if self._copied:
+            from lightning_ham.engines.kernels import access
+
+            self._out, self._repeat = arrays(self._copied.out.weight, self._copied.out.bias), access.repeat_side
+        self.table = np.array([*(array.ctypes.data for array in self._arrays), *sizes], np.int64)
+        self.like = np.empty(0, self._arrays[0].dtype)
+        self.loops, self.leaf_size = loops, memory.leaf_size
+
+    def are_current(self, memory: HierarchicalAttentiveMemory) -> bool:
+        """Return whether these are the memory's weights still; a copy of some is made anew, whatever they are."""
+        if not self._share_memory or memory.grid != self._grid:
+            return False
+        found = vars(memory)["_modules"]
+        for name, module in self._parts:
+            if found.get(name) is not module:
+                return False
+        if not self._modules.are_unchanged():
+            return False
+        if self._copied is not None:
+            self._copy_output_layer(self._copied)
+        return True
+
+    def _copy_output_layer(self, join: ChoiceJoin | CopyJoin) -> None:
+        """Copy JOIN's output layer, which compiled loops want in another form, as it may have changed in place."""
+        if isinstance(join, ChoiceJoin):
+            self._repeat(*self._out, np.full(1, join.sharpness, self.like.dtype), *self._arrays[-2:])
+        else:
+            for copy, layer in zip(self._arrays[-2:], self._out, strict=True):
+                copy[: len(layer)] = layer
+
+
+def attend(
+    w: _Weights, tree: Tree, query: Tensor, noise: Tensor | None, batch: int, depth: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return read, leaves, logits, path and siblings as in :class:`Access`.
+
+    Args:
+        w: SEARCH's weights.
         tree: The memory's state.
         query: The controller's state, ``[batch, query_size]``.
-        noise: Added to the logits, ``[batch, depth]``; or ``[batch, 0]``.
+        noise: Added to the logits, ``[batch, depth]``, if there is any.
+        batch: Trees.
+        depth: Of each.
+
+    Raises:
+        ValueError: If the noise is not of that shape and the nodes' type.
     """
-    from lightning_ham.engines.kernels import access
-
-    nodes, queries, noises = arrays(tree.nodes, query, noise)
-    batch, rows, size = nodes.shape
-    depth = rows.bit_length() - 2
-    leaf_rows = np.empty(batch, np.int64)
-    logits = np.empty((batch, depth), nodes.dtype)
-    path = np.empty((batch, depth + 1, size), nodes.dtype)
-    siblings = np.empty((batch, depth, size), nodes.dtype)
-    with _first_attend():
-        access.attend(nodes, queries, noises, w, leaf_rows, logits, path, siblings)
+    nodes, size = tree.nodes, w.leaf_size
+    if noise is None:
+        address = 0
+    elif noise.shape == (batch, depth) and noise.dtype == nodes.dtype and noise.is_cpu:
+        noise = noise.contiguous()
+        address = noise.data_ptr()
+    else:
+        raise ValueError(f"Expected noise of shape {[batch, depth]}, but got {list(noise.shape)}, {noise.dtype}.")
+    query = query if query.is_contiguous() else query.contiguous()
+    dtype = w.like.dtype
+    leaf = np.empty(batch, np.int64)
+    logits = np.empty((batch, depth), dtype)
+    path = np.empty((batch, depth + 1, size), dtype)
+    siblings = np.empty((batch, depth, size), dtype)
+    arguments = nodes.data_ptr(), query.data_ptr(), address, w.table, leaf, logits, path, siblings
+    if _first_attend.is_over:
+        w.loops(*arguments)
+    else:
+        with _first_attend():
+            w.loops(*arguments)
     share = torch.from_numpy
-    return share(leaf_rows - rows // 2), share(logits), share(path), share(siblings)
+    return share(path[:, depth]), share(leaf), share(logits), share(path), share(siblings)
 
 
-def write_in_place(w: Any, tree: Tree, leaf: Tensor, query: Tensor) -> None:
-    """Write to the leaves ``[batch]`` of ``tree`` itself, and re-join their ancestors.
+def write_in_place(w: _Weights, tree: Tree, leaf: Tensor, query: Tensor, batch: int, depth: int) -> bool:
+    """Write to the leaves ``[batch]`` of ``tree`` itself, and re-join their ancestors; False if there are no such.
 
     Args:
-        w: The weights of WRITE and JOIN (:class:`lightning_ham.engines.kernels.access.WriteWeights`).
+        w: The weights of WRITE and JOIN.
         tree: The memory's state, which is changed.
         leaf: Index of the leaf, ``[batch]``.
         query: The controller's state, ``[batch, query_size]``.
+        batch: Trees.
+        depth: Of each.
     """
-    from lightning_ham.engines.kernels import access
-
-    nodes, leaves, queries = arrays(tree.nodes, leaf, query)
+    query = query if query.is_contiguous() else query.contiguous()
+    leaf = leaf if leaf.is_contiguous() else leaf.contiguous()
+    arguments = tree.nodes.data_ptr(), batch, depth, leaf.data_ptr(), query.data_ptr(), w.table, w.like
+    if _first_write.is_over:
+        return bool(w.loops(*arguments))
     with _first_write():
-        access.write(nodes, leaves + nodes.shape[1] // 2, queries, w)
+        return bool(w.loops(*arguments))
 
 
 def search_parameters(search: Search) -> tuple[Tensor, ...]:
-    """Return SEARCH's parameters in the order of ``SearchWeights`` in :mod:`lightning_ham.engines.kernels.access`."""
+    """Return SEARCH's parameters in the order in which compiled loops want them."""
     return search.node.weight, search.node.bias, search.query.weight, search.out.weight, search.out.bias
 
 
 def write_parameters(memory: HierarchicalAttentiveMemory) -> tuple[Tensor, ...]:
-    """Return the parameters of WRITE and JOIN, in the order of ``WriteWeights`` there."""
+    """Return those of WRITE and JOIN."""
     write = memory.write_leaf
     return write.leaf.weight, write.leaf.bias, write.query.weight, *memory.join.layer_weights
 
@@ -163,5 +290,5 @@ def grid_steps(memory: HierarchicalAttentiveMemory) -> Any:
 
 
 def arrays(*tensors: Tensor) -> list[Any]:
-    """Return tensors as arrays, which share their memory if possible."""
+    """Return tensors as arrays, which share their memory where they can."""
     return [tensor.detach().contiguous().numpy() for tensor in tensors]

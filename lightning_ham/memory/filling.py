@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_ham.memory.arguments import check_blank, check_cells, check_grid, check_sizes
-from lightning_ham.memory.transforms import Embed, JoinKind, Search, Write, make_join
+from lightning_ham.memory.transforms import Embed, JoinKind, Search, Write, make_join, on_grid
 from lightning_ham.memory.tree import Tree, build, build_blank, check_num_leaves
 
 
@@ -27,6 +27,7 @@ class Filling(nn.Module):
         check_sizes(input_size, query_size, leaf_size, hidden_size, real_inputs)
         check_grid(grid)
         self.input_size, self.query_size, self.leaf_size = input_size, query_size, leaf_size
+        self._grid, self._real_inputs = grid, real_inputs
         self.cell_noise = 0.0
         """Standard deviation of the noise that :meth:`embed_cells` adds in training."""
         hidden = hidden_size or leaf_size
@@ -38,12 +39,12 @@ class Filling(nn.Module):
     @property
     def grid(self) -> float | None:
         """What EMBED, JOIN and WRITE round every number of a node to multiples of; None if they do not."""
-        return self.embed.grid
+        return self._grid
 
     @grid.setter
     def grid(self, grid: float | None) -> None:
         check_grid(grid)
-        self.embed.grid = self.join.grid = self.write_leaf.grid = grid
+        self._grid = self.embed.grid = self.join.grid = self.write_leaf.grid = grid
 
     def init(self, inputs: Tensor, occupied: Tensor | None = None) -> Tree:
         """Fill the leaves with embedded inputs and join them bottom-up.
@@ -66,7 +67,7 @@ class Filling(nn.Module):
             ValueError: If there is no such tree.
         """
         check_blank(batch, num_leaves)
-        return build_blank(self.embed.rounded(self.embed.blank), batch, num_leaves, self.join)
+        return build_blank(self._rounded(self.embed.blank), batch, num_leaves, self.join)
 
     def embed_cells(self, inputs: Tensor, occupied: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Embed cells, blank where not ``occupied``; in training, with Gaussian noise of deviation ``cell_noise``.
@@ -90,4 +91,8 @@ class Filling(nn.Module):
         if not (self.training and self.cell_noise > 0):
             return leaves
         noise = torch.randn(leaves.shape, dtype=leaves.dtype, device=leaves.device, generator=generator)
-        return self.embed.rounded(leaves + self.cell_noise * noise)
+        return self._rounded(leaves + self.cell_noise * noise)
+
+    def _rounded(self, leaves: Tensor) -> Tensor:
+        """Return leaves ``[..., leaf_size]`` on the grid."""
+        return on_grid(leaves, self._grid, 2 * self._real_inputs)

@@ -79,11 +79,7 @@ class Embed(nn.Module):
         bits, dtype = inputs[..., self.real_inputs :], self.blank.dtype
         reals = inputs[..., : self.real_inputs].to(dtype) - 0.5
         leaves = torch.cat((reals, reals, self.mlp(bits).to(dtype)), dim=-1)
-        return torch.where(occupied, self.rounded(leaves), self.rounded(self.blank))
-
-    def rounded(self, leaves: Tensor) -> Tensor:
-        """Return leaves ``[..., leaf_size]`` on the grid."""
-        return on_grid(leaves, self.grid, 2 * self.real_inputs)
+        return on_grid(torch.where(occupied, leaves, self.blank), self.grid, 2 * self.real_inputs)
 
 
 def compare(left: Tensor, right: Tensor, count: int) -> Tensor:

@@ -1,5 +1,6 @@
 """Single accesses in compiled loops against the plain ones."""
 
+import contextlib
 import gc
 import weakref
 from unittest import mock
@@ -9,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_ham.engines import single
+from lightning_ham.engines import single, unroll
 from lightning_ham.memory import HierarchicalAttentiveMemory, Tree
 
 
@@ -63,6 +64,50 @@ def test_auto_takes_it_from_large_trees_on_and_only_without_gradients(monkeypatc
         with torch.no_grad():
             memory.attend(memory.init(torch.randn(2, 8, 3)), query)
         assert attend.called
+
+
+def test_auto_takes_it_from_eight_leaves_on_unless_a_few_accesses_are_all():
+    memory = HierarchicalAttentiveMemory(3, 4, 5)
+    tree, queries = memory.init(torch.randn(2, 8, 3)), torch.randn(2, 3, 4)
+    with mock.patch.object(single, "attend", side_effect=single.attend) as attend, torch.no_grad():
+        unroll(memory, queries, tree, 3)
+        assert not attend.called
+        memory.attend(tree, queries[:, 0])
+        assert attend.called
+
+
+@pytest.mark.parametrize("leaf", [[0, 8], [-1, 0], [0], [0, 0, 0]])
+def test_leaves_that_are_not_there_are_not_written(leaf):
+    """Compiled loops would write to whatever stands there."""
+    memory = HierarchicalAttentiveMemory(3, 4, 5, engine="fused")
+    with torch.no_grad():
+        tree, query = memory.init(torch.randn(2, 8, 3)), torch.randn(2, 4)
+        access = memory.attend(tree, query)._replace(leaf=torch.tensor(leaf))
+        assert not memory.accelerator.write(memory, access, query)
+
+
+@pytest.mark.parametrize("layer", [torch.nn.Linear(5, 2), torch.nn.Linear(4, 5), torch.nn.Linear(5, 5, bias=False)])
+def test_layers_that_do_not_fit_are_left_to_pytorch(layer):
+    """Compiled loops would read whatever stands behind their weights."""
+    memory = HierarchicalAttentiveMemory(3, 4, 5, engine="fused")
+    with torch.no_grad():
+        tree, query = memory.init(torch.randn(2, 8, 3)), torch.randn(2, 4)
+        memory.attend(tree, query)
+        memory.search.node = layer
+        with mock.patch.object(single, "attend") as attend, contextlib.suppress(RuntimeError):
+            memory.attend(tree, query)
+    assert not attend.called
+
+
+def test_a_query_without_memory_of_its_own_falls_back():
+    memory = HierarchicalAttentiveMemory(3, 4, 5)
+    query, results = torch._efficientzerotensor(2, 4), []
+    with torch.no_grad():
+        tree = memory.init(torch.randn(2, 8, 3))
+        for engine in ("reference", "fused"):
+            memory.engine = engine
+            results.append(memory.attend(tree, query).logits)
+    assert torch.equal(*results)
 
 
 def test_half_precision_falls_back():

@@ -1,8 +1,11 @@
 """One access to the memory without gradients: attend, then write and re-join, in place.
 
 Arrays are C-contiguous, of one float type; weight matrices are ``[out, in]``, as torch keeps them, so that nothing is
-prepared for a single access. Symbols in shapes: ``B`` batch, ``n`` leaves, ``k`` levels, ``d`` leaf size, ``l`` query
-size, ``s`` and ``j`` hidden units of SEARCH and JOIN.
+prepared for a single access. :func:`attend_at` and :func:`write_at` do the same as :func:`attend` and :func:`write`
+with tensors that are known by their addresses.
+
+Symbols in shapes: ``B`` batch, ``n`` leaves, ``k`` levels, ``d`` leaf size, ``l`` query size, ``s`` and ``j`` hidden
+units of SEARCH and JOIN.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lightning_ham.engines.kernels.addresses import array_at
 from lightning_ham.engines.kernels.arithmetic import compared, compiled, on_grid, real_row, sigmoid
 
 Array = np.ndarray[Any, Any]
@@ -49,10 +53,24 @@ class WriteWeights(NamedTuple):
 
 @compiled
 def multiply(w, x, y):
-    """Add ``w @ x`` to ``y``: a matrix and two vectors."""
-    for o in range(w.shape[0]):
+    """Add ``w @ x`` to ``y``: a matrix and two vectors.
+
+    Four rows of ``w`` at a time, so that every number of ``x`` is loaded once for all of them.
+    """
+    rows, columns = w.shape
+    rows4 = rows - rows % 4
+    for o in range(0, rows4, 4):
+        w0, w1, w2, w3 = w[o], w[o + 1], w[o + 2], w[o + 3]
+        y0, y1, y2, y3 = y[o], y[o + 1], y[o + 2], y[o + 3]
+        for i in range(columns):
+            y0 += w0[i] * x[i]
+            y1 += w1[i] * x[i]
+            y2 += w2[i] * x[i]
+            y3 += w3[i] * x[i]
+        y[o], y[o + 1], y[o + 2], y[o + 3] = y0, y1, y2, y3
+    for o in range(rows4, rows):
         total = y[o]
-        for i in range(w.shape[1]):
+        for i in range(columns):
             total += w[o, i] * x[i]
         y[o] = total
 
@@ -152,3 +170,89 @@ def write(nodes, leaf_rows, query, w):
         for i in range(w.join_hidden.shape[1] - 2 * size, size):
             nodes[a, row, i] = on_grid(nodes[a, row, i], w.steps)
     rejoin(nodes, leaf_rows, w)
+
+
+@compiled
+def attend_at(nodes, query, noise, w, leaves, logits, path, siblings):
+    """Do what :func:`attend` does.
+
+    Args:
+        nodes: Address of the nodes.
+        query: Address of the queries.
+        noise: Address of the noise, ``[B, k]``; 0 for none.
+        w: Addresses of SEARCH's weights in the order of :class:`SearchWeights`, then ``s`` and ``l``.
+        leaves: Gets the indices of the leaves, ``[B]``.
+        logits: As for :func:`attend`.
+        path: As for :func:`attend`.
+        siblings: As for :func:`attend`.
+    """
+    batch, depth, size = siblings.shape
+    units, query_size = w[5], w[6]
+    weights = SearchWeights(
+        array_at(w[0], (units, size), path),
+        array_at(w[1], (units,), path),
+        array_at(w[2], (units, query_size), path),
+        array_at(w[3], (1, units), path),
+        array_at(w[4], (1,), path),
+    )
+    trees, queries = array_at(nodes, (batch, 2 << depth, size), path), array_at(query, (batch, query_size), path)
+    noises = array_at(noise, (batch, depth if noise else 0), path)
+    attend(trees, queries, noises, weights, leaves, logits, path, siblings)
+    for a in range(batch):
+        leaves[a] -= 1 << depth
+
+
+@compiled
+def write_at(nodes, batch, depth, leaf, query, w, like):
+    """Do what :func:`write` does, and return True; do nothing and return False if a leaf is none of its tree.
+
+    Args:
+        nodes: Address of the nodes.
+        batch: ``B``
+        depth: ``k``
+        leaf: Address of the indices of the leaves, ``[B]``, of 64 bits each.
+        query: Address of the queries.
+        w: Addresses of the weights in the order of :class:`WriteWeights`, then ``d``, ``l``, ``j``, ``2 d + r``, and
+            how many numbers JOIN's output layer has, and the multiples of the grid in 1.
+        like: An array of the type of the nodes.
+    """
+    size, query_size, units, seen, joined = w[7], w[8], w[9], w[10], w[11]
+    leaf_rows = np.empty(batch, np.int64)
+    leaf_rows[:] = array_at(leaf, (batch,), leaf_rows)
+    for a in range(batch):
+        if leaf_rows[a] < 0 or leaf_rows[a] >= 1 << depth:
+            return False
+        leaf_rows[a] += 1 << depth
+    weights = WriteWeights(
+        array_at(w[0], (2 * size, size), like),
+        array_at(w[1], (2 * size,), like),
+        array_at(w[2], (2 * size, query_size), like),
+        array_at(w[3], (units, seen), like),
+        array_at(w[4], (units,), like),
+        array_at(w[5], (joined, units), like),
+        array_at(w[6], (joined,), like),
+        like.dtype.type(w[12]),
+    )
+    trees, queries = array_at(nodes, (batch, 2 << depth, size), like), array_at(query, (batch, query_size), like)
+    write(trees, leaf_rows, queries, weights)
+    return True
+
+
+@compiled
+def repeat_side(weight, bias, sharpness, out, out_bias):
+    """Set the output layer of a gated JOIN to that of the JOIN that chooses once for all dimensions.
+
+    Args:
+        weight: ``[1 + 2 d, j]``: the one choice, then what every dimension has.
+        bias: ``[1 + 2 d]``
+        sharpness: Factor of the choice, an array of one number.
+        out: Gets the weights of the gated JOIN, ``[3 d, j]``.
+        out_bias: Gets its bias, ``[3 d]``.
+    """
+    size = out.shape[0] - weight.shape[0] + 1
+    for o in range(out.shape[0]):
+        row = max(o - size + 1, 0)
+        factor = sharpness[0] if row == 0 else weight.dtype.type(1)
+        for u in range(out.shape[1]):
+            out[o, u] = factor * weight[row, u]
+        out_bias[o] = factor * bias[row]
