@@ -161,6 +161,7 @@ def test_options_have_defaults_that_a_recipe_can_change() -> None:
         "hidden_size": None,
         "join": "gated",
         "state_bits": 1,
+        "grid": None,
     }
 
 
