@@ -28,7 +28,7 @@ class RawHAM(nn.Module):
         output_size: Bits per output symbol.
         leaf_size: Numbers per node of the tree, and per embedded operation (d and l in the paper).
         hidden_size: Units in the hidden layers of the memory's transformations; ``leaf_size`` if not given.
-        join: ``gated``, ``choice``, ``copy`` or ``mlp``; see :data:`lightning_ham.memory.JoinKind`.
+        join: ``gated``, ``choice`` or ``mlp``; see :data:`lightning_ham.memory.JoinKind`.
         state_bits: Bits that tell the state of a leaf; a task of a data structure brings its own number.
         grid: A power of two, such as 1/4, to whose multiples all numbers in nodes are rounded; None: no rounding.
     """

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_ham.memory import Estimator, HierarchicalAttentiveMemory
-from lightning_ham.memory.transforms import ChoiceJoin, CopyJoin, Embed, GatedJoin, MLPJoin, Search, Write
+from lightning_ham.memory.transforms import ChoiceJoin, Embed, GatedJoin, MLPJoin, Search, Write
 
 _Kind = type[nn.Module] | tuple[type[nn.Module], ...]
 """A kind of module; a tuple stands for a Sequential of these kinds."""
@@ -21,7 +21,6 @@ _PERCEPTRON = (nn.Linear, nn.ReLU, nn.Linear)
 _PARTS: dict[_Kind, dict[str, _Kind]] = {
     GatedJoin: {"hidden": nn.Linear, "out": nn.Linear},
     ChoiceJoin: {"hidden": nn.Linear, "out": nn.Linear},
-    CopyJoin: {"hidden": nn.Linear, "out": nn.Linear},
     MLPJoin: {"mlp": (*_PERCEPTRON, nn.Tanh)},
     Embed: {"mlp": _PERCEPTRON},
     Search: {"node": nn.Linear, "query": nn.Linear, "out": nn.Linear},
@@ -32,7 +31,7 @@ _PARTS: dict[_Kind, dict[str, _Kind]] = {
 _FORWARD = repeat("forward")
 _forward_of = attrgetter("forward")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_KINDS = {kind.forward: kind for kind in (GatedJoin, ChoiceJoin, CopyJoin, MLPJoin, Embed, Search, Write, nn.LSTMCell)}
+_KINDS = {kind.forward: kind for kind in (GatedJoin, ChoiceJoin, MLPJoin, Embed, Search, Write, nn.LSTMCell)}
 
 
 def obstacle(tensor: Tensor, *modules: nn.Module) -> str | None:

@@ -14,7 +14,7 @@ from lightning_ham.engines.choice import LEAVES_WORTH_COMPILING, compiles, leave
 from lightning_ham.engines.first_use import FirstUse
 from lightning_ham.engines.obstacles import PlainModules, obstacle
 from lightning_ham.memory import Access, Estimator, HierarchicalAttentiveMemory, Tree
-from lightning_ham.memory.transforms import ChoiceJoin, CopyJoin, MLPJoin, Search
+from lightning_ham.memory.transforms import ChoiceJoin, MLPJoin, Search
 
 _first_attend, _first_write = (
     FirstUse(f"Compiling the loops that {what} for this machine; this takes some seconds, once.")
@@ -176,7 +176,7 @@ class _Weights:
         self._modules = PlainModules(*(module for _, module in self._parts))
         self._grid = memory.grid
         join = memory.join if "join" in names else None
-        self._copied = join if isinstance(join, ChoiceJoin | CopyJoin) else None
+        self._copied = join if isinstance(join, ChoiceJoin) else None
         sources = [*parameters[:5], self._copied.out.weight, self._copied.out.bias] if self._copied else parameters
         self._share_memory = not self._modules.has_parametrizations and all(
             isinstance(parameter, nn.Parameter) and parameter.is_contiguous() for parameter in sources
@@ -204,13 +204,9 @@ class _Weights:
             self._copy_output_layer(self._copied)
         return True
 
-    def _copy_output_layer(self, join: ChoiceJoin | CopyJoin) -> None:
+    def _copy_output_layer(self, join: ChoiceJoin) -> None:
         """Copy JOIN's output layer, which compiled loops want in another form, as it may have changed in place."""
-        if isinstance(join, ChoiceJoin):
-            self._repeat(*self._out, np.full(1, join.sharpness, self.like.dtype), *self._arrays[-2:])
-        else:
-            for copy, layer in zip(self._arrays[-2:], self._out, strict=True):
-                copy[: len(layer)] = layer
+        self._repeat(*self._out, np.full(1, join.sharpness, self.like.dtype), *self._arrays[-2:])
 
 
 def attend(

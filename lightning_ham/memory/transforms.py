@@ -16,11 +16,8 @@ from torch import Tensor, nn
 
 from lightning_ham.memory.constants import COARSEST_DIFFERENCE, FINEST_DIFFERENCE
 
-JoinKind = Literal["gated", "choice", "copy", "mlp"]
+JoinKind = Literal["gated", "choice", "mlp"]
 """How JOIN combines two children: ``mlp`` is the paper's, the others are ours."""
-
-SHUT = -100.0
-"""Logit of a gate that lets nothing through: e to the power of it is nothing beside 1."""
 
 LayerWeights = tuple[Tensor, Tensor, Tensor, Tensor]
 """Weight ``[units, inputs]`` and bias ``[units]`` of a hidden layer, then of the output layer."""
@@ -211,42 +208,6 @@ class ChoiceJoin(nn.Module):
         return _with_range(on_grid(parent, self.grid), left, right, self.num_reals)
 
 
-class CopyJoin(nn.Module):
-    """JOIN as a choice between the children in every dimension, with no new value: :class:`GatedJoin` without ``new``.
-
-    So two equal children have a parent like them, whatever the weights: a part of the tree that is all alike (blank, or
-    spent) looks the same at every height. For tasks in which a node tells whether any leaf below it is so, or all are.
-    (Not in the paper.)
-
-    Args:
-        leaf_size: Numbers per node (d in the paper).
-        hidden_size: Units of the hidden layer.
-        num_reals: As for :class:`MLPJoin`.
-        grid: As for :class:`MLPJoin`.
-    """
-
-    def __init__(self, leaf_size: int, hidden_size: int, num_reals: int = 0, grid: float | None = None) -> None:
-        super().__init__()
-        self.num_reals, self.grid = num_reals, grid
-        self.hidden = nn.Linear(2 * leaf_size + num_reals, hidden_size)
-        self.out = nn.Linear(hidden_size, leaf_size)
-
-    @property
-    def layer_weights(self) -> LayerWeights:
-        """Weights and biases of a :class:`GatedJoin` that does the same: its ``new`` is shut."""
-        size = self.out.out_features
-        weight, bias = self.out.weight, self.out.bias
-        no_weight, no_bias = weight.new_zeros(2 * size, weight.shape[1]), bias.new_zeros(size)
-        out = torch.cat((weight, no_weight)), torch.cat((bias, no_bias + SHUT, no_bias))
-        return self.hidden.weight, self.hidden.bias, *out
-
-    def forward(self, left: Tensor, right: Tensor) -> Tensor:
-        """Return the parents ``[..., leaf_size]`` of ``left`` and ``right``, both ``[..., leaf_size]``."""
-        hidden = torch.relu(self.hidden(_children(left, right, self.num_reals)))
-        parent = torch.lerp(left, right, torch.sigmoid(self.out(hidden).to(left.dtype)))
-        return _with_range(on_grid(parent, self.grid), left, right, self.num_reals)
-
-
 def _children(left: Tensor, right: Tensor, num_reals: int) -> Tensor:
     """Return what JOIN computes a parent from: both children side by side, and how their reals compare."""
     parts = (left, right, compare(left, right, num_reals)) if num_reals else (left, right)
@@ -271,12 +232,12 @@ def _with_range(parent: Tensor, left: Tensor, right: Tensor, num_reals: int) -> 
     return torch.cat((least, greatest, parent[..., num_reals:]), dim=-1)
 
 
-Join = GatedJoin | ChoiceJoin | CopyJoin | MLPJoin
+Join = GatedJoin | ChoiceJoin | MLPJoin
 
 
 def make_join(kind: JoinKind, leaf_size: int, hidden_size: int, num_reals: int = 0, grid: float | None = None) -> Join:
     """Return the JOIN called ``kind``, such as :class:`GatedJoin` for ``gated``."""
-    joins: dict[str, type[Join]] = {"gated": GatedJoin, "choice": ChoiceJoin, "copy": CopyJoin, "mlp": MLPJoin}
+    joins: dict[str, type[Join]] = {"gated": GatedJoin, "choice": ChoiceJoin, "mlp": MLPJoin}
     if kind not in joins:
         raise ValueError(f"Expected argument `join` to be one of {get_args(JoinKind)}, but got {kind!r}.")
     return joins[kind](leaf_size, hidden_size, num_reals, grid)

@@ -305,7 +305,7 @@ def test_the_default_attention_is_argmax():
         ({"controller_size": 0}, "Expected argument `controller_size` to be at least 1, but got 0."),
         ({"leaf_size": 0}, "Expected argument `leaf_size` to be at least 1, but got 0."),
         ({"hidden_size": 0}, "Expected argument `hidden_size` to be at least 1, but got 0."),
-        ({"join": "mpl"}, "Expected argument `join` to be one of ('gated', 'choice', 'copy', 'mlp'), but got 'mpl'."),
+        ({"join": "mpl"}, "Expected argument `join` to be one of ('gated', 'choice', 'mlp'), but got 'mpl'."),
         (
             {"real_inputs": 4},
             "Expected argument `real_inputs` to be between 0 and `input_size` (3), and below half of "

@@ -106,7 +106,7 @@ def cases(draw, modes=MODES) -> Case:
             "controller_size": draw(st.integers(1, 6)),
             "leaf_size": leaf_size,
             "hidden_size": draw(st.sampled_from([None, 1, 5])),
-            "join": draw(st.sampled_from(["gated", "choice", "copy", "mlp"])),
+            "join": draw(st.sampled_from(["gated", "choice", "mlp"])),
             "accesses_per_output": draw(st.integers(1, 2)),
         },
         batch=draw(st.integers(1, 5)),
@@ -578,7 +578,7 @@ def test_a_cell_may_have_no_bias(engine):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("join", ["gated", "choice", "copy", "mlp"])
+@pytest.mark.parametrize("join", ["gated", "choice", "mlp"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_what_has_diverged_shows(value, join, dtype):
     """A NaN or an infinity spreads to the same results as in the reference, wherever it begins."""
@@ -860,7 +860,7 @@ def half_precision() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("half_precision")
-@pytest.mark.parametrize("join", ["gated", "choice", "copy", "mlp"])
+@pytest.mark.parametrize("join", ["gated", "choice", "mlp"])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("engine", ON_ANY_DEVICE)
 def test_under_autocast_nodes_keep_the_type_of_the_parameters(engine, mode, join):

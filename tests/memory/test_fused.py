@@ -30,7 +30,7 @@ def access_and_write(memory, tree, query, mode, engine):
     leaf_size=st.integers(1, 9),
     hidden_size=st.integers(1, 9),
     query_size=st.integers(1, 9),
-    join=st.sampled_from(["gated", "choice", "copy", "mlp"]),
+    join=st.sampled_from(["gated", "choice", "mlp"]),
     mode=st.sampled_from(["argmax", "reinforce"]),
     seed=st.integers(0, 2**32),
 )
@@ -215,13 +215,11 @@ def with_a_hook(memory):
     memory.join.hidden.register_forward_hook(lambda module, inputs, output: output + 1)
 
 
-JOINS = {
-    type(HierarchicalAttentiveMemory(3, 4, 5, join=join).join): join for join in ("gated", "choice", "copy", "mlp")
-}
+JOINS = {type(HierarchicalAttentiveMemory(3, 4, 5, join=join).join): join for join in ("gated", "choice", "mlp")}
 CHANGES = [updated, loaded, replaced, given_other_storage, parametrized, with_another_forward, with_a_hook]
 
 
-@pytest.mark.parametrize("join", ["gated", "choice", "copy", "mlp"])
+@pytest.mark.parametrize("join", ["gated", "choice", "mlp"])
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_was_prepared_for_a_memory_is_not_used_once_it_has_changed(join, change):
     if join == "mlp" and change is with_a_hook:

@@ -49,7 +49,7 @@ def test_without_a_grid_nothing_is_touched():
     assert on_grid(numbers, None) is numbers
 
 
-@pytest.mark.parametrize("join", ["gated", "choice", "copy", "mlp"])
+@pytest.mark.parametrize("join", ["gated", "choice", "mlp"])
 @pytest.mark.parametrize("reals", [0, 1])
 def test_every_node_is_on_the_grid_but_its_reals_are_as_they_were(join, reals):
     memory, finer = make(join, reals=reals), make(join, reals=reals, grid=None)
@@ -98,7 +98,7 @@ def results(join, attention, engine, reals, grid, with_cell):
 @pytest.mark.parametrize("with_cell", [True, False])
 @pytest.mark.parametrize("reals", [0, 1])
 @pytest.mark.parametrize("attention", ["argmax", "reinforce", "straight_through", "straight_through_write"])
-@pytest.mark.parametrize("join", ["gated", "choice", "copy", "mlp"])
+@pytest.mark.parametrize("join", ["gated", "choice", "mlp"])
 def test_every_engine_is_the_reference(join, attention, reals, with_cell):
     expected = results(join, attention, "reference", reals, GRID, with_cell)
     assert not torch.allclose(expected["reads"], results(join, attention, "reference", reals, None, with_cell)["reads"])
@@ -111,7 +111,7 @@ def test_every_engine_is_the_reference(join, attention, reals, with_cell):
 
 @pytest.mark.numerical
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("join", ["gated", "choice", "copy", "mlp"])
+@pytest.mark.parametrize("join", ["gated", "choice", "mlp"])
 def test_a_compiled_access_is_that_of_the_reference_and_notices_another_grid(join, dtype):
     query = torch.randn(5, 10, dtype=dtype, generator=torch.Generator().manual_seed(2))
     compiled, plain = make(join, "fused", dtype=dtype), make(join, "reference", dtype=dtype)

@@ -195,7 +195,7 @@ def copies(inputs: Tensor, occupied: Tensor, batch: int) -> tuple[Tensor, Tensor
 @given(
     batch=st.integers(1, 3),
     depth=st.integers(0, 6),
-    join=st.sampled_from(["gated", "choice", "copy", "mlp"]),
+    join=st.sampled_from(["gated", "choice", "mlp"]),
     data=st.data(),
 )
 def test_init_and_writes_keep_the_tree_that_a_full_rebuild_makes(batch, depth, join, data):
@@ -689,7 +689,7 @@ def test_hidden_size_is_leaf_size_if_not_given_and_reaches_every_hidden_layer(tr
             "Expected argument `real_inputs` to be between 0 and `input_size` (2), and below half of `leaf_size` (32), "
             "but got -1.",
         ),
-        ({"join": "sum"}, "Expected argument `join` to be one of ('gated', 'choice', 'copy', 'mlp'), but got 'sum'."),
+        ({"join": "sum"}, "Expected argument `join` to be one of ('gated', 'choice', 'mlp'), but got 'sum'."),
     ],
 )
 def test_constructor_errors(options, message):

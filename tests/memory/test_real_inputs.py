@@ -52,7 +52,7 @@ def test_neighbouring_32_bit_numbers_are_told_apart():
     assert not compare(left, left, 1).any()
 
 
-@pytest.mark.parametrize("join", ["gated", "choice", "copy", "mlp"])
+@pytest.mark.parametrize("join", ["gated", "choice", "mlp"])
 def test_whatever_the_weights_a_parent_has_the_least_and_the_greatest_of_its_children(join):
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -88,7 +88,7 @@ def test_the_gradient_of_a_comparison_is_bounded(distance):
     assert float(slope) == pytest.approx(0.5 / (distance**2 + 0.05**2) ** 0.5)
 
 
-@pytest.mark.parametrize("join", ["gated", "choice", "copy", "mlp"])
+@pytest.mark.parametrize("join", ["gated", "choice", "mlp"])
 def test_a_compiled_access_is_that_of_plain_torch(join):
     plain, compiled = make(join, "reference", torch.float64), make(join, "fused", torch.float64)
     trees = [memory.init(cells(dtype=torch.float64)) for memory in (plain, compiled)]
@@ -102,7 +102,7 @@ def test_a_compiled_access_is_that_of_plain_torch(join):
 
 
 @pytest.mark.parametrize("mode", ["straight_through", "straight_through_write"])
-@pytest.mark.parametrize("join", ["gated", "choice", "copy", "mlp"])
+@pytest.mark.parametrize("join", ["gated", "choice", "mlp"])
 def test_compiled_episodes_have_the_gradients_of_plain_torch(join, mode):
     found = {}
     for engine in ("reference", "fused"):

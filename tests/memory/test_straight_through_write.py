@@ -60,7 +60,7 @@ def read_everywhere(memory: HierarchicalAttentiveMemory, leaves: Tensor, queries
     return reads
 
 
-@pytest.mark.parametrize("join", ["gated", "choice", "copy", "mlp"])
+@pytest.mark.parametrize("join", ["gated", "choice", "mlp"])
 @pytest.mark.parametrize("in_place", [False, True])
 @pytest.mark.parametrize("num_leaves", [1, 2, 4, 16])
 def test_it_is_the_gradient_of_writing_everywhere(num_leaves: int, in_place: bool, join: str) -> None:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lightning_ham.memory.transforms import ChoiceJoin, CopyJoin, Embed, GatedJoin, MLPJoin, Search, Write, make_join
+from lightning_ham.memory.transforms import ChoiceJoin, Embed, GatedJoin, MLPJoin, Search, Write, make_join
 
 INPUT_SIZE, QUERY_SIZE, LEAF_SIZE, HIDDEN_SIZE = 4, 3, 5, 7
 
@@ -121,33 +121,13 @@ def test_choice_join():
             close(parents[episode, node], chosen(a, b, [math.sqrt(LEAF_SIZE) * shared] * LEAF_SIZE, out))
 
 
-def test_copy_join():
-    join = CopyJoin(LEAF_SIZE, HIDDEN_SIZE)
-    left, right = torch.randn(2, 3, 4, LEAF_SIZE)
-    parents = join(left, right)
-    assert parents.shape == left.shape
-    for episode in range(3):
-        for node in range(4):
-            a, b = left[episode, node].tolist(), right[episode, node].tolist()
-            sides = affine(join.out, [max(0.0, number) for number in affine(join.hidden, a + b)])
-            parent = [x + sigmoid(side) * (y - x) for x, y, side in zip(a, b, sides, strict=True)]
-            close(parents[episode, node], parent)
-
-
-def test_children_that_are_alike_have_a_copy_joins_parent_like_them_to_the_bit():
-    join = CopyJoin(LEAF_SIZE, HIDDEN_SIZE)
-    children = torch.randn(100, LEAF_SIZE)
-    assert torch.equal(join(children, children), children)
-
-
-@pytest.mark.parametrize("kind", [ChoiceJoin, CopyJoin])
-def test_the_weights_of_another_join_make_a_gated_one_that_does_the_same(kind):
-    other, gated = kind(LEAF_SIZE, HIDDEN_SIZE), GatedJoin(LEAF_SIZE, HIDDEN_SIZE)
+def test_the_weights_of_a_choice_join_make_a_gated_one_that_does_the_same():
+    choice, gated = ChoiceJoin(LEAF_SIZE, HIDDEN_SIZE), GatedJoin(LEAF_SIZE, HIDDEN_SIZE)
     with torch.no_grad():
-        for own, taken in zip(gated.layer_weights, other.layer_weights, strict=True):
+        for own, taken in zip(gated.layer_weights, choice.layer_weights, strict=True):
             own.copy_(taken)
     left, right = torch.randn(2, 3, 4, LEAF_SIZE)
-    torch.testing.assert_close(other(left, right), gated(left, right))
+    torch.testing.assert_close(choice(left, right), gated(left, right))
 
 
 @pytest.mark.parametrize(("kind", "bias"), [(GatedJoin, -1.0), (ChoiceJoin, -3.0)])
@@ -167,9 +147,7 @@ def test_join_at_first_mostly_copies_from_its_children_and_prefers_neither(kind,
     assert left == pytest.approx(right, abs=0.02)
 
 
-@pytest.mark.parametrize(
-    ("kind", "expected"), [("gated", GatedJoin), ("choice", ChoiceJoin), ("copy", CopyJoin), ("mlp", MLPJoin)]
-)
+@pytest.mark.parametrize(("kind", "expected"), [("gated", GatedJoin), ("choice", ChoiceJoin), ("mlp", MLPJoin)])
 def test_join_by_name(kind, expected):
     join = make_join(kind, LEAF_SIZE, HIDDEN_SIZE)
     assert type(join) is expected
@@ -181,7 +159,7 @@ def test_join_by_name(kind, expected):
 def test_unknown_join():
     with pytest.raises(
         ValueError,
-        match=r"^Expected argument `join` to be one of \('gated', 'choice', 'copy', 'mlp'\), but got 'gate'\.$",
+        match=r"^Expected argument `join` to be one of \('gated', 'choice', 'mlp'\), but got 'gate'\.$",
     ):
         make_join("gate", LEAF_SIZE, HIDDEN_SIZE)
 
