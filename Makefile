@@ -31,7 +31,8 @@ fit: $(STAMP)
 # Counting lines makes a test a third slower or more, so it stops for slow and numerical ones (tests/conftest.py).
 test: $(STAMP)
 	$(PYTEST) --cov=lightning_ham --cov-report=
-	@echo "Coverage, without slow tests, numerical tests and subprocesses: $$($(BIN)/python -m coverage report --format=total) %"
+	@echo 'Coverage in percent, without slow tests, numerical tests and subprocesses:'
+	@$(BIN)/python -m coverage report --format=total
 
 test-plain: $(STAMP)
 	$(PLAIN) $(PYTEST) -m '$(NUMERICAL)' tests

@@ -33,7 +33,7 @@ class LSTMHAM(nn.Module):
         accesses_per_output: Accesses to the memory before each output symbol; the paper has 1.
         readout: What an output is computed from: ``state``, the LSTM's (as in the paper); ``read``, the value read;
             or ``state_and_read``.
-        grid: A power of two, such as 1/4, to whose multiples all numbers in nodes are rounded; None: no rounding.
+        grid: Round what nodes hold to multiples of this power of two, as the memory does; None: do not round.
     """
 
     gone_options: ClassVar[Mapping[str, Any]] = {"temperature": 1.0, "read_root": False}

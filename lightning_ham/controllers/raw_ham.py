@@ -30,7 +30,7 @@ class RawHAM(nn.Module):
         hidden_size: Units in the hidden layers of the memory's transformations; ``leaf_size`` if not given.
         join: ``gated``, ``choice`` or ``mlp``; see :data:`lightning_ham.memory.JoinKind`.
         state_bits: Bits that tell the state of a leaf; a task of a data structure brings its own number.
-        grid: A power of two, such as 1/4, to whose multiples all numbers in nodes are rounded; None: no rounding.
+        grid: Round what nodes hold to multiples of this power of two, as the memory does; None: do not round.
     """
 
     accesses_per_output = 1

@@ -127,6 +127,11 @@ def replaced(memory: HierarchicalAttentiveMemory, *names: str) -> str | None:
     return None
 
 
+def has_mixed_grids(memory: HierarchicalAttentiveMemory) -> bool:
+    """Return whether some of the memory's modules round to another grid than the memory says."""
+    return any(vars(part).get("grid") != memory.grid for part in (memory.join, memory.write_leaf))
+
+
 def obstacle_to_episodes(
     memory: HierarchicalAttentiveMemory,
     source: nn.LSTMCell | Tensor,
@@ -152,6 +157,8 @@ def obstacle_to_episodes(
     found = obstacle(leaves, memory.join, memory.search, memory.write_leaf, *([cell] if cell else []))
     if found:
         return found
+    if has_mixed_grids(memory):
+        return "JOIN or WRITE has another grid than the memory"
     query_size = memory.search.query.in_features
     fits = leaves.shape[2] == memory.leaf_size
     if isinstance(source, Tensor):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_ham.engines.choice import LEAVES_WORTH_COMPILING, compiles, leaves_worth_compiling
 from lightning_ham.engines.first_use import FirstUse
-from lightning_ham.engines.obstacles import PlainModules, obstacle
+from lightning_ham.engines.obstacles import PlainModules, has_mixed_grids, obstacle, replaced
 from lightning_ham.memory import Access, Estimator, HierarchicalAttentiveMemory, Tree
 from lightning_ham.memory.transforms import ChoiceJoin, MLPJoin, Search
 
@@ -43,7 +43,7 @@ class CompiledAccesses:
             return None
         prepared, batch, depth = self._suiting(memory, tree, query)
         if prepared is not None and not prepared.search.are_current(memory):
-            prepared = self._prepare(memory, tree.nodes)
+            prepared, batch, depth = self._suiting_anew(memory, tree, query)
         if prepared is None:
             return None
         noise = None
@@ -55,15 +55,24 @@ class CompiledAccesses:
 
     def write(self, memory: HierarchicalAttentiveMemory, access: Access, query: Tensor) -> bool:
         """Write to the attended leaf and re-join its ancestors, in place."""
-        if type(access) is not Access or access.weights.shape[1]:
+        if type(access) is not Access or access.weights.shape[1] or access.estimator.compiled is None:
+            return False
+        if replaced(memory, "put"):
             return False
         tree, leaf = access.tree, access.leaf
         prepared, batch, depth = self._suiting(memory, tree, query)
         if prepared is None or not _is_in_memory(leaf) or leaf.dtype != torch.int64 or leaf.shape != (batch,):
             return False
         if not prepared.write.are_current(memory):
-            prepared = self._prepare(memory, tree.nodes)
+            prepared, batch, depth = self._suiting_anew(memory, tree, query)
         return prepared is not None and write_in_place(prepared.write, tree, leaf, query, batch, depth)
+
+    def _suiting_anew(
+        self, memory: HierarchicalAttentiveMemory, tree: Tree, query: Tensor
+    ) -> tuple[_Prepared | None, int, int]:
+        """Prepare weights that are others now, and return what :meth:`_suiting` says of them."""
+        self._prepared.pop(memory, None)
+        return self._suiting(memory, tree, query)
 
     def _suiting(
         self, memory: HierarchicalAttentiveMemory, tree: Tree, query: Any
@@ -73,6 +82,8 @@ class CompiledAccesses:
         They check no bounds. Whether the weights are still the memory's is left to be asked.
         """
         if torch.is_grad_enabled() or type(tree) is not Tree or torch.is_autocast_enabled("cpu"):
+            return _NOT_SUITING
+        if torch._C._len_torch_dispatch_stack():  # noqa: SLF001 - a mode that records operations sees no compiled ones
             return _NOT_SUITING
         nodes: Any = tree.nodes
         if not (_is_in_memory(nodes) and _is_in_memory(query) and nodes.is_contiguous()):
@@ -94,7 +105,8 @@ class CompiledAccesses:
 
     def _prepare(self, memory: HierarchicalAttentiveMemory, nodes: Tensor) -> _Prepared | None:
         """Return the weights as they are now; None if compiled loops do not know what the modules do."""
-        if obstacle(nodes, memory.join, memory.search, memory.write_leaf) or not _fit_together(memory, nodes.dtype):
+        known = not obstacle(nodes, memory.join, memory.search, memory.write_leaf) and not has_mixed_grids(memory)
+        if not known or not _fit_together(memory, nodes.dtype):
             self._prepared.pop(memory, None)
             return None
         prepared = self._prepared[memory] = _Prepared(memory)
@@ -103,12 +115,13 @@ class CompiledAccesses:
 
 def _is_in_memory(tensor: object) -> bool:
     """Return whether a tensor's numbers stand in this machine's memory as they are."""
-    return (
-        type(tensor) in (Tensor, nn.Parameter)
-        and tensor.is_cpu  # type: ignore[attr-defined]
-        and not tensor.is_neg()  # type: ignore[attr-defined]
-        and tensor.data_ptr() != 0  # type: ignore[attr-defined]
-    )
+    if type(tensor) not in (Tensor, nn.Parameter):
+        return False
+    assert isinstance(tensor, Tensor)
+    try:
+        return tensor.is_cpu and tensor.layout is torch.strided and not tensor.is_neg() and tensor.data_ptr() != 0
+    except RuntimeError:  # within torch.func's transformations
+        return False
 
 
 def _fit_together(memory: HierarchicalAttentiveMemory, dtype: torch.dtype) -> bool:
@@ -143,14 +156,15 @@ class _Prepared:
         sizes = (size, query_size, *of_join, int(grid_steps(memory)))
         self.write = _Weights(memory, ("join", "write_leaf"), write, sizes, access.write_at)
         self.leaf_size, self.query_size, self.dtype = size, query_size, write[0].dtype
-        self._none, self._none_batch = torch.empty(0), -1
+        self._none = torch.empty(0, 0)
 
     def no_weights(self, batch: int) -> Tensor:
         """Return a tensor ``[batch, 0]``, the same one as long as the batch is the same."""
-        if self._none_batch != batch:
+        none = self._none
+        if len(none) != batch:
             with torch.inference_mode(mode=False):
-                self._none, self._none_batch = torch.empty(batch, 0, dtype=self.dtype), batch
-        return self._none
+                none = self._none = torch.empty(batch, 0, dtype=self.dtype)
+        return none
 
 
 class _Weights:
@@ -196,7 +210,7 @@ class _Weights:
             return False
         found = vars(memory)["_modules"]
         for name, module in self._parts:
-            if found.get(name) is not module:
+            if found.get(name) is not module or vars(module).get("grid", self._grid) != self._grid:
                 return False
         if not self._modules.are_unchanged():
             return False
@@ -264,9 +278,13 @@ def write_in_place(w: _Weights, tree: Tree, leaf: Tensor, query: Tensor, batch: 
     leaf = leaf if leaf.is_contiguous() else leaf.contiguous()
     arguments = tree.nodes.data_ptr(), batch, depth, leaf.data_ptr(), query.data_ptr(), w.table, w.like
     if _first_write.is_over:
-        return bool(w.loops(*arguments))
-    with _first_write():
-        return bool(w.loops(*arguments))
+        is_written = bool(w.loops(*arguments))
+    else:
+        with _first_write():
+            is_written = bool(w.loops(*arguments))
+    if is_written and not tree.nodes.is_inference():  # else autograd would not notice what it needs no more
+        torch.autograd.graph.increment_version(tree.nodes)
+    return is_written
 
 
 def search_parameters(search: Search) -> tuple[Tensor, ...]:

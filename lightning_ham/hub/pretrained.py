@@ -16,7 +16,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ from lightning_ham.hub.files import CARD, CONFIG, PICTURES, WEIGHTS, replacing
 from lightning_ham.hub.folder import check_tensors, parse_weights, read_folder, write_weights
 from lightning_ham.hub.measured import read_measured
 from lightning_ham.hub.places import locate
+from lightning_ham.memory import HierarchicalAttentiveMemory
 from lightning_ham.models import TaskModel
 from lightning_ham.tasks import Lengths
 
@@ -95,7 +96,7 @@ class TrainedModel(TaskModel):
                 raise ValueError(f"Expected pictures named {' or '.join(PICTURES)}, but got {quoted(file)}.")
         weights = write_weights(self.state_dict())
         digest = hashlib.sha256(weights).hexdigest()
-        config = make_config(self.task_name, self.controller_name, self.controller_options, digest)
+        config = make_config(self.task_name, self.controller_name, self._options_now(), digest)
         check_tensors(self.state_dict(), self.state_dict(), target)
         with replacing(target) as staging:
             (staging / CONFIG).write_bytes((json.dumps(config, indent=2) + "\n").encode())
@@ -107,6 +108,13 @@ class TrainedModel(TaskModel):
             (staging / CARD).write_bytes(card.encode())
             for file, picture in pictures.items():
                 (staging / file).write_bytes(picture)
+
+    def _options_now(self) -> dict[str, Any]:
+        """Return the controller's options, with the grid that its memory has now."""
+        memory = getattr(self.controller, "memory", None)
+        if "grid" not in self.controller_options or not isinstance(memory, HierarchicalAttentiveMemory):
+            return self.controller_options
+        return self.controller_options | {"grid": memory.grid}
 
     def weights_sha256(self) -> str:
         """Return the SHA-256 of the file of weights, in hexadecimal digits."""

@@ -11,6 +11,9 @@ from torch import Tensor
 from lightning_ham.arguments import expect_integer, expect_number
 from lightning_ham.memory.tree import Tree, check_num_leaves
 
+FINEST_GRID = 2.0**-20
+"""Least grid of a memory; float32 itself is little finer."""
+
 
 class ArgumentError(ValueError, RuntimeError):
     """A tensor does not fit the memory; also a RuntimeError, since PyTorch itself would raise one later."""
@@ -63,7 +66,7 @@ def check_grid(grid: object) -> None:
     """Raise a ValueError unless nodes may be rounded to multiples of ``grid``: of None they are not."""
     if grid is None:
         return
-    expect_number("grid", grid, above=0, at_most=1)
+    expect_number("grid", grid, at_least=FINEST_GRID, at_most=1)
     mantissa, _ = math.frexp(cast(float, grid))
     if mantissa != 0.5:
         raise ValueError(f"Expected argument `grid` to be 1 or a half of it, a quarter, and so on, but got {grid}.")

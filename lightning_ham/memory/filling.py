@@ -38,7 +38,11 @@ class Filling(nn.Module):
 
     @property
     def grid(self) -> float | None:
-        """What EMBED, JOIN and WRITE round every number of a node to multiples of; None if they do not."""
+        """What EMBED, JOIN and WRITE round every number of a node to multiples of; None if they do not.
+
+        Reals that nodes hold (``real_inputs``) and leaves that ``put`` is given are not rounded. ``soft`` writes
+        a mixture of old and new leaves, which is not on the grid either.
+        """
         return self._grid
 
     @grid.setter

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from lightning_ham.controllers.raw_ham import RawHAM
 from lightning_ham.engines import may_compile
-from lightning_ham.engines.obstacles import obstacle, replaced
+from lightning_ham.engines.obstacles import has_mixed_grids, obstacle, replaced
 from lightning_ham.memory import Tree
+from lightning_ham.memory.transforms import on_grid
 from lightning_ham.tasks import InstanceError, capacity_for
 from lightning_ham.tasks.plain import plain
 from lightning_ham.tasks.structures import Operation, Structure
@@ -154,6 +155,8 @@ class _Compiled:
             may_compile(memory.engine)
             and not replaced(memory, "attend", "write", "put")
             and obstacle(memory.embed.blank, *modules) is None
+            and not has_mixed_grids(memory)
+            and memory.embed.real_inputs == 0
         )
 
     @torch.inference_mode()
@@ -163,12 +166,14 @@ class _Compiled:
         memory = controller.memory
         self._dtype = memory.embed.blank.dtype
         self._embed, self._head = perceptron(memory.embed.mlp), perceptron(controller.head)
+        self._grid = memory.grid
         self._session = open_session(memory, memory.init_blank(1, num_leaves))
         self.access, self.put, self.clear = self._session.access, self._session.put, self._session.restart
 
     def embed(self, cell: Tensor) -> Any:
         """Return a cell ``[input_size]`` embedded, ``[1, leaf_size]``."""
-        return self._embed(cell.to(self._dtype).numpy())[None]
+        query = torch.from_numpy(self._embed(cell.to(self._dtype).numpy())[None])
+        return on_grid(query, self._grid).numpy()
 
     def bits(self, read: Any) -> bytes:
         """Return the output bits for a value read, one byte each."""

@@ -119,7 +119,7 @@ def _overview(results: Sequence[Results], tasks: Sequence[str]) -> str:
 
 
 def _supervision(runs: Sequence[Run]) -> str:
-    return " or ".join(dict.fromkeys(run_["supervision"] for run_ in runs))
+    return " or ".join(dict.fromkeys(run_.get("supervision", "") for run_ in runs))
 
 
 def _both(runs: Sequence[Run]) -> str:

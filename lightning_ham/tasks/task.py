@@ -84,6 +84,10 @@ class Task(ABC, Generic[Instance, Answer]):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
+        if isinstance(cls.hint_kinds, str):
+            raise TypeError(
+                f"Expected `hint_kinds` of {cls.__name__} to be a tuple of words, but got {cls.hint_kinds!r}."
+            )
         if "name" in vars(cls):  # what is known of a task does not hold for one derived from it under another name
             cls.paper_errors, cls.bar = vars(cls).get("paper_errors", {}), vars(cls).get("bar", {})
 

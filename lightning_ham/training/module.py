@@ -260,7 +260,7 @@ class HAMModule(LightningModule):
     def _noise_left(self) -> float:
         """Return the scale of the branches' noise at this step and at the curriculum's capacity."""
         data = self._data
-        doublings = math.log2(data.capacity / data.first_capacity) if data else 0.0
+        doublings = max(0.0, math.log2(data.capacity / data.first_capacity)) if data else 0.0
         return float(self.exploration.final_noise**self.progress * self.exploration.noise_per_doubling**doublings)
 
     @contextmanager

@@ -9,9 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_ham.engines import single, unroll
 from lightning_ham.memory import HierarchicalAttentiveMemory, Tree
+from lightning_ham.memory.attention.argmax import Argmax
+from lightning_ham.memory.transforms import Search, Write
 
 
 def access_and_write(memory, tree, query, mode, engine):
@@ -240,3 +243,68 @@ def test_memories_are_forgotten_with_what_was_prepared_for_them():
     del memory
     gc.collect()
     assert gone() is None
+
+
+def test_a_larger_search_in_the_place_of_the_old_one_is_refused_as_by_the_reference():
+    memory = HierarchicalAttentiveMemory(4, 32, 32, engine="fused")
+    with torch.no_grad():
+        tree, query = memory.init(torch.randn(2, 8, 4)), torch.randn(2, 32)
+        memory.write(memory.attend(tree, query), query, in_place=True)
+        memory.search, memory.write_leaf = Search(32, 4096, 32), Write(32, 4096)
+        with pytest.raises(RuntimeError):
+            memory.attend(tree, query)
+        access = HierarchicalAttentiveMemory(4, 32, 32, engine="reference").attend(tree, query)
+        with pytest.raises(RuntimeError):
+            memory.write(access, query, in_place=True)
+
+
+class WritesZeros(Argmax):
+    """An estimator of a user's own, whose write is another."""
+
+    def write(self, access, query, write):
+        return torch.zeros_like(access.read)
+
+
+def test_the_write_of_a_users_own_estimator_is_not_skipped():
+    memory = HierarchicalAttentiveMemory(4, 6, 5)
+    with torch.no_grad():
+        tree, query = memory.init(torch.randn(3, 8, 4)), torch.randn(3, 6)
+        access = memory.attend(tree, query)._replace(estimator=WritesZeros())
+        memory.write(access, query, in_place=True)
+    assert not tree.leaves[torch.arange(3), access.leaf].any()
+
+
+def test_a_put_of_a_users_own_is_not_skipped():
+    class PutsNothing(HierarchicalAttentiveMemory):
+        def put(self, access, leaf, *, in_place=False):
+            return access.tree
+
+    memory = PutsNothing(4, 6, 5)
+    with torch.no_grad():
+        tree, query = memory.init(torch.randn(3, 8, 4)), torch.randn(3, 6)
+        before = tree.nodes.clone()
+        memory.write(memory.attend(tree, query), query, in_place=True)
+    assert torch.equal(tree.nodes, before)
+
+
+def test_autograd_notices_a_write_in_place():
+    memory = HierarchicalAttentiveMemory(4, 6, 5)
+    weight = torch.ones(5, requires_grad=True)
+    with torch.no_grad():
+        tree, query = memory.init(torch.randn(3, 8, 4)), torch.randn(3, 6)
+    total = (tree.nodes * weight).sum()
+    with torch.no_grad():
+        memory.write(memory.attend(tree, query), query, in_place=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        total.backward()
+
+
+def test_transformations_and_counters_see_the_plain_operations():
+    memory = HierarchicalAttentiveMemory(4, 6, 5)
+    with torch.no_grad():
+        tree, queries = memory.init(torch.randn(3, 8, 4)), torch.randn(2, 3, 6)
+        with FlopCounterMode(display=False) as counter:
+            memory.attend(tree, queries[0])
+        assert counter.get_total_flops() > 0
+        reads = torch.func.vmap(lambda query: memory.search(tree.nodes, query))(queries)
+        assert torch.allclose(reads[1], memory.search(tree.nodes, queries[1]))

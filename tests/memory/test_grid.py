@@ -132,8 +132,8 @@ def test_a_compiled_access_is_that_of_the_reference_and_notices_another_grid(joi
     ("grid", "message"),
     [
         (0.3, "Expected argument `grid` to be 1 or a half of it, a quarter, and so on, but got 0.3."),
-        (0, "Expected argument `grid` to be above 0 and at most 1, but got 0."),
-        (2, "Expected argument `grid` to be above 0 and at most 1, but got 2."),
+        (0, "Expected argument `grid` to be between 9.53674e-07 and 1, but got 0."),
+        (2, "Expected argument `grid` to be between 9.53674e-07 and 1, but got 2."),
         (float("nan"), "Expected argument `grid` to be a finite number, but got nan."),
         ("fine", "Expected argument `grid` to be a number, but got 'fine'."),
     ],
@@ -168,16 +168,46 @@ def test_a_model_saved_before_there_were_grids_has_none(tmp_path: Path):
     assert from_pretrained(tmp_path / "model").controller.memory.grid is None
 
 
-def test_an_open_structure_with_a_grid_does_what_solving_does(tmp_path: Path):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        module = HAMModule("stack", "raw_ham", {"grid": GRID, "leaf_size": 8})
+def test_a_grid_set_upon_a_trained_model_is_saved_with_it(tmp_path: Path):
+    module = HAMModule("reverse", controller_options={"leaf_size": 8})
+    module.model.controller.memory.grid = GRID
     module.save_pretrained(tmp_path / "model")
-    model = from_pretrained(tmp_path / "model")
-    operations = [("push", 5), ("push", 9), ("pop",), ("push", 30), ("pop",), ("pop",)]
-    structure = model.open(capacity=8)
-    popped = [structure.pop() for name, *value in operations if name == "pop" or structure.push(*value)]
-    assert [popped] == model.solve([operations])
+    assert from_pretrained(tmp_path / "model").controller.memory.grid == GRID
+
+
+@pytest.mark.parametrize("engine", ["auto", "reference"])
+@pytest.mark.parametrize("seed", range(5))
+def test_an_open_structure_with_a_grid_does_what_solving_does(engine, seed):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = HAMModule("queue", "raw_ham", {"grid": 1, "leaf_size": 24, "hidden_size": 64}).model.eval()
+        with torch.no_grad():
+            for parameter in model.parameters():  # so that nodes are far apart
+                parameter *= 2
+        numbers = torch.randint(32, (8,)).tolist()
+    model.controller.memory.engine = engine
+    operations = [*(("push", number) for number in numbers), *[("pop",)] * 8]
+    structure = model.open(capacity=16)
+    for number in numbers:
+        structure.push(number)
+    assert [[structure.pop() for _ in numbers]] == model.solve([operations])
+
+
+@pytest.mark.parametrize("part", ["join", "write_leaf"])
+def test_parts_with_a_grid_of_their_own_are_run_as_they_are(part):
+    query = torch.randn(5, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    inputs, occupied = cells()
+    written = []
+    for engine in ("fused", "reference"):
+        memory = make(engine=engine, grid=None)
+        with torch.no_grad():
+            tree = memory.init(inputs, occupied)
+            memory.write(memory.attend(Tree(tree.nodes.clone()), query), query)  # prepares compiled loops
+            getattr(memory, part).grid = GRID
+            memory.engine = "auto" if engine == "fused" else engine
+            tree = Tree(tree.nodes.clone())
+            written.append(memory.write(memory.attend(tree, query), query, in_place=True).nodes)
+    torch.testing.assert_close(*written)
 
 
 def test_a_training_with_a_grid_learns():
