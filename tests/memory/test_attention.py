@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from lightning_ham.memory import HierarchicalAttentiveMemory
 from lightning_ham.memory.attention import get_estimator
 from lightning_ham.memory.attention.descent import Descent, branch_logits, path_entropy, path_log_prob, went_right
+from lightning_ham.memory.attention.estimator import Compiled
 from lightning_ham.memory.attention.soft import leaf_probabilities
-from lightning_ham.memory.attention.straight_through import straight_through_read
+from lightning_ham.memory.attention.straight_through import StraightThrough, straight_through_read
 from lightning_ham.memory.transforms import Search
 from lightning_ham.memory.tree import Tree
 
@@ -325,3 +326,15 @@ def test_without_noise_the_logits_are_what_they_are():
     logits = torch.tensor([[0.2, -3.0]])
     assert torch.equal(branch_logits(logits, 0.0), logits)
     assert torch.equal(branch_logits(logits, 0.5), torch.tensor([[0.4, -6.0]]))
+
+
+def test_an_entropy_that_compiled_loops_would_ignore_is_refused():
+    with pytest.raises(
+        TypeError, match="^Expected Own to leave out `compiled`, as compiled loops ignore its `entropy`"
+    ):
+
+        class Own(StraightThrough):
+            compiled = Compiled(counterfactual=True)
+
+            def entropy(self, access):
+                return access.logits.sum(1)

@@ -60,7 +60,8 @@ def test_every_task_tells_its_forms_its_labels_and_its_bar(task) -> None:
     instance = task.accept(json.loads(task.example))
     assert len(task.label_cells(instance)) == task.instance_length(instance)
     assert set(task.bar) == {"1-32", "33-128"}
-    assert {lengths.partition(" ")[0] for lengths in task.paper_errors} == {"1-32", "33-128"}
+    in_paper = {lengths.partition(" ")[0] for lengths in task.paper_errors}
+    assert in_paper == {"1-32", "33-128"} or not in_paper, "a task is in the paper in both ranges, or not at all"
 
 
 def test_paper_errors() -> None:

@@ -61,15 +61,22 @@ class Estimator:
     in_place: ClassVar[bool] = True
     """Whether a tree with gradients may be changed in place: only if no access touches the whole tree."""
     compiled: ClassVar[Compiled | None] = None
-    """How compiled loops carry it out; None if they cannot."""
+    """How compiled loops carry it out; None if they cannot. Of its methods they call ``noise_count``, ``draw_noise``
+    and ``noise_scale`` only."""
     why_not_compiled: ClassVar[str] = "is none that compiled loops know"
     """The predicate of the error message, if ``compiled`` is None."""
 
     def __init_subclass__(cls) -> None:
-        """Reset ``compiled`` unless the subclass sets it: compiled loops do not call the methods of a subclass."""
+        """Reset ``compiled`` unless the subclass sets it: compiled loops do not call all methods of a subclass.
+
+        Raises:
+            TypeError: If compiled loops are to carry it out, but it has an entropy of its own, which they ignore.
+        """
         super().__init_subclass__()
         if "compiled" not in vars(cls):
             cls.compiled = None
+        if cls.compiled is not None and cls.entropy is not Estimator.entropy:
+            raise TypeError(f"Expected {cls.__name__} to leave out `compiled`, as compiled loops ignore its `entropy`.")
 
     def noise_count(self, depth: int) -> int:
         """Return how many noise samples one descent needs in a tree of ``depth`` levels of decisions."""
