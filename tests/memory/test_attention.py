@@ -330,7 +330,7 @@ def test_without_noise_the_logits_are_what_they_are():
 
 def test_an_entropy_that_compiled_loops_would_ignore_is_refused():
     with pytest.raises(
-        TypeError, match="^Expected Own to leave out `compiled`, as compiled loops ignore its `entropy`"
+        TypeError, match=r"^Expected Own to leave out `compiled`, as compiled loops ignore its `entropy`"
     ):
 
         class Own(StraightThrough):
