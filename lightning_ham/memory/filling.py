@@ -1,4 +1,4 @@
-"""A memory's parameters, and the trees that it makes of cells."""
+"""A memory's parameters, and how it builds trees from cells."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class Filling(nn.Module):
 
     @property
     def grid(self) -> float | None:
-        """What EMBED, JOIN and WRITE round every number of a node to multiples of; None if they do not.
+        """EMBED, JOIN and WRITE round the numbers of nodes to multiples of this; None: they do not round.
 
-        Reals that nodes hold (``real_inputs``) and leaves that ``put`` is given are not rounded. ``soft`` writes
-        a mixture of old and new leaves, which is not on the grid either.
+        Reals in nodes (``real_inputs``) and leaves given to ``put`` are not rounded, nor is the mixture of old and new
+        leaves that ``soft`` writes.
         """
         return self._grid
 
@@ -55,10 +55,10 @@ class Filling(nn.Module):
 
         Args:
             inputs: One input per leaf, ``[batch, num_leaves, input_size]``; ``num_leaves`` is a power of two.
-            occupied: Which leaves hold an input, ``[batch, num_leaves]``; the others become blank. All, if not given.
+            occupied: Which leaves hold an input, ``[batch, num_leaves]``; the others become blank. All by default.
 
         Raises:
-            ValueError: If the inputs are not so many and so wide.
+            ValueError: If the shapes do not fit.
         """
         occupied = check_cells(inputs, occupied, "num_leaves", self.input_size, self.embed.blank.dtype)
         check_num_leaves(inputs.shape[1])
@@ -68,16 +68,16 @@ class Filling(nn.Module):
         """Return trees whose leaves are all blank; ``num_leaves`` is a power of two.
 
         Raises:
-            ValueError: If there is no such tree.
+            ValueError: If an argument is invalid.
         """
         check_blank(batch, num_leaves)
         return build_blank(self._rounded(self.embed.blank), batch, num_leaves, self.join)
 
     def embed_cells(self, inputs: Tensor, occupied: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Embed cells, blank where not ``occupied``; in training, with Gaussian noise of deviation ``cell_noise``.
+        """Embed cells, blank where not ``occupied``; in training, add Gaussian noise of deviation ``cell_noise``.
 
-        JOIN then has to put right what is not quite a value that it knows, so that no errors add up on the way to the
-        root, however deep the tree is.
+        The noise makes JOIN learn to correct small errors, so that they do not add up on the way to the root of a deep
+        tree.
 
         Args:
             inputs: ``[batch, cells, input_size]``.
@@ -88,7 +88,7 @@ class Filling(nn.Module):
             ``[batch, cells, leaf_size]``.
 
         Raises:
-            ValueError: If the cells are not so wide.
+            ValueError: If the shapes do not fit.
         """
         check_cells(inputs, occupied, "cells", self.input_size, self.embed.blank.dtype)
         leaves: Tensor = self.embed(inputs, occupied)
@@ -98,5 +98,5 @@ class Filling(nn.Module):
         return self._rounded(leaves + self.cell_noise * noise)
 
     def _rounded(self, leaves: Tensor) -> Tensor:
-        """Return leaves ``[..., leaf_size]`` on the grid."""
+        """Return leaves ``[..., leaf_size]`` rounded to the grid."""
         return on_grid(leaves, self._grid, 2 * self._real_inputs)

@@ -21,7 +21,7 @@ from lightning_ham.memory.tree import Tree, gather_rows, path_rows
 class HierarchicalAttentiveMemory(Filling):
     """A binary-tree memory with attention in O(log n).
 
-    A :class:`Tree` is its state, which goes in and comes out; the module holds parameters only, so one memory serves
+    Its methods take and return its state, a :class:`Tree`. The module holds parameters only, so one memory serves
     trees of any size. One access: ``access = memory.attend(tree, query)``, then ``tree = memory.write(access, query)``.
 
     Args:
@@ -31,10 +31,10 @@ class HierarchicalAttentiveMemory(Filling):
         hidden_size: Units in the hidden layer of EMBED, JOIN and SEARCH; ``leaf_size`` if not given.
         join: ``gated`` (in every dimension a choice between the children and a new value), ``choice`` (one child for
             all dimensions) or ``mlp`` (the paper's).
-        real_inputs: How many of the first numbers of a cell are reals in [0, 1] rather than bits. Of each, every node
-            holds the least and the greatest below it, to the bit; JOIN sees how its children's compare.
-        grid: Round every other number of a node to multiples of this power of two, such as 1/4; None: do not round.
-        engine: Which implementation runs it; it changes the speed, not the numbers.
+        real_inputs: How many of the first numbers of a cell are reals in [0, 1] rather than bits. Every node holds the
+            exact minimum and maximum of each below it; JOIN sees the differences of its children's.
+        grid: Round the rest of a node to multiples of this power of two, such as 1/4; None: do not round.
+        engine: Which implementation to use; it changes the speed, not the numbers.
     """
 
     accelerator: ClassVar[Accelerator | None] = None
@@ -57,8 +57,8 @@ class HierarchicalAttentiveMemory(Filling):
         self.noise = 1.0
         """Scale of the noise with which the straight-through modes sample branches."""
         self.query_share = 1.0
-        """Share of the gradients of SEARCH and WRITE that goes on to the query in straight-through modes, in [0, 1].
-        Each access sends the gradient around once more, from read to query; with a gain above 1, trainings break up."""
+        """Share of the gradients of SEARCH and WRITE that the query gets in straight-through modes, in [0, 1].
+        Every access passes the gradient on from read to query; with a gain above 1, training diverges."""
 
     def attend(
         self,
@@ -75,11 +75,11 @@ class HierarchicalAttentiveMemory(Filling):
             query: The controller's state, ``[batch, query_size]``.
             attention: Name of the estimator; ``argmax`` for evaluation, any other for training.
             generator: Source of the samples; torch's global one if not given.
-            guide: Index of the leaf to descend to, ``[batch]``, whatever SEARCH and ``attention`` say. The
+            guide: Index of the leaf to descend to, ``[batch]``, instead of the choice of SEARCH and ``attention``. The
                 log-probability of the branches then carries a gradient to SEARCH, as in ``reinforce``.
 
         Raises:
-            ValueError, TypeError: If the tree is none of this memory's, or the query or the guide do not fit.
+            ValueError, TypeError: If the tree, the query or the guide do not fit the memory.
         """
         estimator = get_estimator(attention)
         if self.accelerator and guide is None:
@@ -112,9 +112,9 @@ class HierarchicalAttentiveMemory(Filling):
         """Write to the attended leaf and re-join its ancestors (every leaf, by its weight, for ``soft``).
 
         Args:
-            access: What :meth:`attend` returned; the tree that it read from is the one that is changed.
-            query: The controller's state after it has seen the read value, ``[batch, query_size]``.
-            in_place: Overwrite that tree instead of copying it: O(log n), only where no gradient is needed.
+            access: Result of :meth:`attend`; it holds the tree to write to.
+            query: The controller's state after the read, ``[batch, query_size]``.
+            in_place: Overwrite the tree instead of copying it: O(log n), only if no gradient is needed.
         """
         if in_place and self.accelerator and self.accelerator.write(self, access, query):
             return access.tree
@@ -126,12 +126,12 @@ class HierarchicalAttentiveMemory(Filling):
         return access.estimator.rejoin(self, access, leaves, in_place=in_place)
 
     def put(self, access: Access, leaf: Tensor, *, in_place: bool = False) -> Tree:
-        """Put ``leaf`` ``[batch, leaf_size]`` where a hard descent arrived, without WRITE; else as :meth:`write`."""
+        """Do the same as :meth:`write` for a hard descent, with ``leaf`` ``[batch, leaf_size]`` in place of WRITE's."""
         expect_kind("access", access, Access, "attend")
         check_access(access.tree, self.leaf_size, "leaf", leaf, self.leaf_size, self.embed.blank.dtype)
         return put_leaf(access, leaf, self.join, in_place=in_place)
 
 
 def _with_share(query: Tensor, share: float) -> Tensor:
-    """Return ``query``, to which only a ``share`` of the gradient goes on."""
+    """Return ``query`` with its gradient scaled by ``share``."""
     return query if share == 1 else torch.lerp(query.detach(), query, share)

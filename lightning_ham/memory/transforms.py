@@ -1,10 +1,10 @@
 """The four learned transformations of the memory: EMBED, JOIN, SEARCH and WRITE (section 3.1 of the paper).
 
-Under ``torch.autocast`` the products are in half precision, but nodes and logits keep the type of the nodes: what a
-leaf holds must not be rounded again whenever it is read, written or passed up the tree.
+Under ``torch.autocast`` matrix products run in half precision. Nodes and logits keep the nodes' type, so that reads,
+writes and JOINs do not round a leaf again and again.
 
-EMBED, JOIN and WRITE may round every number that they put into a node to multiples of ``grid`` (:func:`on_grid`), so
-that nodes take finitely many values. Reals that nodes hold are not rounded.
+EMBED, JOIN and WRITE may round nodes to multiples of ``grid`` (:func:`on_grid`), so that nodes hold discrete values.
+Reals in nodes are not rounded.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ LayerWeights = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def on_grid(nodes: Tensor, grid: float | None, num_reals: int = 0) -> Tensor:
-    """Return nodes ``[..., leaf_size]`` rounded to multiples of ``grid``, but for their first ``num_reals`` numbers.
+    """Round nodes ``[..., leaf_size]`` to multiples of ``grid``, except their first ``num_reals`` numbers.
 
-    The gradient is that of the numbers as they were: it goes straight through. With None, nothing is rounded.
+    The gradient passes straight through, as if nothing were rounded.
 
     Args:
         nodes: The nodes.
-        grid: A power of two, so that a multiple of it is exact, or None; halves are rounded to even multiples.
-        num_reals: How many of the first numbers stay as they are.
+        grid: A power of two, so that multiples are exact; halves are rounded to even multiples. None: do not round.
+        num_reals: How many of the first numbers stay unchanged.
     """
     if grid is None:
         return nodes
@@ -42,16 +42,16 @@ def on_grid(nodes: Tensor, grid: float | None, num_reals: int = 0) -> Tensor:
 class Embed(nn.Module):
     """EMBED: an input cell becomes a leaf; a cell without input becomes the learned vector of a blank leaf.
 
-    The leaves are not squashed: real inputs that differ by little must stay far enough apart to be compared.
+    Leaves are not squashed: close real inputs must stay far enough apart to be compared.
 
     Args:
         input_size: Numbers per input cell (b in the paper).
         leaf_size: Numbers per node of the tree (d in the paper).
         hidden_size: Units of the hidden layer.
-        real_inputs: How many of the first numbers of a cell are reals in [0, 1] rather than bits. A leaf holds each,
-            less 1/2, twice, as the least and the greatest real below it: all least ones first. They pass by the hidden
-            layer. A blank leaf starts with a range that no leaf's is in: its least is 1, its greatest -1.
-        grid: What leaves are rounded to multiples of, if anything; see :func:`on_grid`.
+        real_inputs: How many of the first numbers of a cell are reals in [0, 1] rather than bits. They bypass the
+            hidden layer: minus 1/2, they become a leaf's first numbers twice, as minima and as maxima of ranges. The
+            ranges of a blank leaf are empty at first: their minimum is 1, their maximum -1.
+        grid: Round leaves to multiples of this; None: do not round. See :func:`on_grid`.
     """
 
     def __init__(
@@ -70,9 +70,9 @@ class Embed(nn.Module):
             self.blank[real_inputs : 2 * real_inputs] = -1.0
 
     def forward(self, inputs: Tensor, occupied: Tensor) -> Tensor:
-        """Embed ``inputs`` ``[batch, cells, input_size]``; where ``occupied`` ``[batch, cells]`` is False, blank."""
+        """Return leaves of ``inputs`` ``[batch, cells, input_size]``, blank if not ``occupied`` ``[batch, cells]``."""
         occupied = occupied.unsqueeze(-1)
-        inputs = inputs.masked_fill(~occupied, 0.0)  # or a NaN in a blank cell would reach the gradients
+        inputs = inputs.masked_fill(~occupied, 0.0)  # else a NaN in a blank cell reaches the gradients
         bits, dtype = inputs[..., self.real_inputs :], self.blank.dtype
         reals = inputs[..., : self.real_inputs].to(dtype) - 0.5
         leaves = torch.cat((reals, reals, self.mlp(bits).to(dtype)), dim=-1)
@@ -80,16 +80,16 @@ class Embed(nn.Module):
 
 
 def compare(left: Tensor, right: Tensor, count: int) -> Tensor:
-    """Return how the first ``count`` numbers of two children differ, ``[..., count]``, on a logarithmic scale.
+    """Return the differences of two children's first ``count`` numbers, ``[..., count]``, on a logarithmic scale.
 
-    ``asinh((left - right) / FINEST_DIFFERENCE) / 2`` is between -8 and 8 for reals in [0, 1], and tells differences of
-    1e-6 from 0 as well as those of 0.1. The gradient is that of a scale on which all differences up to
-    ``COARSEST_DIFFERENCE`` are alike: that of the finer one grows to 5e6.
+    ``asinh((left - right) / FINEST_DIFFERENCE) / 2`` is between -8.5 and 8.5 for reals in [0, 1], and resolves
+    differences of 1e-6 as well as of 0.1. The gradient is that of the same formula with ``COARSEST_DIFFERENCE``, as
+    the fine one's grows to 5e6.
 
     Args:
         left: Left children, ``[..., leaf_size]``.
         right: Right children, shaped as ``left``.
-        count: How many numbers are compared.
+        count: How many numbers to compare.
     """
     difference = left[..., :count] - right[..., :count]
     fine = torch.asinh(difference.detach() / FINEST_DIFFERENCE) / 2
@@ -98,15 +98,15 @@ def compare(left: Tensor, right: Tensor, count: int) -> Tensor:
 
 
 class MLPJoin(nn.Module):
-    """JOIN as the paper has it: a multi-layer perceptron of both children.
+    """JOIN of the paper: a multi-layer perceptron on both children.
 
     Args:
         leaf_size: Numbers per node (d in the paper).
         hidden_size: Units of the hidden layer.
-        num_reals: How many of a node's first numbers are reals: first the least ones below it, then the greatest ones.
-            They are not learned: a parent has the least and the greatest of its children's, to the bit. JOIN also sees
-            how those of its children compare (:func:`compare`).
-        grid: What the other numbers are rounded to multiples of, if anything; see :func:`on_grid`.
+        num_reals: How many of a node's first numbers are reals: the minima below it, then the maxima. A parent's are
+            computed exactly from its children's, not learned. JOIN also sees the differences of the children's reals
+            (:func:`compare`).
+        grid: Round the other numbers to multiples of this; None: do not round. See :func:`on_grid`.
     """
 
     def __init__(self, leaf_size: int, hidden_size: int, num_reals: int = 0, grid: float | None = None) -> None:
@@ -121,7 +121,7 @@ class MLPJoin(nn.Module):
 
     @property
     def layer_weights(self) -> LayerWeights:
-        """Of the hidden layer, and of the output layer, ``[leaf_size, hidden_size]``."""
+        """Parameters of the hidden layer and the output layer, whose weight is ``[leaf_size, hidden_size]``."""
         hidden, out = cast(nn.Linear, self.mlp[0]), cast(nn.Linear, self.mlp[2])
         return hidden.weight, hidden.bias, out.weight, out.bias
 
@@ -132,10 +132,10 @@ class MLPJoin(nn.Module):
 
 
 class GatedJoin(nn.Module):
-    """JOIN as a gated choice, so that a value travels up the tree unchanged however deep the tree is.
+    """JOIN with gates, which can pass a value unchanged up a tree of any depth.
 
-    In every dimension the parent is a mixture of the left child, the right child and a candidate computed from both:
-    ``side`` chooses between the children, ``new`` between that choice and the candidate. (Not in the paper.)
+    In every dimension, the gate ``side`` mixes the two children, and the gate ``new`` mixes the result with a candidate
+    computed from both. (Not in the paper.)
 
     Args:
         leaf_size: Numbers per node (d in the paper).
@@ -154,7 +154,7 @@ class GatedJoin(nn.Module):
 
     @property
     def layer_weights(self) -> LayerWeights:
-        """Of the hidden layer, and of the output layer, ``[3 * leaf_size, hidden_size]``: side, new, candidate."""
+        """Parameters of the hidden and the output layer: ``[3 * leaf_size, hidden_size]``, side, new and candidate."""
         return self.hidden.weight, self.hidden.bias, self.out.weight, self.out.bias
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
@@ -167,10 +167,10 @@ class GatedJoin(nn.Module):
 
 
 class ChoiceJoin(nn.Module):
-    """JOIN as a gated choice of one child as a whole: as :class:`GatedJoin`, but all dimensions share one ``side``.
+    """JOIN that chooses between whole children: a :class:`GatedJoin` in which all dimensions share one ``side``.
 
-    What is to be handed up is then one child's, and not a blend of both, which is less and less like either the higher
-    comes. For tasks in which a part of the tree is asked for one of its leaves, as for the least. (Not in the paper.)
+    A parent then copies from one child rather than from both; blends of both resemble a leaf less and less towards the
+    root. For tasks that look for one leaf of a subtree, such as the least. (Not in the paper.)
 
     Args:
         leaf_size: Numbers per node (d in the paper).
@@ -184,7 +184,7 @@ class ChoiceJoin(nn.Module):
         self.num_reals, self.grid = num_reals, grid
         self.hidden = nn.Linear(2 * leaf_size + num_reals, hidden_size)
         self.out = nn.Linear(hidden_size, 1 + 2 * leaf_size)
-        self.sharpness = leaf_size**0.5  # so an update moves the shared gate as far as it would as many gates together
+        self.sharpness = leaf_size**0.5  # so an update moves the one gate as far as `leaf_size` gates together
         with torch.no_grad():
             self.out.weight[0] /= self.sharpness
             self.out.bias[0] /= self.sharpness
@@ -192,7 +192,7 @@ class ChoiceJoin(nn.Module):
 
     @property
     def layer_weights(self) -> LayerWeights:
-        """Those of a :class:`GatedJoin` that does the same."""
+        """Parameters of the equivalent :class:`GatedJoin`."""
         size = self.out.out_features // 2
         sides = (self.sharpness * parameter[:1] for parameter in (self.out.weight, self.out.bias))
         weight, bias = (side.expand(size, *side.shape[1:]) for side in sides)
@@ -209,25 +209,25 @@ class ChoiceJoin(nn.Module):
 
 
 def _children(left: Tensor, right: Tensor, num_reals: int) -> Tensor:
-    """Return what JOIN computes a parent from: both children side by side, and how their reals compare."""
+    """Return the input of JOIN: both children, then the differences of their reals (:func:`compare`)."""
     parts = (left, right, compare(left, right, num_reals)) if num_reals else (left, right)
     return torch.cat(parts, dim=-1)
 
 
 def _choose(left: Tensor, right: Tensor, side: Tensor, new: Tensor, candidate: Tensor) -> Tensor:
-    """Choose between the children by the logits ``side``, and between that and a new value by the logits ``new``."""
+    """Mix the children by the logits ``side``, then the result with tanh of ``candidate`` by the logits ``new``."""
     chosen = torch.lerp(left, right, torch.sigmoid(side))
     return torch.lerp(chosen, torch.tanh(candidate), torch.sigmoid(new))
 
 
 def _with_range(parent: Tensor, left: Tensor, right: Tensor, num_reals: int) -> Tensor:
-    """Return ``parent`` with the least and the greatest of both children's reals in the place of its own."""
+    """Return ``parent`` with its reals replaced by the minima and maxima of both children's."""
     if not num_reals:
         return parent
     (least, greatest), (other_least, other_greatest) = (
         child[..., :num_reals].chunk(2, dim=-1) for child in (left, right)
     )
-    least = torch.where(least <= other_least, least, other_least)  # of equal ones, the left one has the gradient
+    least = torch.where(least <= other_least, least, other_least)  # in a tie, the left one gets the gradient
     greatest = torch.where(greatest >= other_greatest, greatest, other_greatest)
     return torch.cat((least, greatest, parent[..., num_reals:]), dim=-1)
 
@@ -244,7 +244,7 @@ def make_join(kind: JoinKind, leaf_size: int, hidden_size: int, num_reals: int =
 
 
 class Search(nn.Module):
-    """SEARCH: how much the controller, standing at a node, wants to go right (as a logit).
+    """SEARCH: the logit of going right at a node.
 
     Args:
         leaf_size: Numbers per node (d in the paper).
@@ -262,7 +262,7 @@ class Search(nn.Module):
         """Return the logits ``[batch, nodes]`` of going right.
 
         Args:
-            nodes: The nodes where the descent stands, ``[batch, nodes, leaf_size]``.
+            nodes: The current nodes of the descent, ``[batch, nodes, leaf_size]``.
             query: The controller's state, ``[batch, query_size]``.
         """
         hidden = torch.relu(self.node(nodes) + self.query(query).unsqueeze(-2))
@@ -270,16 +270,16 @@ class Search(nn.Module):
 
 
 class Write(nn.Module):
-    """WRITE: a gate T decides, in every dimension, between the leaf as it is and a new value H.
+    """WRITE: in every dimension, a gate T mixes the old leaf with a new value H.
 
     ``WRITE(h_a, h) = T(h_a, h) * H(h_a, h) + (1 - T(h_a, h)) * h_a``.
 
     Args:
         leaf_size: Numbers per node (d in the paper).
         query_size: Numbers in the controller's state (l in the paper).
-        real_inputs: Of how many reals a leaf's first numbers are the range. At first a write gives it a range like that
-            of a blank leaf, which no other leaf's is in.
-        grid: What leaves are rounded to multiples of, if anything; see :func:`on_grid`.
+        real_inputs: How many ranges of reals a leaf begins with. Before training, a write moves them towards the empty
+            range of a blank leaf.
+        grid: Round leaves to multiples of this; None: do not round. See :func:`on_grid`.
     """
 
     def __init__(self, leaf_size: int, query_size: int, real_inputs: int = 0, grid: float | None = None) -> None:
@@ -297,7 +297,7 @@ class Write(nn.Module):
         """Return the new leaves, shaped as ``leaves``.
 
         Args:
-            leaves: ``[batch, leaf_size]``, or ``[batch, leaves, leaf_size]`` where several are written.
+            leaves: ``[batch, leaf_size]``, or ``[batch, leaves, leaf_size]`` to write several.
             query: The controller's state, ``[batch, query_size]``.
         """
         controlled = self.query(query)
