@@ -14,7 +14,7 @@ from lightning_ham.engines import unroll
 from lightning_ham.memory import AttentionMode, HierarchicalAttentiveMemory, JoinKind
 
 Readout = Literal["state_and_read", "state", "read"]
-"""What an output symbol is computed from: the LSTM's state, as in the paper, the value read, or both."""
+"""Input of the output layer: the LSTM's state, as in the paper, the value read, or both."""
 
 
 class LSTMHAM(nn.Module):
@@ -31,15 +31,15 @@ class LSTMHAM(nn.Module):
         join: ``gated``, ``choice`` or ``mlp``; see :data:`lightning_ham.memory.JoinKind`.
         real_inputs: How many of the first numbers of a cell are reals in [0, 1] rather than bits.
         accesses_per_output: Accesses to the memory before each output symbol; the paper has 1.
-        readout: What an output is computed from: ``state``, the LSTM's (as in the paper); ``read``, the value read;
-            or ``state_and_read``.
-        grid: Round what nodes hold to multiples of this power of two, as the memory does; None: do not round.
+        readout: Input of the output layer: ``state`` (the LSTM's, as in the paper), ``read`` (the value read) or
+            ``state_and_read``.
+        grid: Round nodes, except reals, to multiples of this power of two; None: do not round.
     """
 
     gone_options: ClassVar[Mapping[str, Any]] = {"temperature": 1.0, "read_root": False}
-    """Options of models that were saved when there were more, with the value that they all have now."""
+    """Options that only older saved models have, with the only value still valid."""
     added_options: ClassVar[Mapping[str, Any]] = {"grid": None}
-    """Options that models which were saved before do not have, with the value that they had."""
+    """Options that older saved models lack, with the values that hold for them."""
 
     def __init__(
         self,
@@ -89,8 +89,8 @@ class LSTMHAM(nn.Module):
             timesteps: Output symbols to produce.
             attention: How leaves are chosen; see :mod:`lightning_ham.memory.attention`.
             generator: Source of the samples; torch's global one if not given.
-            guide: Index of the leaf to attend to in each access, ``[batch, accesses]``, whatever SEARCH and
-                ``attention`` say.
+            guide: Index of the leaf to attend to in each access, ``[batch, accesses]``, instead of the choice
+                of SEARCH and ``attention``.
         """
         leaves = self.memory.embed_cells(inputs, occupied, generator)
         accesses = timesteps * self.accesses_per_output

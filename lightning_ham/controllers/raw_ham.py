@@ -17,27 +17,26 @@ from lightning_ham.memory import AttentionMode, HierarchicalAttentiveMemory, Joi
 class RawHAM(nn.Module):
     """A memory that is blank at first, and carries out one operation a timestep.
 
-    The operation takes the controller's place: embedded by EMBED, it is the query of SEARCH and of WRITE. What is put
-    out depends on the value read alone, but for the state of the leaf: the last outputs are, for each of its
-    ``state_bits``, the bit of the value read and then that of the leaf after the write (hints, in the tasks of data
-    structures). The tree has as many leaves as there are cells in the input, so that every operation could write to a
-    leaf of its own.
+    EMBED turns an operation into the query of SEARCH and WRITE. Outputs depend on the value read alone, except the
+    last ``2 * state_bits``: for each bit of a leaf's state, its value in the leaf read and in the leaf after the write
+    (hints, in the tasks of data structures). The tree has one leaf per input cell, so that every operation can write to
+    a leaf of its own.
 
     Args:
-        input_size: Numbers per input cell, that is per operation (b in the paper).
+        input_size: Numbers per operation, which fills one cell (b in the paper).
         output_size: Bits per output symbol.
         leaf_size: Numbers per node of the tree, and per embedded operation (d and l in the paper).
         hidden_size: Units in the hidden layers of the memory's transformations; ``leaf_size`` if not given.
         join: ``gated``, ``choice`` or ``mlp``; see :data:`lightning_ham.memory.JoinKind`.
-        state_bits: Bits that tell the state of a leaf; a task of a data structure brings its own number.
-        grid: Round what nodes hold to multiples of this power of two, as the memory does; None: do not round.
+        state_bits: Bits that describe the state of a leaf; a task may have a default of its own.
+        grid: Round nodes to multiples of this power of two; None: do not round.
     """
 
     accesses_per_output = 1
     gone_options: ClassVar[Mapping[str, Any]] = {"temperature": 1.0}
-    """As those of :class:`lightning_ham.controllers.LSTMHAM`."""
+    """As for :class:`lightning_ham.controllers.LSTMHAM`."""
     added_options: ClassVar[Mapping[str, Any]] = {"grid": None}
-    """As those of :class:`lightning_ham.controllers.LSTMHAM`."""
+    """As for :class:`lightning_ham.controllers.LSTMHAM`."""
 
     def __init__(
         self,
@@ -59,7 +58,7 @@ class RawHAM(nn.Module):
 
     @property
     def controller_size(self) -> int:
-        """Numbers in an embedded operation, which is all the state that there is beside the tree."""
+        """Numbers per embedded operation, the only state besides the tree."""
         return self.memory.leaf_size
 
     def forward(
@@ -74,13 +73,13 @@ class RawHAM(nn.Module):
         """Run a batch of episodes.
 
         Args:
-            inputs: The operations in their order, ``[batch, num_leaves, input_size]``; ``num_leaves`` is a power of 2.
+            inputs: The operations in order, ``[batch, num_leaves, input_size]``; ``num_leaves`` is a power of 2.
             occupied: Which cells hold an operation, ``[batch, num_leaves]``.
-            timesteps: Operations to carry out, and symbols to put out; at most ``num_leaves``.
+            timesteps: Operations to carry out, with one output symbol each; at most ``num_leaves``.
             attention: How leaves are chosen; see :mod:`lightning_ham.memory.attention`.
             generator: Source of the samples; torch's global one if not given.
-            guide: Index of the leaf to attend to in each timestep, ``[batch, timesteps]``, whatever SEARCH and
-                ``attention`` say.
+            guide: Index of the leaf to attend to in each timestep, ``[batch, timesteps]``, instead of the choice
+                of SEARCH and ``attention``.
         """
         if timesteps > inputs.shape[1]:
             raise ValueError(

@@ -32,17 +32,17 @@ def controller_names() -> list[str]:
 def complete_options(
     name: str, options: Mapping[str, Any], defaults: Mapping[str, Any] = MappingProxyType({})
 ) -> dict[str, Any]:
-    """Return every option of the controller ``name``, those not in ``options`` at their defaults.
+    """Return all options of the controller ``name``: ``options``, completed with defaults.
 
-    Options that a controller once had (``gone_options``, with the only value that still has a meaning) are left out.
+    Options that the controller no longer has (``gone_options``) are accepted with their only valid value, and left out.
 
     Args:
         name: The controller.
-        options: What is chosen.
-        defaults: What stands in for the controller's own defaults; options that it does not have are left out.
+        options: The chosen values.
+        defaults: Replace the controller's own defaults; options that it does not have are ignored.
 
     Raises:
-        ValueError: If there is no such controller, or it has no such option.
+        ValueError: If the controller or an option is unknown, a required one is missing, or a gone one differs.
     """
     controller = _CONTROLLERS.get(name)
     options = _without_gone(name, options, getattr(controller, "gone_options", {}))
@@ -68,7 +68,7 @@ def complete_options(
 
 
 def _without_gone(name: str, options: Mapping[str, Any], gone: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options but those that are gone; raise a ValueError if one of these is not what is always done now."""
+    """Return the options without those in ``gone``; raise a ValueError if one of these has another value there."""
     for option, always in gone.items():
         value = options.get(option, always)
         if not (isinstance(value, int | float) and value == always):
@@ -80,7 +80,7 @@ def _without_gone(name: str, options: Mapping[str, Any], gone: Mapping[str, Any]
 
 
 def added_options(name: str) -> Mapping[str, Any]:
-    """Return the options of the controller ``name`` that older models were saved without, with the values they had."""
+    """Return the options that older saved models of the controller ``name`` lack, with the values they had."""
     added: Mapping[str, Any] = getattr(_CONTROLLERS.get(name), "added_options", {})
     return added
 

@@ -1,4 +1,4 @@
-"""What every controller returns, and what one must offer."""
+"""The interface of controllers, and the result that they return."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from lightning_ham.memory import AttentionMode
 class Rollout(NamedTuple):
     """What a controller did in the episodes of a batch; an access is one descent to a leaf.
 
-    Of a controller without a memory, ``accesses`` is 0: all but ``outputs`` are empty then.
+    Without a memory, ``accesses`` is 0, and all but ``outputs`` are empty.
     """
 
     outputs: Tensor
     """Logits of the output bits, ``[batch, timesteps, output_size]``."""
     states: Tensor
-    """The controller's state with which it attended, ``[batch, accesses, controller_size]``."""
+    """The controller's state that each access attends with, ``[batch, accesses, controller_size]``."""
     log_probs: Tensor
     """Log-probability of the branches taken in each access, ``[batch, accesses]``."""
     entropies: Tensor

@@ -1,10 +1,10 @@
 """Comparison models that have no memory: the encoder-decoder LSTM, and the one with attention (LSTM+A).
 
-Both read the occupied cells in their order and then put the output out, a symbol a timestep. They are given no more
-than :class:`~lightning_ham.controllers.LSTMHAM`: neither the right outputs while they train (there is no teacher
-forcing) nor their own earlier ones, which a decoder can keep in its state.
+Both read the occupied cells in order, then put out one symbol per timestep. They see no more than
+:class:`~lightning_ham.controllers.LSTMHAM`: neither the right outputs in training (no teacher forcing) nor their own
+earlier outputs, which a decoder can keep in its state.
 
-Their rollouts have no accesses (``[batch, 0]``), and attention modes mean nothing to them.
+Their rollouts have no accesses (``[batch, 0]``), and they ignore attention modes.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from lightning_ham.memory import AttentionMode
 class EncoderDecoder(nn.Module):
     """One LSTM reads the cells, and another one, which starts in the state where that one ends, writes the output.
 
-    All that the decoder knows of the input is a state of a fixed size (Sutskever et al., 2014, arXiv 1409.3215). It
-    also sees the encoder's last hidden state at every timestep (Cho et al., 2014, arXiv 1406.1078).
+    The decoder knows the input only as a state of fixed size (Sutskever et al., 2014, arXiv 1409.3215). It also sees
+    the encoder's last hidden state at every timestep (Cho et al., 2014, arXiv 1406.1078).
 
     Args:
         input_size: Numbers per input cell.
         output_size: Bits per output symbol.
-        controller_size: Cells of each layer of the encoder and of the decoder; with the default, and with every one of
-            our tasks, it has more parameters than our largest LSTM+HAM.
+        controller_size: Cells of each layer. With the default, the model has more parameters than our largest LSTM+HAM
+            on each of our tasks.
         num_layers: Layers of the encoder and of the decoder.
 
     Raises:
@@ -57,11 +57,11 @@ class EncoderDecoder(nn.Module):
 
         Args:
             inputs: Input cells, ``[batch, num_leaves, input_size]``.
-            occupied: Which cells hold input, ``[batch, num_leaves]``; the others are passed over. An episode that has
-                none is read as a single cell of zeros.
+            occupied: Which cells hold input, ``[batch, num_leaves]``; the others are skipped. An episode without any
+                is read as a single cell of zeros.
             timesteps: Output symbols to produce.
-            attention: Without meaning here.
-            generator: Without meaning here: nothing is sampled.
+            attention: Ignored.
+            generator: Ignored; nothing is sampled.
         """
         _, (hidden, cell) = self.encoder(_pack(inputs, occupied))  # each [layers, batch, controller_size]
         seen = hidden[-1].unsqueeze(1).expand(-1, timesteps, -1)
@@ -72,16 +72,15 @@ class EncoderDecoder(nn.Module):
 class AttentionEncoderDecoder(nn.Module):
     """LSTM+A: one LSTM reads the cells in both directions; another one attends to what was read, and writes the output.
 
-    After Bahdanau et al., 2015 (arXiv 1409.0473): the decoder begins with what the backward direction ends with; at
-    every timestep it scores all cells (:class:`AdditiveAttention`) with its state, steps with their weighted mean as
-    its input, and puts out a symbol from its new state and that mean. An output costs O(n) for n cells.
+    After Bahdanau et al., 2015 (arXiv 1409.0473): a learned layer turns the last state of the backward direction into
+    the decoder's first. At every timestep the decoder scores all cells (:class:`AdditiveAttention`) with its state,
+    steps on their weighted mean, and puts out a symbol from its new state and that mean: O(n) for n cells.
 
     Args:
         input_size: Numbers per input cell.
         output_size: Bits per output symbol.
-        controller_size: Cells of each layer of the encoder, in each direction, and of the decoder; also the units with
-            which a cell is scored. With the default, and with every one of our tasks, it has more parameters than our
-            largest LSTM+HAM.
+        controller_size: Cells of each layer, in the encoder per direction; also the hidden units of the attention. With
+            the default, the model has more parameters than our largest LSTM+HAM on each of our tasks.
         num_layers: Layers of the encoder and of the decoder.
 
     Raises:
@@ -109,7 +108,7 @@ class AttentionEncoderDecoder(nn.Module):
         attention: AttentionMode = "argmax",
         generator: torch.Generator | None = None,
     ) -> Rollout:
-        """Run a batch of episodes; arguments as those of :meth:`EncoderDecoder.forward`."""
+        """Run a batch of episodes; arguments as for :meth:`EncoderDecoder.forward`."""
         packed, (last, _) = self.encoder(_pack(inputs, occupied))
         annotations, lengths = pad_packed_sequence(packed, batch_first=True)  # [batch, cells, 2 * controller_size]
         is_cell = torch.arange(annotations.shape[1]) < lengths.unsqueeze(1)
@@ -131,7 +130,7 @@ class AdditiveAttention(nn.Module):
     Args:
         query_size: Numbers per query.
         annotation_size: Numbers per annotation.
-        hidden_size: Units with which an annotation is scored.
+        hidden_size: Hidden units of the score.
     """
 
     def __init__(self, query_size: int, annotation_size: int, hidden_size: int) -> None:
@@ -141,7 +140,7 @@ class AdditiveAttention(nn.Module):
         self.score = nn.Linear(hidden_size, 1, bias=False)
 
     def keys(self, annotations: Tensor) -> Tensor:
-        """Return what of the annotations, ``[batch, cells, annotation_size]``, is the same for every query."""
+        """Return the keys of ``annotations`` ``[batch, cells, annotation_size]``, the same for every query."""
         return self.key(annotations)
 
     def forward(self, query: Tensor, keys: Tensor, annotations: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,9 +148,9 @@ class AdditiveAttention(nn.Module):
 
         Args:
             query: ``[batch, query_size]``.
-            keys: Of :meth:`keys`, ``[batch, cells, hidden_size]``.
+            keys: From :meth:`keys`, ``[batch, cells, hidden_size]``.
             annotations: ``[batch, cells, annotation_size]``.
-            mask: Which annotations are there, ``[batch, cells]``; at least one in a row.
+            mask: Which annotations are valid, ``[batch, cells]``; at least one per row.
 
         Returns:
             The weighted mean of the annotations, ``[batch, annotation_size]``, and the weights, ``[batch, cells]``,
@@ -173,16 +172,16 @@ def _expect_positive(input_size: int, output_size: int, controller_size: int, nu
 
 
 def _pack(inputs: Tensor, occupied: Tensor) -> PackedSequence:
-    """Return the occupied cells of every episode in their order, so that no padding is ever read."""
+    """Return the occupied cells of every episode in order, so that no padding is read."""
     order = occupied.logical_not().to(torch.uint8).argsort(dim=1, stable=True)
     cells = inputs.masked_fill(~occupied.unsqueeze(-1), 0.0).gather(1, order.unsqueeze(-1).expand_as(inputs))
-    # Packing wants the lengths on the CPU, and none of 0.
+    # Packing needs lengths on the CPU, of at least 1.
     lengths = occupied.sum(dim=1).clamp(min=1).cpu()
     return pack_padded_sequence(cells, lengths, batch_first=True, enforce_sorted=False)
 
 
 def _without_accesses(outputs: Tensor, inputs: Tensor, controller_size: int) -> Rollout:
-    """Return the rollout of a controller that put out these logits and has no memory to access."""
+    """Return the rollout of a controller without a memory that put out these logits."""
     none = outputs.new_zeros(len(outputs), 0)
     depth = inputs.shape[1].bit_length() - 1
     return Rollout(
