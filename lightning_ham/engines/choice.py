@@ -1,4 +1,4 @@
-"""When to use compiled loops: their first use takes seconds on a machine, and at least one in each process."""
+"""When to use compiled loops: their first use takes seconds on a machine, and at least one second in each process."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ LEAVES_WORTH_COMPILING = 1 << 3
 """Fewest leaves of a tree for which ``auto`` makes single accesses in compiled loops."""
 
 LEAVES_WORTH_COMPILING_FOR_FEW = 1 << 10
-"""The same where fewer than ``ACCESSES_WORTH_COMPILING`` accesses are to be made."""
+"""The same if fewer than ``ACCESSES_WORTH_COMPILING`` accesses are announced."""
 
 
 class _Ahead(threading.local):
-    """What a thread is about to do."""
+    """What a thread has announced."""
 
     makes_few = False
-    """Whether it makes few accesses only."""
+    """Whether it will make few accesses."""
 
 
 _ahead = _Ahead()
@@ -38,7 +38,7 @@ def accesses_ahead(count: int) -> Iterator[None]:
 
 
 def leaves_worth_compiling(leaves: int) -> int:
-    """Return the fewest leaves for which ``auto`` compiles: ``leaves``, or more if few accesses are to be made."""
+    """Return the fewest leaves for which ``auto`` compiles: ``leaves``, or more if few accesses are announced."""
     return max(leaves, LEAVES_WORTH_COMPILING_FOR_FEW) if _ahead.makes_few else leaves
 
 

@@ -33,16 +33,16 @@ def run_episodes(
 
     Args:
         memory: The memory.
-        source: The cell whose states are the queries, which takes the value read; or the queries of all accesses,
+        source: The cell, whose input is the value read and whose states are the queries; or all queries,
             ``[accesses, batch, query_size]``.
-        leaves: The tree's leaves at first, ``[batch, num_leaves, leaf_size]``.
-        noise: Of each access, from the estimator, ``[accesses, batch, count]``.
-        estimator: One that compiled loops know.
+        leaves: The initial leaves, ``[batch, num_leaves, leaf_size]``.
+        noise: The estimator's noise for each access, ``[accesses, batch, count]``.
+        estimator: One that compiled loops support.
 
     Returns:
         The cell's state after each access, or the queries, ``[accesses, batch, query_size]``; the values read,
-        ``[accesses, batch, leaf_size]``; SEARCH along the paths, ``[accesses, batch, depth]``; the attended leaves,
-        ``[accesses, batch]``.
+        ``[accesses, batch, leaf_size]``; the logits along the paths, ``[accesses, batch, depth]``; the indices of the
+        attended leaves, ``[accesses, batch]``.
     """
     cell = source if isinstance(source, nn.LSTMCell) else None
     queries = leaves.new_empty(0, len(leaves), source.hidden_size) if isinstance(source, nn.LSTMCell) else source
@@ -70,7 +70,7 @@ def _options(memory: HierarchicalAttentiveMemory, noise: Tensor, estimator: Esti
 
 
 def _pack(memory: HierarchicalAttentiveMemory, cell: nn.LSTMCell | None) -> Weights:
-    """Return the parameters as the kernels want them, as tensors that carry gradients."""
+    """Return the parameters in the kernels' layout, as tensors that carry gradients."""
     from lightning_ham.engines.kernels.record import Weights
 
     search, write = memory.search, memory.write_leaf
@@ -116,7 +116,7 @@ class _Episodes(torch.autograd.Function):
             torch.from_numpy, (record.hidden[1:], record.reads, record.logits, record.leaves)
         )
         ctx.mark_non_differentiable(attended)
-        # The arrays share their memory; so autograd refuses to go back if one has been changed since.
+        # The record shares their memory: autograd raises in backward if one has been changed.
         ctx.save_for_backward(hidden, reads, logits, attended, *weights)
         return hidden, reads, logits, attended
 
@@ -144,7 +144,7 @@ class _Episodes(torch.autograd.Function):
 
         with _first_use():
             for_blocks(batch, run)
-        # One after the other: how PyTorch orders a sum may depend on its threads.
+        # In a fixed order: that of PyTorch's sums may depend on the number of threads.
         sums = (functools.reduce(torch.add, grad) for grad in weights_grad)
         return leaves_grad, queries_grad, None, None, *sums
 

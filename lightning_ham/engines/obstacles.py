@@ -76,8 +76,8 @@ def _is_plain(module: nn.Module, kind: _Kind, dtype: torch.dtype) -> bool:
 class PlainModules:
     """Modules that compiled loops replace, and a quick check whether they may still do so.
 
-    Checking every part of a memory takes longer than an access. So this class records once all that could change, and
-    later only compares: parts, parameters and their storage, hooks, and replaced methods.
+    Checking every part of a memory takes longer than an access. So this class records once whatever may change, and
+    later only compares it: parts, parameters and their storage, hooks, and replaced methods.
 
     Args:
         modules: Modules without an :func:`obstacle`.
@@ -103,7 +103,7 @@ class PlainModules:
 
     def are_unchanged(self) -> bool:
         """Return whether the modules have the same parts and methods, and the same parameters at the same addresses."""
-        # This runs twice an access, so it loops with `map`: other loops take twice as long.
+        # This runs twice per access, so it loops with `map`: other loops take twice as long.
         return not (
             any(self._hooks)
             or any(map(contains, self._own, _FORWARD))
@@ -128,7 +128,7 @@ def replaced(memory: HierarchicalAttentiveMemory, *names: str) -> str | None:
 
 
 def has_mixed_grids(memory: HierarchicalAttentiveMemory) -> bool:
-    """Return whether some of the memory's modules round to another grid than the memory says."""
+    """Return whether JOIN or WRITE rounds to another grid than the memory's."""
     return any(vars(part).get("grid") != memory.grid for part in (memory.join, memory.write_leaf))
 
 

@@ -38,7 +38,7 @@ class CompiledAccesses:
         estimator: Estimator,
         generator: torch.Generator | None,
     ) -> Access | None:
-        """Attend and read, if the estimator makes a single descent, sampled or not; else return None."""
+        """Attend and read; return None to decline, as for estimators that do not make a single descent."""
         if estimator.compiled is None or estimator.compiled.counterfactual:
             return None
         prepared, batch, depth = self._suiting(memory, tree, query)
@@ -54,7 +54,7 @@ class CompiledAccesses:
         return Access(read, leaf, logits, path, siblings, none, tree, None, 1.0, estimator, scale)
 
     def write(self, memory: HierarchicalAttentiveMemory, access: Access, query: Tensor) -> bool:
-        """Write to the attended leaf and re-join its ancestors, in place."""
+        """Write to the attended leaf and re-join its ancestors, in place; return False to decline."""
         if type(access) is not Access or access.weights.shape[1] or access.estimator.compiled is None:
             return False
         if replaced(memory, "put"):
@@ -70,20 +70,20 @@ class CompiledAccesses:
     def _suiting_anew(
         self, memory: HierarchicalAttentiveMemory, tree: Tree, query: Tensor
     ) -> tuple[_Prepared | None, int, int]:
-        """Prepare weights that are others now, and return what :meth:`_suiting` says of them."""
+        """Prepare the weights again, as they have changed, and return the result of :meth:`_suiting`."""
         self._prepared.pop(memory, None)
         return self._suiting(memory, tree, query)
 
     def _suiting(
         self, memory: HierarchicalAttentiveMemory, tree: Tree, query: Any
     ) -> tuple[_Prepared | None, int, int]:
-        """Return what is prepared if compiled loops make an access to ``tree``, its batch and its depth.
+        """Return prepared weights, batch and depth for an access to ``tree``; None, 0 and 0 to decline.
 
-        They check no bounds. Whether the weights are still the memory's is left to be asked.
+        This checks shapes, as compiled loops check no bounds. The caller checks whether the weights are current.
         """
         if torch.is_grad_enabled() or type(tree) is not Tree or torch.is_autocast_enabled("cpu"):
             return _NOT_SUITING
-        if torch._C._len_torch_dispatch_stack():  # noqa: SLF001 - a mode that records operations sees no compiled ones
+        if torch._C._len_torch_dispatch_stack():  # noqa: SLF001 - modes that record operations would miss compiled ones
             return _NOT_SUITING
         nodes: Any = tree.nodes
         if not (_is_in_memory(nodes) and _is_in_memory(query) and nodes.is_contiguous()):
@@ -104,7 +104,7 @@ class CompiledAccesses:
         return prepared, batch, rows.bit_length() - 2
 
     def _prepare(self, memory: HierarchicalAttentiveMemory, nodes: Tensor) -> _Prepared | None:
-        """Return the weights as they are now; None if compiled loops do not know what the modules do."""
+        """Prepare the current weights; return None if compiled loops cannot replace the modules."""
         known = not obstacle(nodes, memory.join, memory.search, memory.write_leaf) and not has_mixed_grids(memory)
         if not known or not _fit_together(memory, nodes.dtype):
             self._prepared.pop(memory, None)
@@ -114,7 +114,7 @@ class CompiledAccesses:
 
 
 def _is_in_memory(tensor: object) -> bool:
-    """Return whether a tensor's numbers stand in this machine's memory as they are."""
+    """Return whether compiled loops can use a tensor's numbers where they are in memory."""
     if type(tensor) not in (Tensor, nn.Parameter):
         return False
     assert isinstance(tensor, Tensor)
@@ -125,7 +125,7 @@ def _is_in_memory(tensor: object) -> bool:
 
 
 def _fit_together(memory: HierarchicalAttentiveMemory, dtype: torch.dtype) -> bool:
-    """Whether the weights have the shapes that compiled loops take for granted: they check no bounds."""
+    """Return whether the weights have the type and shapes that compiled loops assume; they check no bounds."""
     search: tuple[Any, ...] = search_parameters(memory.search)
     write: tuple[Any, ...] = write_parameters(memory)
     if any(not isinstance(weight, Tensor) or weight.dtype != dtype for weight in (*search, *write)):
@@ -159,7 +159,7 @@ class _Prepared:
         self._none = torch.empty(0, 0)
 
     def no_weights(self, batch: int) -> Tensor:
-        """Return a tensor ``[batch, 0]``, the same one as long as the batch is the same."""
+        """Return a tensor ``[batch, 0]``, the previous one if it has this shape."""
         none = self._none
         if len(none) != batch:
             with torch.inference_mode(mode=False):
@@ -168,14 +168,14 @@ class _Prepared:
 
 
 class _Weights:
-    """The weights of some of a memory's modules, for as long as the modules are what they were.
+    """The weights of some of a memory's modules, valid until a module changes.
 
     Args:
         memory: The memory.
-        names: Of the modules.
-        parameters: Their parameters, in the order in which ``loops`` want them.
-        sizes: What follows their addresses.
-        loops: The compiled function that takes the table of both.
+        names: Names of the modules.
+        parameters: Their parameters, in the order that ``loops`` expects.
+        sizes: Numbers that follow the parameters' addresses in the table.
+        loops: The compiled function that takes this table.
     """
 
     def __init__(
@@ -195,7 +195,7 @@ class _Weights:
         self._share_memory = not self._modules.has_parametrizations and all(
             isinstance(parameter, nn.Parameter) and parameter.is_contiguous() for parameter in sources
         )
-        self._arrays = arrays(*parameters)  # so that what stands at their addresses stays there
+        self._arrays = arrays(*parameters)  # keeps the memory at their addresses allocated
         if self._copied:
             from lightning_ham.engines.kernels import access
 
@@ -205,7 +205,7 @@ class _Weights:
         self.loops, self.leaf_size = loops, memory.leaf_size
 
     def are_current(self, memory: HierarchicalAttentiveMemory) -> bool:
-        """Return whether these are the memory's weights still; a copy of some is made anew, whatever they are."""
+        """Return whether these are still the memory's weights; if so, update the copy of JOIN's output layer."""
         if not self._share_memory or memory.grid != self._grid:
             return False
         found = vars(memory)["_modules"]
@@ -219,7 +219,7 @@ class _Weights:
         return True
 
     def _copy_output_layer(self, join: ChoiceJoin) -> None:
-        """Copy JOIN's output layer, which compiled loops want in another form, as it may have changed in place."""
+        """Copy JOIN's output layer in the form of compiled loops, as it may have changed in place."""
         self._repeat(*self._out, np.full(1, join.sharpness, self.like.dtype), *self._arrays[-2:])
 
 
@@ -232,12 +232,12 @@ def attend(
         w: SEARCH's weights.
         tree: The memory's state.
         query: The controller's state, ``[batch, query_size]``.
-        noise: Added to the logits, ``[batch, depth]``, if there is any.
-        batch: Trees.
-        depth: Of each.
+        noise: Added to the logits, ``[batch, depth]``; None for none.
+        batch: Number of trees.
+        depth: Their depth.
 
     Raises:
-        ValueError: If the noise is not of that shape and the nodes' type.
+        ValueError: If the noise has another shape, or another type than the nodes.
     """
     nodes, size = tree.nodes, w.leaf_size
     if noise is None:
@@ -264,15 +264,15 @@ def attend(
 
 
 def write_in_place(w: _Weights, tree: Tree, leaf: Tensor, query: Tensor, batch: int, depth: int) -> bool:
-    """Write to the leaves ``[batch]`` of ``tree`` itself, and re-join their ancestors; False if there are no such.
+    """Write to leaves of ``tree`` in place and re-join their ancestors; return False if an index is out of range.
 
     Args:
         w: The weights of WRITE and JOIN.
         tree: The memory's state, which is changed.
         leaf: Index of the leaf, ``[batch]``.
         query: The controller's state, ``[batch, query_size]``.
-        batch: Trees.
-        depth: Of each.
+        batch: Number of trees.
+        depth: Their depth.
     """
     query = query if query.is_contiguous() else query.contiguous()
     leaf = leaf if leaf.is_contiguous() else leaf.contiguous()
@@ -282,27 +282,27 @@ def write_in_place(w: _Weights, tree: Tree, leaf: Tensor, query: Tensor, batch: 
     else:
         with _first_write():
             is_written = bool(w.loops(*arguments))
-    if is_written and not tree.nodes.is_inference():  # else autograd would not notice what it needs no more
+    if is_written and not tree.nodes.is_inference():  # so that autograd notices the change
         torch.autograd.graph.increment_version(tree.nodes)
     return is_written
 
 
 def search_parameters(search: Search) -> tuple[Tensor, ...]:
-    """Return SEARCH's parameters in the order in which compiled loops want them."""
+    """Return SEARCH's parameters in the order that compiled loops expect."""
     return search.node.weight, search.node.bias, search.query.weight, search.out.weight, search.out.bias
 
 
 def write_parameters(memory: HierarchicalAttentiveMemory) -> tuple[Tensor, ...]:
-    """Return those of WRITE and JOIN."""
+    """Return the parameters of WRITE and JOIN in the order that compiled loops expect."""
     write = memory.write_leaf
     return write.leaf.weight, write.leaf.bias, write.query.weight, *memory.join.layer_weights
 
 
 def grid_steps(memory: HierarchicalAttentiveMemory) -> Any:
-    """Return how many multiples of its grid a memory has in 1, of the type of its nodes; 0 if it has no grid."""
+    """Return 1 / ``grid`` of a memory in the type of its nodes; 0 if it has no grid."""
     return memory.embed.blank.new_tensor(1 / memory.grid if memory.grid else 0.0).numpy()[()]
 
 
 def arrays(*tensors: Tensor) -> list[Any]:
-    """Return tensors as arrays, which share their memory where they can."""
+    """Return tensors as arrays, which share their memory if possible."""
     return [tensor.detach().contiguous().numpy() for tensor in tensors]

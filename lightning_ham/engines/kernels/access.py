@@ -1,8 +1,8 @@
 """One access to the memory without gradients: attend, then write and re-join, in place.
 
-Arrays are C-contiguous, of one float type; weight matrices are ``[out, in]``, as torch keeps them, so that nothing is
-prepared for a single access. :func:`attend_at` and :func:`write_at` do the same as :func:`attend` and :func:`write`
-with tensors that are known by their addresses.
+Arrays are C-contiguous, of one float type; weight matrices are ``[out, in]``, as in torch, so that a single
+access prepares nothing. :func:`attend_at` and :func:`write_at` do the same as :func:`attend` and :func:`write` with
+addresses of tensors.
 
 Symbols in shapes: ``B`` batch, ``n`` leaves, ``k`` levels, ``d`` leaf size, ``l`` query size, ``s`` and ``j`` hidden
 units of SEARCH and JOIN.
@@ -42,20 +42,20 @@ class WriteWeights(NamedTuple):
     query: Array
     """``[2 d, l]``"""
     join_hidden: Array
-    """``[j, 2 d + r]``: of both children, and of how their ``r`` reals compare"""
+    """``[j, 2 d + r]``: from both children and the differences of their ``r`` reals"""
     join_hidden_bias: Array
     join_out: Array
     """``[3 d, j]`` for the gated JOIN, ``[d, j]`` for the paper's"""
     join_out_bias: Array
     steps: Any
-    """Multiples of the grid in 1, a number of the arrays' type; 0 if nodes are not rounded."""
+    """``1 / grid`` in the arrays' type; 0 if nodes are not rounded."""
 
 
 @compiled
 def multiply(w, x, y):
-    """Add ``w @ x`` to ``y``: a matrix and two vectors.
+    """Add ``w @ x`` to ``y``, for a matrix and two vectors.
 
-    Four rows of ``w`` at a time, so that every number of ``x`` is loaded once for all of them.
+    It takes four rows of ``w`` at a time, which share every load from ``x``.
     """
     rows, columns = w.shape
     rows4 = rows - rows % 4
@@ -82,12 +82,12 @@ def attend(nodes, query, noise, w, leaf_rows, logits, path, siblings):
     Args:
         nodes: ``[B, 2 n, d]``, in heap order.
         query: ``[B, l]``.
-        noise: Added to the logits, ``[B, k]``; or ``[B, 0]``, to go right iff the logit is positive.
+        noise: Added to the logits, ``[B, k]``; ``[B, 0]`` for none.
         w: SEARCH's weights.
-        leaf_rows: Gets the heap rows of the leaves, ``[B]``.
-        logits: Gets SEARCH along the path, ``[B, k]``.
-        path: Gets the nodes on it, ``[B, k + 1, d]``.
-        siblings: Gets the nodes beside it, ``[B, k, d]``.
+        leaf_rows: Set to the heap rows of the leaves, ``[B]``.
+        logits: Set to the logits along the path, ``[B, k]``.
+        path: Set to the nodes on it, ``[B, k + 1, d]``.
+        siblings: Set to their siblings, ``[B, k, d]``.
     """
     depth, size = logits.shape[1], nodes.shape[2]
     zero = nodes.dtype.type(0)
@@ -117,7 +117,7 @@ def attend(nodes, query, noise, w, leaf_rows, logits, path, siblings):
 
 @compiled
 def rejoin(nodes, leaf_rows, w):
-    """Re-join the ancestors of the leaves at ``leaf_rows`` ``[B]``, in place; ``w`` as in :func:`write`."""
+    """Re-join the ancestors of the leaves at ``leaf_rows`` ``[B]``, in place; ``w``: :class:`WriteWeights`."""
     size, joined = nodes.shape[2], w.join_out.shape[0]
     zero, one = nodes.dtype.type(0), nodes.dtype.type(1)
     two = one + one
@@ -154,7 +154,10 @@ def rejoin(nodes, leaf_rows, w):
 
 @compiled
 def write(nodes, leaf_rows, query, w):
-    """Write to the attended leaves and re-join their ancestors, in place; arguments as in :func:`attend`."""
+    """Write to the leaves at ``leaf_rows`` ``[B]`` and re-join their ancestors, in place.
+
+    ``w``: :class:`WriteWeights`; ``nodes`` and ``query`` as in :func:`attend`.
+    """
     size = nodes.shape[2]
     one = nodes.dtype.type(1)
     two = one + one
@@ -174,14 +177,14 @@ def write(nodes, leaf_rows, query, w):
 
 @compiled
 def attend_at(nodes, query, noise, w, leaves, logits, path, siblings):
-    """Do what :func:`attend` does.
+    """Do the same as :func:`attend`, given addresses.
 
     Args:
         nodes: Address of the nodes.
         query: Address of the queries.
         noise: Address of the noise, ``[B, k]``; 0 for none.
         w: Addresses of SEARCH's weights in the order of :class:`SearchWeights`, then ``s`` and ``l``.
-        leaves: Gets the indices of the leaves, ``[B]``.
+        leaves: Set to the indices of the leaves, ``[B]``.
         logits: As for :func:`attend`.
         path: As for :func:`attend`.
         siblings: As for :func:`attend`.
@@ -204,16 +207,16 @@ def attend_at(nodes, query, noise, w, leaves, logits, path, siblings):
 
 @compiled
 def write_at(nodes, batch, depth, leaf, query, w, like):
-    """Do what :func:`write` does, and return True; do nothing and return False if a leaf is none of its tree.
+    """Do the same as :func:`write` and return True; do nothing and return False if a leaf is outside its tree.
 
     Args:
         nodes: Address of the nodes.
         batch: ``B``
         depth: ``k``
-        leaf: Address of the indices of the leaves, ``[B]``, of 64 bits each.
+        leaf: Address of the indices of the leaves, ``[B]``, int64.
         query: Address of the queries.
-        w: Addresses of the weights in the order of :class:`WriteWeights`, then ``d``, ``l``, ``j``, ``2 d + r``, and
-            how many numbers JOIN's output layer has, and the multiples of the grid in 1.
+        w: Addresses of the weights in the order of :class:`WriteWeights`, then ``d``, ``l``, ``j``, ``2 d + r``,
+            the number of outputs of JOIN's output layer, and ``1 / grid`` (0 for none).
         like: An array of the type of the nodes.
     """
     size, query_size, units, seen, joined = w[7], w[8], w[9], w[10], w[11]
@@ -240,14 +243,14 @@ def write_at(nodes, batch, depth, leaf, query, w, like):
 
 @compiled
 def repeat_side(weight, bias, sharpness, out, out_bias):
-    """Set the output layer of a gated JOIN to that of the JOIN that chooses once for all dimensions.
+    """Set the output layer of a gated JOIN to the equivalent of that of ``ChoiceJoin``, with one side for all.
 
     Args:
-        weight: ``[1 + 2 d, j]``: the one choice, then what every dimension has.
+        weight: ``[1 + 2 d, j]``: side, then new and candidate of every dimension.
         bias: ``[1 + 2 d]``
-        sharpness: Factor of the choice, an array of one number.
-        out: Gets the weights of the gated JOIN, ``[3 d, j]``.
-        out_bias: Gets its bias, ``[3 d]``.
+        sharpness: Factor of side, an array of one number.
+        out: Set to the weights of the gated JOIN, ``[3 d, j]``.
+        out_bias: Set to its bias, ``[3 d]``.
     """
     size = out.shape[0] - weight.shape[0] + 1
     for o in range(out.shape[0]):

@@ -1,4 +1,4 @@
-"""Arrays of memory that is known by its address: a call passes a number sooner than it takes an array apart."""
+"""Arrays from addresses: a compiled function takes a number faster than an array."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numba.extending import intrinsic, overload
 def array_at(address: int, shape: tuple[int, ...], like: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return the array of ``shape`` that begins at ``address``, C-contiguous and of the type of ``like``.
 
-    Nothing is checked: it must be there, and stay there for as long as it is used.
+    Nothing is checked: the memory must stay allocated while the array is used.
     """
     count = int(np.prod(shape))
     if not count:

@@ -1,4 +1,4 @@
-"""The tree as it is built from its leaves, forward and backward."""
+"""Building trees from their leaves, forward and backward."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def build(first, last, w, options, scale, record, x, out, key):
 
 @compiled
 def build_backward(first, last, w_t, options, record, nodes, dnodes, dkeys, w_grad, block):
-    """Send the gradients of all nodes down to their leaves, and add to those of the weights, for these lanes.
+    """Pass the gradients of all nodes down to the leaves, and add to those of the weights, for these lanes.
 
-    ``nodes`` are the trees as they were built; ``dnodes`` and ``dkeys`` the gradients of them and of their keys.
+    ``nodes`` are the trees as built; ``dnodes`` and ``dkeys`` are the gradients of the nodes and of their keys.
     """
     lanes, num_leaves, units = dkeys.shape
     size, dtype = nodes.shape[2], nodes.dtype

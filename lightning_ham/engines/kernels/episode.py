@@ -1,9 +1,9 @@
 """Whole episodes of a cell and its memory, forward and backward, for a few lanes (episodes of a batch) at a time.
 
 The mathematics is that of :mod:`lightning_ham.memory` and :mod:`lightning_ham.engines.episodes`; the derivatives are
-written out, each beside its forward: :mod:`.join`, :mod:`.search`, :mod:`.write`, :mod:`.lstm`, :mod:`.build`. Trees
-are changed in place: forward keeps what an access overwrote, and backward puts it back, so that no access costs more
-than its path. Shapes are those of :mod:`.record`.
+written out, each next to its forward: :mod:`.join`, :mod:`.search`, :mod:`.write`, :mod:`.lstm`, :mod:`.build`. Trees
+are changed in place: forward records what an access overwrites, and backward restores it. So an access only costs its
+path. Shapes are those of :mod:`.record`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lightning_ham.engines.kernels.write import write, write_backward
 
 @compiled
 def forward(first, last, w, options, noise, record):
-    """Run the episodes of lanes ``first`` to ``last``; ``record.nodes`` holds their leaves, its states zeros."""
+    """Run the episodes of the lanes ``first`` to ``last`` (excluded), given an :func:`empty_record` of leaves."""
     lanes = last - first
     accesses, _, depth = record.logits.shape
     dtype = record.nodes.dtype
@@ -65,7 +65,7 @@ def forward(first, last, w, options, noise, record):
         if not options.given:
             gates, memory = record.cell_gates[kept, first:last], record.memory[before, first:last]
             step_cell(read, hidden, memory, w, cell_scale, cell_input, gates, record.memory[after, first:last], state)
-        # Write and re-join, unless nobody will read it
+        # Write and re-join, but not in the last access: nobody reads it
         if t == accesses - 1:
             continue
         write(
@@ -94,18 +94,18 @@ def forward(first, last, w, options, noise, record):
 
 @compiled
 def backward(first, last, block, w, w_t, options, noise, record, gradients):
-    """Set the gradients of the leaves and of queries, and add to the weights', for the lanes ``first`` to ``last``.
+    """Set the gradients of leaves and given queries, and add to the weights', for the lanes ``first`` to ``last``.
 
     Args:
         first: First lane.
         last: Lane after the last.
-        block: Where in the weights' gradients the sums over these lanes stand.
+        block: Index of these lanes in the weights' gradients.
         w: Weights.
         w_t: Their matrices transposed, ``[out, in]``.
-        options: Those of forward.
-        noise: That of forward.
-        record: What forward left; it stays as it is.
-        gradients: Those of what forward left, and those that are wanted.
+        options: As in :func:`forward`.
+        noise: As in :func:`forward`.
+        record: Results of :func:`forward`; not changed.
+        gradients: Gradients of these results, and those to compute.
     """
     w_grad, dlogits = gradients.weights, gradients.logits
     lanes = last - first
@@ -152,7 +152,7 @@ def backward(first, last, block, w, w_t, options, noise, record, gradients):
                     dstate[a, i] += gradients.hidden[t, first + a, i]
         dleaf[:] = zero
         if t < accesses - 1:  # the last access wrote nothing
-            # The nodes that this access wrote, and their gradients; what stood there before was not seen from here on.
+            # Take the nodes that this access wrote and their gradients, and restore the nodes that it overwrote.
             for level in range(depth + 1):
                 gather(nodes, rows[level], path[level])
                 take(dnodes, rows[level], dpath[level])

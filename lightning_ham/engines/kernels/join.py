@@ -1,4 +1,4 @@
-"""JOIN: of two children to their parent, forward and backward, and how pairs of children are laid out."""
+"""JOIN of two children to their parent, forward and backward, and the layout of pairs of children."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lightning_ham.memory.constants import COARSEST_DIFFERENCE
 
 @compiled
 def compare(x, size):
-    """Set what stands in ``x`` behind two children of ``size`` numbers: how their first numbers compare."""
+    """Fill the end of ``x``, after two children of ``size`` numbers, with the differences of their first numbers."""
     for a in range(x.shape[0]):
         for i in range(2 * size, x.shape[1]):
             x[a, i] = compared(x[a, i - 2 * size], x[a, i - size])
@@ -27,7 +27,7 @@ def compare(x, size):
 
 @compiled
 def compare_backward(x, size, dx):
-    """Add to the gradients of two children, in ``dx``, what comes from their comparison."""
+    """Add the gradient of :func:`compare` to those of the two children, in ``dx``."""
     half, coarsest = x.dtype.type(0.5), x.dtype.type(COARSEST_DIFFERENCE)
     for a in range(x.shape[0]):
         for i in range(2 * size, x.shape[1]):
@@ -40,7 +40,7 @@ def compare_backward(x, size, dx):
 
 @compiled
 def with_sibling(own, nodes, rows, x):
-    """Put ``own`` ``[lanes, d]``, which stands at ``rows``, and its sibling into ``x`` as a JOIN sees children."""
+    """Copy the nodes ``own`` ``[lanes, d]`` at ``rows`` and their siblings into ``x``, in JOIN's layout."""
     size = own.shape[1]
     for a in range(own.shape[0]):
         sibling = rows[a] ^ 1
@@ -53,7 +53,7 @@ def with_sibling(own, nodes, rows, x):
 
 @compiled
 def with_sibling_backward(dx, rows, down, dnodes):
-    """Add the gradient of a pair to that of the node at ``rows``, in ``down``, and of its sibling, in ``dnodes``."""
+    """Add gradients of pairs to those of the nodes at ``rows``, in ``down``, and of their siblings, in ``dnodes``."""
     size = down.shape[1]
     for a in range(down.shape[0]):
         sibling = rows[a] ^ 1
@@ -65,7 +65,7 @@ def with_sibling_backward(dx, rows, down, dnodes):
 
 @compiled
 def both_children(nodes, row, x):
-    """Put both children of ``row`` in every lane's tree into ``x``, as a JOIN sees them."""
+    """Copy both children of ``row`` in every lane's tree into ``x``, in JOIN's layout."""
     size = nodes.shape[2]
     for a in range(nodes.shape[0]):
         for i in range(size):
@@ -76,7 +76,7 @@ def both_children(nodes, row, x):
 
 @compiled
 def join(x, w, options, scale, hidden, gates, out):
-    """Join ``x`` ``[lanes, 2 d + r]``, both children and how their ``r`` reals compare, into ``out`` ``[lanes, d]``."""
+    """Join ``x`` ``[lanes, 2 d + r]``, both children and the differences of reals, into ``out`` ``[lanes, d]``."""
     lanes, size = out.shape
     reals = x.shape[1] - 2 * size
     zero = out.dtype.type(0)
@@ -104,9 +104,9 @@ def join(x, w, options, scale, hidden, gates, out):
 
 @compiled
 def join_input_backward(x, hidden, gates, grad, w_t, gated, dx, dgates, dhidden):
-    """Set ``dx`` ``[lanes, 2 d + r]`` to the gradient of a JOIN's children, given that of its parent.
+    """Set ``dx`` ``[lanes, 2 d + r]`` to the gradient of JOIN's input, given ``grad``, that of its output.
 
-    ``dgates`` and ``dhidden``, shaped as ``gates`` and ``hidden``, become the gradients before the activations.
+    Set ``dgates`` and ``dhidden``, shaped as ``gates`` and ``hidden``, to the gradients before the activations.
     """
     lanes, size = grad.shape
     reals = x.shape[1] - 2 * size
@@ -147,7 +147,7 @@ def join_input_backward(x, hidden, gates, grad, w_t, gated, dx, dgates, dhidden)
 
 @compiled
 def join_backward(x, hidden, gates, grad, w_t, gated, w_grad, block, dx, dgates, dhidden):
-    """Do the same, and add to the weights' gradients."""
+    """Do the same as :func:`join_input_backward`, and add to the weights' gradients."""
     join_input_backward(x, hidden, gates, grad, w_t, gated, dx, dgates, dhidden)
     accumulate(hidden.T, dgates, w_grad.join_out[block])
     add_column_sums(dgates, w_grad.join_out_bias[block])

@@ -1,4 +1,4 @@
-"""What a write would have been worth elsewhere: the gradient of its place."""
+"""The gradient of the place of a write, from the loss that a write elsewhere would add."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ def worths(
     write_scale,
     worth,
 ):
-    """Set ``worth`` ``[depth + 1, lanes]`` to the loss that access ``t`` adds by writing where it did, and elsewhere.
+    """Set ``worth`` ``[depth + 1, lanes]`` to the loss that a write in access ``t`` adds, by the leaf written to.
 
-    To first order: the gradient of a leaf after the write, its ancestors re-joined, along the change that WRITE makes.
-    First that of the attended leaf, then those of the counterfactual leaves from the root down.
+    To first order, this is the product of the leaf's gradient after the write and the change that WRITE makes. The
+    attended leaf comes first, then the counterfactual leaves from the root down.
 
     Args:
         first: First lane.
-        t: The access.
+        t: Index of the access.
         w: Weights.
         w_t: Their matrices transposed.
-        options: Those of forward.
-        record: What forward left.
+        options: As in forward.
+        record: Results of forward.
         rows: Heap rows of the path, ``[depth + 1, lanes]``.
-        nodes: The trees before the write; only the path differs from those after it.
-        dnodes: Gradients of the nodes beside the path, after the write, with what they get from the re-joined path.
+        nodes: The trees before the write, which changes only the path.
+        dnodes: Gradients of the nodes beside the path after the write, including those from the re-joined path.
         dkeys: Gradients of their keys.
         state: The query of WRITE.
         read: The attended leaf before the write.
-        dleaf: Gradient of the attended leaf after it.
-        join_scale: Of the activations of JOIN.
-        write_scale: Of those of WRITE.
-        worth: What is set.
+        dleaf: Gradient of the attended leaf after the write.
+        join_scale: Scale of JOIN's activations.
+        write_scale: Scale of WRITE's activations.
+        worth: The result.
     """
     lanes, size = read.shape
     dtype = read.dtype

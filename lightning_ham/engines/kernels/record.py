@@ -1,4 +1,4 @@
-"""What compiled loops are given for episodes, and what they leave.
+"""Inputs and results of the compiled loops for episodes.
 
 Arrays are C-contiguous, of one float type; weight matrices are ``[in, out]``. Symbols in shapes: ``T`` accesses, ``B``
 batch, ``n`` leaves, ``k`` levels of decisions, ``d`` leaf size, ``l`` controller size, ``s`` and ``j`` hidden units of
@@ -18,10 +18,10 @@ Array = np.ndarray[Any, Any]
 
 
 class Weights(NamedTuple):
-    """The parameters as the kernels want them; also their gradients, with one dimension more in front."""
+    """The parameters in the kernels' layout; also their gradients, with one more dimension in front."""
 
     join_hidden: Any
-    """``[2 d + r, j]``: of both children, and of how their ``r`` reals compare"""
+    """``[2 d + r, j]``: from both children and the differences of their ``r`` reals"""
     join_hidden_bias: Any
     join_out: Any
     """``[j, 3 d]`` for the gated JOIN (side, new, candidate), ``[j, d]`` for the paper's"""
@@ -36,41 +36,41 @@ class Weights(NamedTuple):
     search_out_bias: Any
     """``[1]``"""
     write: Any
-    """``[d + l, 2 d]``: of the leaf and the query, to gate and value"""
+    """``[d + l, 2 d]``: from leaf and query to gate and value"""
     write_bias: Any
     cell: Any
-    """``[input + l, 4 l]``: of the input and the state, to the gates i, f, g, o; ``[l, 0]`` where there is none"""
+    """``[input + l, 4 l]``: from input and state to the gates i, f, g, o; ``[l, 0]`` without a cell"""
     cell_bias: Any
 
 
 class Options(NamedTuple):
-    """What kind of episode it is."""
+    """Options of the episodes."""
 
     gated: bool
     """Whether JOIN is the gated one."""
     sampled: bool
     """Whether branches are sampled (else: right iff the logit is positive)."""
     counterfactual: bool
-    """Whether siblings not taken are descended from too, for straight-through."""
+    """Whether to descend from siblings not taken, too, for straight-through."""
     through_write: bool
-    """Whether the gradient reaches the branches through the place of the write too; only with ``counterfactual``."""
+    """Whether the branches also get the gradient of the write's place; needs ``counterfactual``."""
     steps: Any
-    """Multiples of the grid in 1, of the type of the nodes; 0 if they are not rounded."""
+    """``1 / grid`` in the type of the nodes; 0 if they are not rounded."""
     given: bool
     """Whether the queries of all accesses are given, instead of being a cell's states."""
     place_share: float
-    """Share of the gradient of a write's place that goes on to the nodes which SEARCH saw."""
+    """Share of the gradient of a write's place that SEARCH passes on to the nodes."""
     query_share: float
-    """Share of the gradients of SEARCH and WRITE that goes on to the queries."""
+    """Share of the gradients of SEARCH and WRITE that the queries get."""
     keep: bool
-    """Whether a backward will follow."""
+    """Whether a backward pass follows."""
 
 
 class Record(NamedTuple):
-    """What forward leaves; without ``keep``, only the first group is whole, the rest has room for one access."""
+    """Results of forward; without ``keep``, arrays of the second group only have room for one access."""
 
     hidden: Array
-    """``[T + 1, B, l]``: the cell's state before each access, and at the end; the queries, where they are given"""
+    """``[T + 1, B, l]``: the cell's state before each access, and at the end; or the given queries"""
     reads: Array
     """``[T, B, d]``"""
     logits: Array
@@ -78,12 +78,12 @@ class Record(NamedTuple):
     leaves: Array
     """``[T, B]``, counted from 0"""
     nodes: Array
-    """``[B, 2 n, d]``: leaves go in, the tree as it ends comes out"""
+    """``[B, 2 n, d]``: first the leaves, in the end the trees after the last write"""
     keys: Array
     """``[B, n, s]``"""
 
     memory: Array
-    """``[T + 1, B, l]``: the LSTM's other state"""
+    """``[T + 1, B, l]``: the LSTM's cell state"""
     queries: Array
     """``[T, B, s]``: the part of SEARCH's hidden layer that depends on the state alone"""
     other_leaves: Array
@@ -107,25 +107,25 @@ class Record(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """What backward is given, and what it makes of it."""
+    """Gradients that backward gets (the first group), and those that it computes."""
 
     hidden: Array
-    """Of the states after each access, ``[T, B, l]``; not used where queries are given"""
+    """Of the states after each access, ``[T, B, l]``; unused if queries are given"""
     reads: Array
-    """Of what was read, ``[T, B, d]``"""
+    """Of the values read, ``[T, B, d]``"""
     logits: Array
-    """Of SEARCH along the paths, ``[T, B, k]``"""
+    """Of the logits along the paths, ``[T, B, k]``"""
 
     weights: Weights
-    """Of the weights, ``[blocks, ...]``: they are added to"""
+    """Of the weights, ``[blocks, ...]``: added to"""
     leaves: Array
-    """Of the leaves at first, ``[B, n, d]``: they are set"""
+    """Of the initial leaves, ``[B, n, d]``: set"""
     queries: Array
-    """Of the queries where they are given, ``[T, B, l]``: they are set"""
+    """Of the queries, if given, ``[T, B, l]``: set"""
 
 
 def empty_record(leaves: Array, accesses: int, w: Weights, *, keep: bool) -> tuple[Record, Workspace]:
-    """Return what :func:`forward` needs for ``leaves`` ``[B, n, d]``, and the memory that most of it lies in."""
+    """Return an empty record for ``leaves`` ``[B, n, d]``, and the workspace that holds most of its arrays."""
     batch, num_leaves, size = leaves.shape
     depth = num_leaves.bit_length() - 1
     controller, units = w.search_query.shape

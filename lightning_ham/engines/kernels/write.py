@@ -1,4 +1,4 @@
-"""WRITE: of a leaf to the new one, forward and backward."""
+"""WRITE, forward and backward."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def change(old, gate, value, steps):
 def write(old, query, w, options, reals, scale, x, gates, new):
     """Set ``new`` to WRITE of ``old`` ``[lanes, d]`` with ``query`` ``[lanes, l]``.
 
-    ``gates`` ``[lanes, 2 d]`` become gate and value, after their activations; ``x`` ``[lanes, d + l]`` is scratch. The
+    ``gates`` ``[lanes, 2 d]`` are set to gate and value, after activation; ``x`` ``[lanes, d + l]`` is scratch. The
     first ``reals`` numbers are not rounded.
     """
     size, zero = old.shape[1], old.dtype.type(0)
@@ -34,21 +34,21 @@ def write(old, query, w, options, reals, scale, x, gates, new):
 
 @compiled
 def write_backward(old, query, gates, grad, w_t, w_grad, block, query_share, x, dx, dgates, dold, dquery):
-    """Set the gradient of the old leaf, and add to those of the query and the weights, given that of the new leaf.
+    """Set the gradient of the old leaf and add to those of query and weights, given the new leaf's gradient.
 
     Args:
         old: The old leaf, ``[lanes, d]``.
         query: As in :func:`write`.
-        gates: What :func:`write` left.
+        gates: Gate and value from :func:`write`.
         grad: Gradient of the new leaf, ``[lanes, d]``.
         w_t: Weights, transposed.
         w_grad: Their gradients.
-        block: Where in them these lanes stand.
-        query_share: How much of the query's gradient goes on.
-        x: Scratch, ``[lanes, d + l]``, like ``dx``.
-        dx: Scratch.
-        dgates: Scratch, as ``gates``.
-        dold: Gradient of the old leaf, which is set.
+        block: Index of these lanes in them.
+        query_share: Factor of the query's gradient.
+        x: Scratch, ``[lanes, d + l]``.
+        dx: Scratch, shaped as ``x``.
+        dgates: Scratch, shaped as ``gates``.
+        dold: Set to the gradient of the old leaf.
         dquery: Gradient of the query, ``[lanes, l]``.
     """
     size, one, zero = old.shape[1], old.dtype.type(1), old.dtype.type(0)
