@@ -142,7 +142,7 @@ class Add(Task[tuple[int, int], int]):
         carries = pad(first, (1, 0)).gather(1, settled_by)
         total = pad(first ^ second, (0, 1)) ^ pad(carries, (1, 0))  # [batch, longest + 1]
 
-        # A zero digit after each number stands where '+' and '=' are.
+        # A zero digit follows each number, in the place of '+' or '='.
         digits = pad(numbers, (0, 1)).flatten(1)  # [batch, 2 * longest + 2]
         position = torch.arange(digits.shape[1])
         source = torch.where(position <= num_digits, position, position + longest - num_digits)
@@ -157,5 +157,5 @@ def _digits(number: int, num_digits: int) -> Tensor:
 
 
 def _number(digits: Tensor) -> int:
-    """Return the number that these digits are: the inverse of `_digits`."""
+    """Return the number with these digits: the inverse of `_digits`."""
     return sum(int(digit) << place for place, digit in enumerate(digits.tolist()))

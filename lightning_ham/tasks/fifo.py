@@ -20,11 +20,11 @@ class Queue(Structure):
 
     name = "queue"
     input_size = 1 + VALUE_BITS
-    early_pops = (0.1, 0.5)  # with the first alone, in nearly full memories, trainings broke up
+    early_pops = (0.1, 0.5)  # with 0.1 alone, memories are nearly full, and trainings failed
     output_size = VALUE_BITS + 4
     num_hints = 4
-    controller_defaults: ClassVar = {"state_bits": 2}  # without the second, training does not tell a leaf that is spent
-    spends_leaves = True  # a push into a leaf that is free again would come before older elements
+    controller_defaults: ClassVar = {"state_bits": 2}  # a bit for taken leaves, and one for spent ones
+    spends_leaves = True  # in a leaf used again, an element would come before older ones
     cell_labels = "value"
     example = '[["push", 7], ["push", 30], ["pop"]]'
 

@@ -1,4 +1,4 @@
-"""What the data structures of the HAM paper's raw HAM (arXiv 1602.03218) share: operations, a push or a pop each."""
+"""The base of the data structures of the HAM paper's raw HAM (arXiv 1602.03218): pushes and pops."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ class Structure(Task[Operations, list[int]]):
 
     output_size = VALUE_BITS + 2
     unit = "operations"
-    min_length = 2  # the shortest that is sampled: one operation alone would be a push, and nothing scored
+    min_length = 2  # the shortest sampled: a single operation would be a push, without a score
     predicts_end = False
     num_hints = 2
     hint_kinds: ClassVar[tuple[str, ...]] = ("state",)
@@ -50,13 +50,13 @@ class Structure(Task[Operations, list[int]]):
     has_hard_cases = True
 
     early_pops: ClassVar[tuple[float, ...]] = (0.1,)
-    """Probabilities of a pop in the first part of hard cases; each is as likely as the others."""
+    """Probabilities of a pop in the first part of hard cases, all equally likely."""
     operands: ClassVar[tuple[str, ...]] = ("value",)
-    """What a push is given, in order; a pop puts the last of it out."""
+    """The operands of a push, in order; a pop puts out the last one."""
     spends_leaves: ClassVar[bool] = False
-    """Whether a leaf stays taken after a pop, spent, according to the hints."""
+    """Whether a leaf stays taken after a pop, as spent, in hints and guide."""
     last_in_first_out: ClassVar[bool] = False
-    """Whether a pop takes what was pushed last: to be pushed again, elements go in reverse of how they came out."""
+    """Whether a pop takes the last push; to push popped elements again, reverse their order."""
 
     def operation_to_cell(self, operation: Operation) -> Tensor:
         """Return a valid operation as a cell, float32 of shape [input_size]."""
@@ -65,7 +65,7 @@ class Structure(Task[Operations, list[int]]):
     def check_operation(self, operation: object, place: str = "") -> bool:
         """Raise `InstanceError` unless this is an operation; return whether it is a pop.
 
-        Whether there is something to pop is not known here.
+        It does not check whether there is something to pop.
         """
         pushed = ", ".join(("'push'", *self.operands))
         wanted = f"('pop',) or ({pushed})"
@@ -91,7 +91,7 @@ class Structure(Task[Operations, list[int]]):
     def outside_samples(self, instance: Operations) -> str | None:
         sizes = accumulate(-1 if operation[0] == "pop" else 1 for operation in instance)
         most = max(sizes)
-        if len(instance) <= 64 or most <= 0.95 * len(instance):  # where there are most, 9 of 10 operations are pushes
+        if len(instance) <= 64 or most <= 0.95 * len(instance):  # in the fullest samples, 9 of 10 operations are pushes
             return None
         return f"it holds {most:,} elements at a time in {len(instance):,} operations, and hardly a sample as many"
 
@@ -107,7 +107,7 @@ class Structure(Task[Operations, list[int]]):
         )
 
     def _read_operation(self, fields: Sequence[str]) -> tuple[str | int, ...]:
-        """Return the operation that the fields of a line are."""
+        """Return the operation in the fields of a line."""
         name, *operands = fields
         if name == "pop" and not any(operands):
             return ("pop",)
@@ -137,7 +137,7 @@ class Structure(Task[Operations, list[int]]):
         return torch.stack([torch.zeros_like(is_pop), is_pop, is_pop, torch.ones_like(is_pop)], dim=-1).float()
 
     def guide(self, episodes: Episodes) -> Tensor:
-        # A push goes to the first leaf that is free, or was never taken; a pop to what it takes.
+        # A push goes to the first free leaf, or the first never taken; a pop to the element that it takes.
         is_pop, operands = episodes.inputs[..., 0] == 1, from_bits(episodes.inputs[..., 1:])
         urgency = self.urgency(operands)
         nothing = torch.iinfo(urgency.dtype).max
@@ -158,7 +158,7 @@ class Structure(Task[Operations, list[int]]):
         """Return the sort key of each pushed element, int64 of shape [batch, timesteps]; a pop takes the smallest.
 
         Args:
-            operands: What is pushed, as one integer each, int64 of shape [batch, timesteps].
+            operands: The operands of pushes, as one integer each, int64 of shape [batch, timesteps].
         """
 
     def decode(self, outputs: Tensor, inputs: Tensor | None = None) -> list[int]:
@@ -182,7 +182,7 @@ class Structure(Task[Operations, list[int]]):
         return _cells(is_pop, operands, self.input_size - 1), to_bits(popped, VALUE_BITS)
 
     def draw_operands(self, hard: Tensor, longest: int, generator: torch.Generator | None) -> Tensor:
-        """Draw what a push would be given at every timestep, int64 of shape [batch, longest].
+        """Draw operands of a push for every timestep, int64 of shape [batch, longest].
 
         Priority and value are one integer, whose low bits are the value.
         """
@@ -190,15 +190,15 @@ class Structure(Task[Operations, list[int]]):
 
     @abstractmethod
     def answers(self, is_pop: Tensor, operands: Tensor) -> Tensor:
-        """Return what comes out at every pop, as it was pushed, int64 of shape [batch, longest]; anything elsewhere.
+        """Return the popped operands at every pop, int64 of shape [batch, longest]; elsewhere anything.
 
         Args:
             is_pop: Which operations are pops, none of them on empty, bool of shape [batch, longest].
-            operands: What the other operations push, int64 of shape [batch, longest].
+            operands: The operands of the other operations, int64 of shape [batch, longest].
         """
 
     def _operand(self, operation: Operation) -> int:
-        """Return all that a push is given, as one integer."""
+        """Return the operands of a push as one integer."""
         number = 0
         for operand in operation[1:]:
             number = number * NUM_VALUES + int(operand)
@@ -213,7 +213,7 @@ def _draw_pops(
     number = torch.arange(1, longest + 1)
     turn = (torch.rand(batch, generator=generator) * lengths).ceil().unsqueeze(1)
     chances = (number / lengths.unsqueeze(1)).expand(batch, longest)
-    if hard.any():  # so that other samples do not hang on how hard ones are drawn
+    if hard.any():  # else no random numbers are drawn, so that samples do not depend on hard cases
         early = torch.tensor(early_pops)[torch.randint(len(early_pops), (batch, 1), generator=generator)]
         chances = torch.where(hard.unsqueeze(1), torch.where(number < turn, early, 0.9), chances)
     is_pop = torch.rand(batch, longest, generator=generator) < chances

@@ -1,4 +1,4 @@
-"""What a task is: a specification, a vectorised sampler, an oracle, and the code between values and bits."""
+"""The base of tasks: a specification, a vectorised sampler, an oracle, and the code between values and bits."""
 
 import functools
 from abc import ABC, abstractmethod
@@ -21,10 +21,10 @@ Answer = TypeVar("Answer")
 
 
 class CellLabel(NamedTuple):
-    """What a picture writes on the leaf that a cell begins in."""
+    """The label of a cell, on its leaf in a picture."""
 
     value: object
-    """What the cell holds; a pair takes two lines."""
+    """The content of the cell; a pair takes two lines."""
     group: str = ""
     """The part of the instance that the cell belongs to, if it has parts."""
 
@@ -56,31 +56,31 @@ class Task(ABC, Generic[Instance, Answer]):
     predicts_end: ClassVar[bool] = True
     """Whether the last output bit is an end flag, set in one more timestep after the last symbol."""
     num_hints: ClassVar[int] = 0
-    """Output bits behind a symbol that training may learn from too (`hints`); they are neither scored nor answers."""
+    """Output bits after a symbol that training may learn from, too (`hints`); neither scored nor part of answers."""
     hint_kinds: ClassVar[tuple[str, ...]] = ()
-    """What the hints are: ``echo``, if they repeat a part of the input or of the answer, ``state``, if they tell what
-    state the memory is in, or both. Where nothing is said, cards and lists of models call them "hints"."""
+    """Kinds of hints: ``echo``, if they repeat a part of the input or of the answer, ``state``, if they tell the state
+    of the memory, or both. If empty, cards and lists of models call them "hints"."""
     num_guided: ClassVar[int] = 0
-    """Accesses before each output that `guide` names the cells of; 0 in a task without a guide."""
+    """Accesses before each output whose leaves `guide` names; 0 in a task without a guide."""
     controller_defaults: ClassVar[Mapping[str, Any]] = {}
-    """Options of controllers that have other defaults for this task; a controller without them takes no notice."""
+    """This task's defaults of controllers' options; a controller without such an option ignores them."""
     can_be_shifted: ClassVar[bool] = True
-    """Whether an instance may begin at any cell; not where the cells are carried out one after the other."""
+    """Whether an instance may begin at any cell; False if cells are operations, carried out in order."""
     variants: ClassVar[Mapping[str, str]] = {}
-    """Other distributions of instances that `draw_variant` knows, by name, each with what is particular to it."""
+    """Other distributions of instances, for `draw_variant`: names and what is particular to them."""
     has_hard_cases: ClassVar[bool] = False
     """Whether `draw` can make instances that are harder than uniform ones."""
     unit: ClassVar[str] = "cells"
-    """What people count the size of an instance in, a plural (`size`)."""
+    """Unit of the size of an instance (`size`), in the plural."""
     cell_labels: ClassVar[str] = ""
-    """What the labels of `label_cells` say, for the legend of a picture, such as ``key above, value below``."""
+    """Meaning of the labels of `label_cells`, for the legend of a picture, such as ``key above, value below``."""
     example: ClassVar[str] = ""
-    """A small instance as JSON, for the help of commands; may be left out."""
+    """A small instance as JSON, for the help of commands; optional."""
     paper_errors: ClassVar[Mapping[str, Mapping[str, str]]] = {}
     """The HAM paper's wrong sequences in percent, by lengths (``row_name``) and model (``ham``, ``lstm``,
-    ``lstm_attention``); what it gives in words only is left out."""
+    ``lstm_attention``); figures given in words only are left out."""
     bar: ClassVar[Mapping[str, float]] = {}
-    """Share of wrong sequences that a trained model is to have at most, by lengths (``1-32``); empty if unknown."""
+    """Largest acceptable share of wrong sequences, by lengths (``1-32``); empty if unknown."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -88,12 +88,12 @@ class Task(ABC, Generic[Instance, Answer]):
             raise TypeError(
                 f"Expected `hint_kinds` of {cls.__name__} to be a tuple of words, but got {cls.hint_kinds!r}."
             )
-        if "name" in vars(cls):  # what is known of a task does not hold for one derived from it under another name
+        if "name" in vars(cls):  # a derived task with another name does not inherit these figures
             cls.paper_errors, cls.bar = vars(cls).get("paper_errors", {}), vars(cls).get("bar", {})
 
     @abstractmethod
     def check(self, instance: object) -> None:
-        """Raise `InstanceError` unless ``instance`` is one of this task's."""
+        """Raise `InstanceError` unless ``instance`` is a valid instance of this task."""
 
     @abstractmethod
     def oracle(self, instance: Instance) -> Answer:
@@ -106,11 +106,11 @@ class Task(ABC, Generic[Instance, Answer]):
     def symbols_that_count(self, cells: Tensor, num_symbols: int) -> Tensor:
         """Return which symbols belong to the answer, bool of shape [..., num_symbols].
 
-        By default all do. Those that do not are not scored, and `symbols_to_answer` does not see them.
+        By default all do. The others are not scored, and `symbols_to_answer` does not get them.
 
         Args:
-            cells: What the instances begin with, [..., at least the longest length, input_size].
-            num_symbols: The number of symbols that are put out, the others among them.
+            cells: The instances' cells, [..., at least the longest length, input_size].
+            num_symbols: The number of symbols put out, including those that do not count.
         """
         return torch.ones(*cells.shape[:-2], num_symbols, dtype=torch.bool, device=cells.device)
 
@@ -120,15 +120,15 @@ class Task(ABC, Generic[Instance, Answer]):
         What lies beyond a row's own timesteps is ignored. Only for a task that has hints.
 
         Args:
-            cells: What the instances begin with, [batch, longest length, input_size].
+            cells: The instances' cells, [batch, longest length, input_size].
             lengths: Their lengths, int64 of shape [batch].
         """
         raise NotImplementedError(f"Expected task '{self.name}' to define hints, as it has {self.num_hints} a timestep")
 
     def guide(self, episodes: Episodes) -> Tensor:
-        """Return the leaves that an algorithm attends to, in its order: int64 of shape [batch, timesteps, num_guided].
+        """Return the leaves that a right solution attends to, in order, int64 of shape [batch, timesteps, num_guided].
 
-        Training may have the memory attend to these (`lightning_ham.training.HAMModule`). Only for a task with a guide.
+        Training may make the memory attend to them (`lightning_ham.training.HAMModule`). Only for a task with a guide.
         """
         raise NotImplementedError(f"Expected a task with a guide, but '{self.name}' has none")
 
@@ -138,7 +138,7 @@ class Task(ABC, Generic[Instance, Answer]):
 
     @abstractmethod
     def cells_to_instance(self, cells: Tensor) -> Instance:
-        """Return the instance that these cells, [length, input_size], hold."""
+        """Return the instance that cells [length, input_size] encode."""
 
     @abstractmethod
     def answer_to_symbols(self, answer: Answer, length: int) -> Tensor:
@@ -151,9 +151,9 @@ class Task(ABC, Generic[Instance, Answer]):
 
     @abstractmethod
     def symbols_to_answer(self, symbols: Tensor) -> Answer:
-        """Return the answer that the symbols that count, [symbols, symbol bits], spell.
+        """Return the answer that symbols [symbols, symbol bits] encode; all of them count.
 
-        A model that decides on its own end may have put out any number of them.
+        A model that sets the end flag may put out any number of them.
         """
 
     @abstractmethod
@@ -168,8 +168,8 @@ class Task(ABC, Generic[Instance, Answer]):
 
         Returns:
             Cells, float32 of shape [batch, longest length, input_size], and symbols, float32 of shape [batch,
-            most symbols, symbol bits]. What lies beyond a row's own length or number of symbols, and a symbol that
-            does not count, is ignored.
+            most symbols, symbol bits]. Cells beyond a row's length, symbols beyond its number and symbols that do
+            not count are ignored.
         """
 
     def draw_variant(
@@ -193,12 +193,12 @@ class Task(ABC, Generic[Instance, Answer]):
         return length
 
     def size_in_words(self, length: int) -> str:
-        """Return the same in words, such as ``63 bits``."""
+        """Return `size` in words, such as ``63 bits``."""
         size = self.size(length)
         return f"{size:,} {self.unit.removesuffix('s') if size == 1 else self.unit}"
 
     def sizes_in_words(self, ranges: Iterable[Sequence[int] | str]) -> str:
-        """Say what ranges of lengths are in ``unit``, in a sentence; return nothing where a length counts just that."""
+        """Return a sentence with the sizes of ranges of lengths; "" if all lengths equal their sizes."""
         spans = list(dict.fromkeys(Lengths.of(lengths) for lengths in ranges))
         if all(self.size(span.high) == span.high for span in spans):
             return ""
@@ -206,17 +206,17 @@ class Task(ABC, Generic[Instance, Answer]):
         return f"Lengths are numbers of cells: up to {sizes}."
 
     def outside_samples(self, instance: Instance) -> str | None:
-        """Say how a valid instance is unlike all that `draw` makes, other than in length; return None if it is not.
+        """Return how a valid instance differs from all samples of `draw`, other than in length; None if it does not.
 
-        Nothing that was measured on samples holds for it. The words are a clause, such as ``two priorities are 1e-06
+        Measurements on samples do not hold for it. The text is a clause, such as ``two priorities are 1e-06
         apart, and samples 1e-05 at least``.
         """
         return None
 
     def label_cells(self, instance: Instance) -> list[CellLabel]:
-        """Return what a picture writes on each cell of a valid instance.
+        """Return the labels of a valid instance's cells, for pictures.
 
-        By default the instance's elements where there is one for each cell, and else the cells' own numbers.
+        By default the instance's elements if there is one for each cell, else the cells' numbers.
         """
         rows = self.instance_to_cells(instance)
         if isinstance(instance, list | tuple) and len(instance) == len(rows):
@@ -224,14 +224,14 @@ class Task(ABC, Generic[Instance, Answer]):
         return [CellLabel(" ".join(f"{number:g}" for number in row)) for row in rows.tolist()]
 
     def csv_form(self) -> CsvForm | None:
-        """Return how instances stand in CSV files; None, by default, if they are given as JSON only."""
+        """Return the form of instances in CSV files; None, the default, if they are given as JSON only."""
         return None
 
     def paper_error(self, lengths: str, model: str) -> str | None:
-        """Return the paper's error in percent, None where it has no such figure.
+        """Return the paper's error in percent; None if it has no such figure.
 
         Args:
-            lengths: ``1-32`` or ``33-128``, and the variant that has the paper's instances: ``1-32 (grid)``.
+            lengths: ``1-32`` or ``33-128``; ``1-32 (grid)``, if a variant ``grid`` has the paper's instances.
             model: ``ham``, ``lstm`` or ``lstm_attention``.
         """
         return self.paper_errors.get(lengths, {}).get(model)
@@ -254,13 +254,11 @@ class Task(ABC, Generic[Instance, Answer]):
 
         Args:
             batch_size: The number of episodes.
-            lengths: The shortest and the longest length, inclusive, as a pair or as ``"1-32"``. Each episode's is
-                uniform over the valid lengths in this range; a range that begins below ``min_length`` is taken to
-                begin there.
-            capacity: The number of cells to pad to, a power of two; the smallest that fits the range where
-                None.
+            lengths: The shortest and the longest length, inclusive, as a pair or as ``"1-32"``. Each episode's
+                length is uniform over the valid ones in this range, which begin at ``min_length``.
+            capacity: The number of cells to pad to, a power of two; if None, the smallest that fits the range.
             hard_fraction: The probability that an episode is a hard case.
-            variant: One of the task's `variants`; its own distribution where None.
+            variant: One of the task's `variants`; if None, the task's main distribution.
             generator: The source of all randomness, on the CPU; torch's own where None.
         """
         low, high = Lengths.of(lengths)
@@ -290,7 +288,7 @@ class Task(ABC, Generic[Instance, Answer]):
         (:func:`lightning_ham.tasks.plain.plain`).
 
         Raises:
-            InstanceError: If it is none of this task's.
+            InstanceError: If it is no valid instance of this task.
         """
         accepted = plain(instance)
         try:
@@ -304,10 +302,10 @@ class Task(ABC, Generic[Instance, Answer]):
         return cast(Instance, accepted)
 
     def accept_all(self, instances: object) -> list[Instance]:
-        """Check a list of instances, each in any form and in any form itself; see :meth:`accept`.
+        """Check a list of instances; the list and each instance may have any form that :meth:`accept` takes.
 
         Raises:
-            InstanceError: If it is no list of instances, or one of them is none of this task's.
+            InstanceError: If it is no list of valid instances of this task.
         """
         accepted = plain(instances)
         if not isinstance(accepted, list | tuple):
@@ -320,7 +318,7 @@ class Task(ABC, Generic[Instance, Answer]):
                 if self._is_instance(accepted):
                     got = "one alone; write [instance] for a single one"
                     raise mismatch(f"a list of instances of {self.name}", got) from error
-                if isinstance(instance, int | float | str):  # what an instance is made of
+                if isinstance(instance, int | float | str):  # a part of an instance
                     message = f"{error}; a list of instances is wanted, so write [instance] for a single one"
                     raise InstanceError(message, error.place) from error
                 raise
@@ -334,12 +332,11 @@ class Task(ABC, Generic[Instance, Answer]):
         return True
 
     def encode(self, instances: Iterable[Instance], *, capacity: int | None = None) -> Episodes:
-        """Check instances, have the oracle answer them, and make a batch of episodes of them.
+        """Check instances, answer them by the oracle, and return a batch of episodes.
 
         Args:
             instances: At least one instance, in any form that :meth:`accept` takes.
-            capacity: The number of cells to pad to, a power of two; the smallest that fits all instances
-                where None.
+            capacity: The number of cells to pad to, a power of two; if None, the smallest that fits all instances.
         """
         accepted = self.accept_all(instances)
         cells, lengths = self._cells(accepted)
@@ -355,10 +352,10 @@ class Task(ABC, Generic[Instance, Answer]):
     def encode_inputs(
         self, instances: Iterable[Instance], *, capacity: int | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Check instances and encode them without answering them; arguments are those of :meth:`encode`.
+        """Check instances and encode them without answers; arguments as for :meth:`encode`.
 
         Returns:
-            ``inputs``, ``occupied`` and ``lengths``, as those of `Episodes`.
+            ``inputs``, ``occupied`` and ``lengths``, as in `Episodes`.
         """
         cells, lengths = self._cells(self.accept_all(instances))
         return *_padded(cells, lengths, _checked_capacity(capacity, int(lengths.max()))), lengths
@@ -373,11 +370,11 @@ class Task(ABC, Generic[Instance, Answer]):
     def decode(self, outputs: Tensor, inputs: Tensor | None = None) -> Answer:
         """Read the answer from the output bits of one episode.
 
-        What comes after the first end flag is ignored. Where no end flag is set, every timestep is read.
+        Timesteps from the first end flag on are ignored. If no end flag is set, every timestep is read.
 
         Args:
             outputs: Bool or 0 and 1, of shape [timesteps, output_size].
-            inputs: The episode's cells, [at least its length, input_size]; needed where not all symbols count.
+            inputs: The episode's cells, [at least its length, input_size]; needed if not all symbols count.
         """
         if outputs.ndim != 2 or outputs.shape[1] != self.output_size:
             raise ValueError(
@@ -394,7 +391,7 @@ class Task(ABC, Generic[Instance, Answer]):
         return self.symbols_to_answer(symbols)
 
     def symbol_bits(self, outputs: Tensor) -> Tensor:
-        """Return the bits of outputs [..., output_size] that are a symbol: all but hints and the end flag."""
+        """Return the symbol bits of outputs [..., output_size]: all but hints and the end flag."""
         return outputs[..., : self.output_size - self.num_hints - self.predicts_end]
 
     def decode_inputs(self, inputs: Tensor, occupied: Tensor) -> Instance:
@@ -468,7 +465,7 @@ def _padded(cells: Tensor, lengths: Tensor, capacity: int) -> tuple[Tensor, Tens
 
 
 def _checked_capacity(capacity: int | None, longest: int) -> int:
-    """Return the capacity asked for if it holds the longest instance; the least that does where it is None."""
+    """Return the capacity if it holds the longest instance; if None, the least that does."""
     least = capacity_for(longest)
     if capacity is None:
         return least
