@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whoever reads them or ends the process meanwhile."""
+"""Atomic replacement of files: readers find the old or the new one, even if the process is killed."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ def replace_file(path: Path, content: bytes, partial: str) -> None:
     """Write a new file beside ``path``, then put it in its place.
 
     Args:
-        path: Where to; its folder must be there. A symbolic link is replaced, not followed.
+        path: Where to; its folder must exist. A symbolic link is replaced, not followed.
         content: What the file will hold.
-        partial: Name of the new file until then, which no other process writes to. What has it already is removed.
+        partial: Temporary name of the new file, which no other process uses; a file of this name is removed.
 
     Raises:
-        OSError: If it cannot be written; what was at ``path`` is then as it was.
+        OSError: If it cannot be written; ``path`` is then unchanged.
     """
     new = path.with_name(partial)
     try:
-        new.unlink(missing_ok=True)  # of a process that was killed
+        new.unlink(missing_ok=True)  # left by a killed process
         with new.open("xb") as file:
             file.write(content)
         new.replace(path)
     except BaseException:
-        with contextlib.suppress(OSError):  # on a full disk, its room is wanted
+        with contextlib.suppress(OSError):  # a full disk needs the space
             new.unlink(missing_ok=True)
         raise

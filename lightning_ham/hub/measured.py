@@ -1,4 +1,4 @@
-"""Reads from a model's card its error rates, by range of lengths, and its supervision."""
+"""Reads error rates, by range of lengths, and supervision from a model's card."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class CardFacts(NamedTuple):
 
 
 def read_card(card: Path) -> CardFacts:
-    """Return the error rates and the supervision that a card tells; those that cannot be read are left out.
+    """Return the error rates and the supervision in a card; unreadable ones are left out.
 
     Anyone may write a card: entries that are no share, no range or no known kind are skipped, and metadata that is
     damaged, or made to take long, is ignored.
     """
     try:
-        if not card.is_file():  # a pipe would be waited for
+        if not card.is_file():  # reading a pipe would block
             return CardFacts({}, ())
         with card.open("rb") as file:
             text = _METADATA.match(file.read(_MOST_BYTES).decode("utf-8", "replace"))
@@ -44,7 +44,7 @@ def read_card(card: Path) -> CardFacts:
 
 
 def read_measured(card: Path) -> dict[Lengths, float]:
-    """Return the share of wrong sequences, in [0, 1], by lengths, as a card has them; see :func:`read_card`."""
+    """Return the share of wrong sequences, in [0, 1], by lengths, from a card; see :func:`read_card`."""
     return read_card(card).measured
 
 
@@ -61,7 +61,7 @@ def _measured(metadata: object) -> dict[Lengths, float]:
 
 
 def _supervision(metadata: object) -> tuple[str, ...]:
-    """Return the kinds that the tags name; the answers count only where no tag names more, as they are the least."""
+    """Return the kinds that the tags name; ``answers`` only if they name nothing else."""
     tags = metadata.get("tags") if isinstance(metadata, dict) else None
     texts = [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
     kinds = in_order(tag.removeprefix(TAG) for tag in texts if tag.startswith(TAG))
@@ -72,7 +72,7 @@ def _read(text: str) -> object:
     """Return the content of YAML with all values as text; None if it is invalid, too deep or has aliases."""
     import yaml
 
-    # It makes no objects, dates or numbers, as long numbers take long to read; the first is faster.
+    # These make no objects, dates or numbers, as long numbers take long to read; the C loader is faster.
     loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
     levels = 0
     try:

@@ -1,4 +1,4 @@
-"""What a training tells a model, in words: in cards, in the tables of results and in the list of trained models."""
+"""The supervision of a training in words, for cards, tables of results and the list of trained models."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from lightning_ham.tasks import Task, find_task
 
 TAG = "supervision:"
-"""What the tags of a card that name a kind begin with."""
+"""Prefix of the tags of a card that name a kind of supervision."""
 MEANINGS = {
     "answers": "only the bits that are scored",
     "echo": "further outputs that repeat a part of the input or of the answer, never scored",
@@ -16,14 +16,13 @@ MEANINGS = {
     "hints": "further outputs, never scored",
     "guide": "which leaf to attend to",
 }
-"""The kinds of supervision and what they are, from the least to the most; ``hints`` are those of a task that does not
-say more of them."""
+"""The kinds of supervision and their meanings, from the least to the most; ``hints`` are those of unknown kind."""
 
 
 def supervision(task: Task[Any, Any] | str, hyper_parameters: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the kinds of supervision that a training had: some of :data:`MEANINGS`, in their order.
 
-    A training with echo, state, hints or a guide had the answers, too, which are not named then.
+    Every training has the answers; they are named only if there is nothing else.
 
     >>> supervision("add", {"model": {"supervision": {"hint_weight": 1.0, "guided_fraction": 0.5}}})
     ('echo', 'guide')
@@ -31,9 +30,9 @@ def supervision(task: Task[Any, Any] | str, hyper_parameters: Mapping[str, Any])
     ('answers',)
 
     Args:
-        task: The task, or its name. Of one that is not installed, nobody knows whether it has hints: only a guide is
-            told, and nothing where there was none.
-        hyper_parameters: Those of the training, as its record has them.
+        task: The task, or its name. If it is not installed, its hints are unknown: unless their weight is 0, the
+            result is a guide or empty.
+        hyper_parameters: Those in the record of the training.
     """
     known = find_task(task) if isinstance(task, str) else task
     kinds = {"guide"} if guided_fraction(hyper_parameters) > 0 else set()
@@ -56,7 +55,7 @@ def guided_fraction(hyper_parameters: Mapping[str, Any]) -> float:
 
 
 def _options(hyper_parameters: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the options of a training's supervision; records of before have them beside the groups."""
+    """Return the options of a training's supervision; older records have them outside the group."""
     model = hyper_parameters.get("model", {})
     options: Mapping[str, Any] = model.get("supervision", model)
     return options
@@ -69,7 +68,7 @@ def in_order(kinds: Iterable[str]) -> tuple[str, ...]:
 
 
 def in_words(kinds: Sequence[str]) -> str:
-    """Return kinds of supervision as a cell of a table has them.
+    """Return kinds of supervision as the text of a table's cell.
 
     >>> in_words(("answers",)), in_words(("echo", "state")), in_words(("echo", "state", "guide"))
     ('answers', 'echo and state', 'echo, state and guide')
@@ -81,7 +80,7 @@ def in_words(kinds: Sequence[str]) -> str:
 
 
 def explained(kinds: Sequence[str]) -> str:
-    """Return in sentences what kinds of supervision are, in Markdown.
+    """Return sentences that explain kinds of supervision, in Markdown.
 
     >>> explained(("answers",))
     '*Supervision* is what training told the model beside the inputs. *Answers*: only the bits that are scored.'

@@ -1,8 +1,8 @@
-"""The objective of a training: from what a controller did in a batch of episodes to one number, in one view.
+"""The objective of a training: the loss of a controller's rollout of a batch of episodes.
 
-The paper maximises the expected log-likelihood of an episode's output, where the branches A are sampled (section 3.2).
+The paper maximises the expected log-likelihood of an episode's output over sampled branches A (section 3.2).
 Its gradient is ``E[ grad log p(y | A, x)  +  R * grad log p(A | x) ]``: the first summand is ``nll`` below, the second
-``policy``, for ``reinforce`` alone. The other attentions have a gradient to the branches in the first already.
+``policy``, for ``reinforce`` alone. With other attentions, the first already carries a gradient to the branches.
 
 =========  ==================================================================  ======================
 summand    what it is                                                          weight in the loss
@@ -16,9 +16,9 @@ hint       ``- log p(hint bits)``, per timestep that has some                  `
 guide      ``- log p(a_k)`` of the leaves that the task names, per access      1, in guided batches
 =========  ==================================================================  ======================
 
-The return of an access is ``R_k = sum over i >= k of discount^(i - k) * r_i``, where the reward ``r_i`` of the last
-access before output t is ``log p(y_t | A, x)``, and 0 of others. Guided batches have no policy, baseline, entropy or
-prior in their loss: there, nothing is chosen.
+The return of an access is ``R_k = sum over i >= k of discount^(i - k) * r_i``, where the reward ``r_i`` is
+``log p(y_t | A, x)`` for the last access before output t, and 0 for others. The loss of guided batches has no policy,
+baseline, entropy or prior, as nothing is chosen.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from lightning_ham.training.options import ExplorationOptions, ReinforceOptions,
 
 
 class Objective(NamedTuple):
-    """What a batch is trained on."""
+    """The loss of a batch, with its summands."""
 
     loss: Tensor
     """To be minimised; a scalar."""
     summands: dict[str, Tensor]
-    """Those of the table above that this training has, each a scalar without its weight."""
+    """Those summands of the table above that this training has, as scalars without weights."""
 
 
 def objective(
@@ -58,14 +58,14 @@ def objective(
 
     Args:
         rollout: What the controller did.
-        episodes: What it was to answer; with several rollouts of an episode, one row for each.
-        task: Whose episodes they are.
-        exploration: Has the prior of the branches.
-        supervision: Has the weight of hints, and says which timesteps count.
+        episodes: The episodes, with one row for each rollout.
+        task: The task of the episodes.
+        exploration: Holds the prior of the branches.
+        supervision: Holds the weight of hints, and which timesteps count.
         reinforce: Options of the policy gradient; None for other attentions.
         bonus: The entropy bonus at this step of the training.
-        values: What the learned baseline says of every access, ``[batch, accesses]``, if there is one.
-        guided: Whether the controller was led to the leaves that the task names.
+        values: The learned baseline at every access, ``[batch, accesses]``, if there is one.
+        guided: Whether the accesses went to the leaves that the task names.
     """
     if supervision.until_error:
         scored = losses.until_first_error(rollout.outputs, episodes.targets, episodes.scored)
@@ -97,10 +97,10 @@ def objective(
 
 
 def _accesses_that_count(timesteps: Tensor, rollout: Rollout) -> Tensor:
-    """Return which accesses come up to the last scored timestep, ``[batch, accesses]``.
+    """Return which accesses come no later than the last scored timestep, ``[batch, accesses]``.
 
     Args:
-        timesteps: Which are scored, ``[batch, timesteps]``.
+        timesteps: Which timesteps are scored, ``[batch, timesteps]``.
         rollout: What the controller did.
     """
     until_last = timesteps.flip(1).cumsum(dim=1).flip(1) > 0
@@ -119,15 +119,15 @@ def _policy_gradient(
     options: ReinforceOptions,
     values: Tensor | None,
 ) -> dict[str, Tensor]:
-    """Return ``policy``, and ``baseline`` if that is learned.
+    """Return the summand ``policy``, and ``baseline`` if it is learned.
 
     Args:
         rollout: What the controller did.
-        rewards: Of every timestep, ``[batch, timesteps]``, without a gradient.
-        timesteps: Which of them are scored, shaped the same.
+        rewards: Rewards of the timesteps, ``[batch, timesteps]``, without a gradient.
+        timesteps: Which timesteps are scored, shaped as ``rewards``.
         accesses: Which accesses count, ``[batch, accesses]``.
-        options: Of the policy gradient.
-        values: What the learned baseline says of every access, shaped as ``accesses``.
+        options: Options of the policy gradient.
+        values: The learned baseline at every access, shaped as ``accesses``.
     """
     summands = {}
     spread = losses.spread_over_accesses(rewards, _accesses_per_output(rollout))
@@ -143,7 +143,7 @@ def _policy_gradient(
     if options.normalize:
         deviations = advantages - losses.masked_mean(advantages, accesses)
         advantages = advantages / (losses.masked_mean(deviations**2, accesses) + 1e-8).sqrt()
-    # Per scored timestep, as the likelihood is: together they are then the gradient of one objective.
+    # Per scored timestep, like the likelihood, so that both together are the gradient of one objective.
     accesses_per_timestep = accesses.sum() / timesteps.sum().clamp(min=1)
     summands["policy"] = accesses_per_timestep * losses.policy_gradient_loss(rollout.log_probs, advantages, accesses)
     return summands

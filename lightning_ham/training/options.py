@@ -37,11 +37,10 @@ class ExplorationOptions:
     final_entropy_bonus: float = 0.1
     """Fraction of ``entropy_bonus`` left at the Trainer's last step; exponential decay."""
     branch_prior: float = 0.5
-    """Probability of going right to which the entropy bonus draws the branches. With 0.5 the bonus is their entropy, no
-    more; with less, leaves on the left are preferred where nothing speaks against it."""
+    """Probability of going right that the entropy bonus favours. With 0.5 the bonus is just the branches' entropy; with
+    less, branches to the left are preferred, other things being equal."""
     final_noise: float = 1.0
-    """Fraction left at the Trainer's last step of the noise with which the straight-through attentions sample branches;
-    exponential decay."""
+    """Fraction of straight-through attentions' noise on branches left at the Trainer's last step; exponential decay."""
     noise_per_doubling: float = 1.0
     """Factor of that noise whenever the curriculum doubles the capacity. In larger trees there are more branches, and a
     wrong one spoils all that follows: noise that suits 8 leaves breaks a training up at 32."""
@@ -70,8 +69,8 @@ class SupervisionOptions:
     (:meth:`lightning_ham.tasks.Task.guide`), and SEARCH learns their probability: teacher forcing, which tells how to
     solve the task. Only for tasks with a guide, and a controller with as many accesses per output."""
     until_error: bool = False
-    """Whether nothing after the first wrong timestep of an episode counts. Where outputs build on one another, this
-    keeps the later ones from being learned first, by other means."""
+    """Whether to ignore all that follows the first wrong timestep of an episode. Where outputs build on one another,
+    this keeps a training from learning the later ones first, by other means."""
 
     def __post_init__(self) -> None:
         """Check the values."""

@@ -1,4 +1,4 @@
-"""Finds options that have no effect together with the others, for one warning instead of silence."""
+"""Finds options that have no effect together with the others, to warn of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lightning_ham.models import TaskModel
 
 _OF_THE_BONUS = ("exploration.final_entropy_bonus", "exploration.branch_prior")
 _OF_THE_CHOICE = ("attention", "reinforce", "exploration.entropy_bonus", *_OF_THE_BONUS)
-"""Options of how a leaf is chosen, and of what rewards the choice."""
+"""Options of the choice of leaves, and of its reward."""
 _OF_STRAIGHT_THROUGH = ("exploration.final_noise", "exploration.noise_per_doubling", "query_share")
 """Options of straight-through gradients."""
 _OF_THE_MEMORY = ("exploration.cell_noise", "engine")
