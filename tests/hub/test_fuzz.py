@@ -233,4 +233,4 @@ def test_forged_files_are_refused_in_one_short_line(folder, write_checkpoint, ca
 @pytest.mark.filterwarnings("ignore:.*Sparse.*:UserWarning")
 @pytest.mark.parametrize("seed", range(2, 3))
 def test_many_forged_files_are_refused_in_one_short_line(folder, write_checkpoint, cache, seed):
-    check_models(folder, write_checkpoint(), cache, seed, number=500)
+    check_models(folder, write_checkpoint(), cache, seed, number=250)
