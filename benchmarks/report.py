@@ -164,6 +164,8 @@ def interleaved(calls: dict[str, Callable[[], object]], runs: int, seconds: floa
         runs: Turns.
         seconds: What one measurement takes at least; short calls are repeated.
     """
+    for call in calls.values():
+        call()  # the first call may load compiled loops; it says nothing of how long others take
     repeats = {name: calls_for(call, seconds) for name, call in calls.items()}
     measured: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(runs):
