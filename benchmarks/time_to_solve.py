@@ -126,7 +126,6 @@ def fit(task: str, run_dir: Path, seed: int, bar: Bar, threads: int, budget_s: f
         "data.capacity": bar.longest,
         "data.validation_lengths": [[1, bar.longest]],
         "data.validation_episodes": bar.episodes,
-        "data.batches_per_epoch": bar.batches_per_epoch,
         "stop.errors": json.dumps({f"1-{bar.longest}": bar.error}),
         "stop.patience": 1,
         "trainer.max_time": json.dumps({"seconds": round(budget_s)}),
@@ -136,6 +135,8 @@ def fit(task: str, run_dir: Path, seed: int, bar: Bar, threads: int, budget_s: f
         "evaluation.episodes": bar.episodes,
         "evaluation.seed": attempt,  # episodes that no earlier attempt was held against
     }
+    if bar == QUICK:
+        overrides["data.batches_per_epoch"] = bar.batches_per_epoch
     if attempt:
         overrides["ckpt_path"] = "last"
     arguments = [text for key, value in overrides.items() for text in (f"--{key}", str(value))]
