@@ -35,12 +35,13 @@ FLOORS = {
     "controllers": _floor("foreign arguments registry memory engines", "torch"),
     "tasks": _floor("foreign arguments registry", "torch"),
     "models": _floor("foreign arguments registry memory engines controllers tasks", "torch"),
+    "certification": _floor("foreign arguments whole_file memory engines controllers tasks models", "torch numpy"),
     "evaluation": _floor("foreign arguments registry memory engines controllers tasks models", "torch torchmetrics"),
     "training": _floor(
         "foreign arguments registry memory controllers tasks models evaluation hub", "torch pytorch_lightning"
     ),
     "hub": _floor(
-        "foreign arguments registry memory controllers tasks models evaluation",
+        "foreign arguments registry memory controllers tasks models evaluation certification",
         "torch huggingface_hub httpx2 safetensors jinja2 yaml",
     ),
     "pictures": _floor(
@@ -48,7 +49,8 @@ FLOORS = {
         "torch matplotlib PIL",
     ),
     "runs": _floor(
-        "foreign arguments whole_file memory engines controllers tasks models evaluation training hub pictures",
+        "foreign arguments whole_file memory engines controllers tasks models certification evaluation training hub "
+        "pictures",
         "torch pytorch_lightning filelock jsonargparse pydantic rich wandb yaml",
     ),
     "reproduction": _floor("tasks models evaluation training hub pictures runs", "torch yaml"),

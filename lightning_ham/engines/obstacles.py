@@ -42,12 +42,20 @@ def obstacle(tensor: Tensor, *modules: nn.Module) -> str | None:
         return f"it takes plain tensors, and the memory is a {type(tensor).__name__}"
     if tensor.dtype not in (torch.float32, torch.float64) or torch.is_autocast_enabled("cpu"):
         return "it computes in float32 or float64 only"
-    for module in modules:
-        kind: _Kind | None = _PERCEPTRON if type(module) is nn.Sequential else _KINDS.get(type(module).forward)
-        if kind is None or not _is_plain(module, kind, tensor.dtype):
-            return f"it does not know what {type(module).__name__} does"
+    unknown = unknown_part(tensor.dtype, *modules)
+    if unknown:
+        return f"it does not know what {unknown} does"
     if not _has_numba():
         return "it needs Numba: pip install numba"
+    return None
+
+
+def unknown_part(dtype: torch.dtype, *modules: nn.Module) -> str | None:
+    """Return the class of the first module that does something other than the package's own in ``dtype``, if any."""
+    for module in modules:
+        kind: _Kind | None = _PERCEPTRON if type(module) is nn.Sequential else _KINDS.get(type(module).forward)
+        if kind is None or not _is_plain(module, kind, dtype):
+            return type(module).__name__
     return None
 
 

@@ -132,6 +132,7 @@ def render_card(
     documentation = inspect.cleandoc(type(model.task).__doc__ or f"The task {model.task_name}.")
     controller = inspect.cleandoc(type(model.controller).__doc__ or "").partition("\n\n")[0]
     instance = example(model)
+    certificate = getattr(model, "certificate", None)
     kinds = supervision(model.task, training["hyper_parameters"]) if training else ()
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
@@ -165,6 +166,7 @@ def render_card(
         if evaluation
         else [],
         training=training,
+        certificate=certificate,
         missed=missed_bar(training.get("bar", {}), evaluation, training["curve"]) if training and evaluation else {},
         trained_length=training["hyper_parameters"].get("data", {}).get("capacity") if training else None,
         supervision=kinds,

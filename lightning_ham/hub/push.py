@@ -14,7 +14,7 @@ from lightning_ham import __version__
 from lightning_ham.foreign import quoted, shown
 from lightning_ham.hub.address import shown_address
 from lightning_ham.hub.connection import Token, bounded, resolve_endpoint, resolve_token, timeout
-from lightning_ham.hub.files import PICTURES, TABLE
+from lightning_ham.hub.files import OPTIONAL, TABLE
 
 _log = logging.getLogger(__name__)
 
@@ -54,9 +54,9 @@ def push_folder(
 ) -> str:
     """Upload the model's files in ``folder``; return the model's address on the Hub.
 
-    Pictures of the card that ``folder`` lacks are removed from the Hub; all other files stay. This makes one commit on
-    top of the newest, or none if nothing has changed. After a failure, the files on the Hub are unchanged, and you can
-    push again.
+    Pictures and a certificate that ``folder`` lacks are removed from the Hub; all other files stay. This makes one
+    commit on top of the newest, or none if nothing has changed. After a failure, the files on the Hub are unchanged,
+    and you can push again.
 
     Args and errors: see :meth:`lightning_ham.hub.TrainedModel.push_to_hub`.
     """
@@ -76,7 +76,7 @@ def push_folder(
                 repo_id,
                 [
                     *(CommitOperationAdd(name, folder / name) for name in here),
-                    *(CommitOperationDelete(name) for name in PICTURES if name in there and name not in here),
+                    *(CommitOperationDelete(name) for name in OPTIONAL if name in there and name not in here),
                 ],
                 commit_message=commit_message or f"Upload with lightning_ham {__version__}",
                 revision=branch,

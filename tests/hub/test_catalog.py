@@ -26,11 +26,11 @@ SUPERVISION = {
     "ham-add": ("echo", "guide"),
     "ham-merge": ("answers",),
     "ham-priority-queue": ("echo", "state", "guide"),
-    "ham-queue": ("state",),
+    "ham-queue": ("state", "branches"),
     "ham-reverse": ("answers",),
     "ham-search": ("echo", "guide"),
     "ham-sort": ("answers",),
-    "ham-stack": ("state",),
+    "ham-stack": ("state", "branches"),
 }
 
 
@@ -208,13 +208,13 @@ def test_the_table_has_a_column_for_every_range():
     models = [
         PretrainedModel("ham-sort", "sort", {"1-32": 0.0, "33-128": 0.0004}, 125264, "package", ("answers",)),
         PretrainedModel("ada/mine", "sort", {"9-16": 1.0}, 900, "cache"),
-        PretrainedModel("ada/other", "add", {}, 1234567, "cache", ("echo", "guide")),
+        PretrainedModel("ada/other", "add", {}, 1234567, "cache", ("echo", "guide"), True),
     ]
     assert table(models) == (
-        "name       task  supervision     wrong, 1-32  wrong, 9-16  wrong, 33-128      size  where\n"
-        "ham-sort   sort  answers                 0 %                      0.04 %    125 kB  package\n"
-        "ada/mine   sort                                     100 %                     1 kB  cache\n"
-        "ada/other  add   echo and guide                                           1,235 kB  cache"
+        "name       task  supervision     certified  wrong, 1-32  wrong, 9-16  wrong, 33-128      size  where\n"
+        "ham-sort   sort  answers                            0 %                      0.04 %    125 kB  package\n"
+        "ada/mine   sort                                                100 %                     1 kB  cache\n"
+        "ada/other  add   echo and guide  yes                                                 1,235 kB  cache"
     )
 
 

@@ -155,6 +155,8 @@ class RecipeCLI(LightningCLI):
             self.config_init["stop"].check(self.datamodule)
         with named_as_keys("trainer", vars(config.trainer)):
             check_options(self.config_init["trainer"])
+        with named_as_keys("certify", vars(config.certify)):
+            self.config_init["certify"].check(self.model.model)
         try:
             check_lengths(self.datamodule.task, config.evaluation.lengths)
         except ValueError as error:

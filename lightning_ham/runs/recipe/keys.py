@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 from jsonargparse import get_loader
 from pytorch_lightning import Trainer
 
+from lightning_ham.certification import ConsolidationOptions
 from lightning_ham.foreign import closest_to, quoted, shown
 from lightning_ham.runs.recipe.options import EvaluationOptions, HubOptions, WandbOptions
 from lightning_ham.runs.recipe.trainer_options import LEFT_OUT
@@ -48,7 +49,12 @@ MADE: dict[str, type[Any]] = {
 }
 """The classes that a recipe makes, except the Trainer, by the sections with their arguments."""
 
-OPTIONS: dict[str, type[Any]] = {"wandb": WandbOptions, "evaluation": EvaluationOptions, "hub": HubOptions}
+OPTIONS: dict[str, type[Any]] = {
+    "wandb": WandbOptions,
+    "certify": ConsolidationOptions,
+    "evaluation": EvaluationOptions,
+    "hub": HubOptions,
+}
 """Dataclasses that a recipe fills, by section."""
 
 LINKED = {"model.task": "task", "data.task": "task", "model.seed": "seed_everything", "data.seed": "seed_everything"}
