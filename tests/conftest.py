@@ -14,6 +14,7 @@ from typing import IO, Any
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, settings
 
 # Imports once what takes seconds to import, and forks for every run: each is a process like any other, with its own
 # folder, environment, output and exit status, but starts at once, and ends without taking apart what it has inherited.
@@ -68,7 +69,12 @@ NUMERICAL = [
 """Tests that compare numbers, or learn: these are also run as on a processor of another kind (``make test-plain``)."""
 
 
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")  # however slow it is
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark tests; put files with slow ones first, so that no process has much left when the others have ended."""
     here = Path(__file__).parent
     is_covered = config.pluginmanager.hasplugin("_cov")
     for item in items:
@@ -76,6 +82,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("numerical")
         if is_covered and any(map(item.get_closest_marker, ("numerical", "slow"))):
             item.add_marker("no_cover")  # it would take a third longer, or more
+    long_files = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in long_files)
 
 
 TINY = {
