@@ -224,7 +224,6 @@ def cache(cache, put, folder):
     return cache
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*Sparse.*:UserWarning")
 def test_forged_files_are_refused_in_one_short_line(folder, write_checkpoint, cache):
-    check_models(folder, write_checkpoint(), cache, seed=1, number=150)
+    check_models(folder, write_checkpoint(), cache, seed=1, number=250)
