@@ -14,7 +14,9 @@ TOO_OLD = Expected Python 3.11 or newer, but got $(or $(FOUND),none). \
 PLAIN := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 NUMBA_CPU_NAME=generic
 # Which tests test-plain runs.
 NUMERICAL ?= numerical
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=10 --numprocesses auto --dist loadfile
+# In the order of tests/conftest.py: files that take long come first.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=10 --numprocesses auto --dist loadfile \
+	--no-loadscope-reorder
 
 .PHONY: help fit test test-plain lint bench
 

