@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_ham.engines.kernels import arithmetic
-from lightning_ham.engines.kernels.tile import ROWS, VECTOR
+from lightning_ham.engines.kernels.tile import ROWS, VECTOR, set_tile
 
 DTYPES = [np.float32, np.float64]
 SIZES = st.integers(0, 20)
@@ -105,6 +105,16 @@ def test_the_exponential_in_single_precision_is_exact_to_its_last_digits():
     got = np.empty_like(x)
     exponentials(x, got)
     np.testing.assert_allclose(got, np.exp(x.astype(np.float64)), rtol=2e-7)
+
+
+def test_without_the_compiler_a_tile_is_the_same():
+    rng = np.random.default_rng(2)
+    x, w, y = (rng.standard_normal(shape).astype(np.float32) for shape in ((9, 5), (5, 20), (9, 20)))
+    for start in (y, w[0]):
+        expected, got = y.copy(), y.copy()
+        expected[2:6, 3:11] = (start + x @ w)[2:6, 3:11]
+        set_tile(x, w, start, got, 2, 3, 4, 32)
+        np.testing.assert_allclose(got, expected, rtol=1e-6)
 
 
 def test_without_the_compiler_it_is_the_exponential():

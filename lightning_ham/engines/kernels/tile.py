@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.registry import cpu_target
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
+
+Array = np.ndarray[Any, Any]
 
 
 def _registers() -> tuple[int, int]:
@@ -27,17 +30,12 @@ VECTOR, ROWS = _registers()
 """Bytes of a vector register of this processor, and rows of a tile that is two registers wide."""
 
 
-_intrinsic: Any = intrinsic(prefer_literal=True)
-
-
-@_intrinsic
-def set_tile(typing_context, x, w, start, y, m, n, rows, width):
+def set_tile(x: Array, w: Array, start: Array, y: Array, m: int, n: int, rows: int, width: int) -> None:
     """Set ``rows`` rows of ``y`` from row ``m``, and ``width`` bytes of each from column ``n``, to ``start + x @ w``.
 
     Every number is a sum in the order of the inner index, beginning with ``start``, whatever the size of the tile.
 
     Args:
-        typing_context: Numba's.
         x: ``[m, k]``, in any layout.
         w: ``[k, n]``, rows contiguous.
         start: ``[m, n]``, rows contiguous, may be ``y``; or ``[n]``, the same for all rows.
@@ -47,6 +45,21 @@ def set_tile(typing_context, x, w, start, y, m, n, rows, width):
         rows: A constant.
         width: A constant; 0 for one column.
     """
+    below, right = slice(m, m + rows), slice(n, n + max(1, width // y.itemsize))
+    y[below, right] = (start[right] if start.ndim == 1 else start[below, right]) + x[below] @ w[:, right]
+
+
+@overload(set_tile, prefer_literal=True)
+def _set_tile(x, w, start, y, m, n, rows, width):
+    return lambda x, w, start, y, m, n, rows, width: _in_registers(x, w, start, y, m, n, rows, width)
+
+
+_intrinsic: Any = intrinsic(prefer_literal=True)
+
+
+@_intrinsic
+def _in_registers(typing_context, x, w, start, y, m, n, rows, width):
+    """Do what :func:`set_tile` does, all sums of the tile at once."""
     size = y.dtype.bitwidth // 8
     columns = max(1, width.literal_value // size)
     lanes = min(columns, VECTOR // size)
