@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import peers, report
+from benchmarks import peers, report, time_to_solve
 from benchmarks.roofline import Sizes, multiply_adds
+from lightning_ham.tasks.registry import built_in_tasks
 
 ROOT = Path(__file__).parent.parent
 NAMES = ("startup", "access", "roofline", "training", "time_to_solve")
@@ -86,6 +87,11 @@ def test_time_to_solve_is_not_measured_twice(tmp_path, quick):
         assert row["of"] == 64
         assert row["updates"] > 0
     assert quick("time_to_solve", tmp_path, "--peers", "torch_lstm")["rows"] == result["rows"]
+
+
+def test_time_to_solve_has_the_peers_of_the_paper():
+    has_peers = [task.name for task in built_in_tasks() if time_to_solve.peers_for(task.name)]
+    assert has_peers == ["reverse", "search", "merge", "sort", "add"]
 
 
 @pytest.mark.slow

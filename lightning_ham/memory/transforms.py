@@ -74,8 +74,10 @@ class Embed(nn.Module):
         occupied = occupied.unsqueeze(-1)
         inputs = inputs.masked_fill(~occupied, 0.0)  # else a NaN in a blank cell reaches the gradients
         bits, dtype = inputs[..., self.real_inputs :], self.blank.dtype
-        reals = inputs[..., : self.real_inputs].to(dtype) - 0.5
-        leaves = torch.cat((reals, reals, self.mlp(bits).to(dtype)), dim=-1)
+        leaves = self.mlp(bits).to(dtype)
+        if self.real_inputs:
+            reals = inputs[..., : self.real_inputs].to(dtype) - 0.5
+            leaves = torch.cat((reals, reals, leaves), dim=-1)
         return on_grid(torch.where(occupied, leaves, self.blank), self.grid, 2 * self.real_inputs)
 
 
