@@ -43,6 +43,7 @@ FLOORS = {
         "foreign arguments registry memory controllers tasks models evaluation",
         "torch huggingface_hub httpx2 safetensors jinja2 yaml",
     ),
+    "exporting": _floor("foreign registry whole_file memory engines controllers tasks models hub", "torch numpy"),
     "pictures": _floor(
         "foreign arguments registry engines controllers tasks models evaluation training hub output_files",
         "torch matplotlib PIL",
