@@ -53,6 +53,7 @@ FLOORS = {
         "torch pytorch_lightning filelock jsonargparse pydantic rich wandb yaml",
     ),
     "reproduction": _floor("tasks models evaluation training hub pictures runs", "torch yaml"),
+    "page": _floor("foreign whole_file tasks models hub exporting", ""),
     "output_files": _floor("whole_file", ""),
     "instance_files": _floor("foreign models tasks", "torch"),
     "command_line": _floor("foreign", ""),
