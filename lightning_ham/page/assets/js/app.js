@@ -15,6 +15,8 @@ const MOST_CELLS = 1024;
 const LEAVES_AT_FIRST = 8;
 /** Longest share of a frame for computing, in milliseconds. */
 const SLICE = 14;
+/** Least time between two drawings of a run that is being computed, in milliseconds. */
+const BETWEEN_DRAWINGS = 150;
 const SLOWEST_STEP = 950;
 const LONGEST_PLAY = 24_000;
 const LONGEST_LINK = 1500;
@@ -22,7 +24,7 @@ const LONGEST_LINK = 1500;
 const models = globalThis.lightningHamModels;
 const networks = new Map();
 const find = (id) => document.getElementById(id);
-const state = { model: null, task: null, run: null, others: [], step: 0, isPlaying: false, timer: 0, leaves: 1 };
+const state = { model: null, task: null, run: null, others: [], step: 0, isPlaying: false, timer: 0, leaves: 1, drawn: -Infinity };
 
 /** Return the network of an exported model, made once. */
 function networkOf(model) {
@@ -126,6 +128,7 @@ function start(instance, step = 0) {
   state.step = step;
   showLength();
   remember();
+  state.drawn = -Infinity;
   proceed(state.run);
 }
 
@@ -133,7 +136,7 @@ function proceed(run) {
   if (run !== state.run) return;
   const unfinished = [run, ...state.others.map((other) => other.run)].find((candidate) => !candidate.isDone);
   unfinished?.advance(SLICE);
-  draw();
+  if (!unfinished || performance.now() - state.drawn > BETWEEN_DRAWINGS) draw();
   if (unfinished) setTimeout(() => proceed(run));
 }
 
@@ -235,8 +238,8 @@ function draw() {
       ...leafTexts(visits),
       groups: task.groups?.(run.instance),
     });
-    drawMap(find("map"), run, state.step);
-    drawVectors(step);
+    find("details").hidden = !step;
+    if (step) drawDetails(step);
   }
   find("stage").classList.toggle("moving", Boolean(state.isMoving));
   drawControls();
@@ -248,6 +251,7 @@ function draw() {
     go: (timestep) => go((timestep + 1) * Math.max(run.network.accesses, 1) - 1),
   });
   if (task.isStructure) drawInside();
+  state.drawn = performance.now();
 }
 
 /** Labels and classes of the leaves at the present step. */
@@ -273,8 +277,8 @@ function sentence(step) {
   if (!step) return [task.isStructure && !run.timesteps ? "The structure is empty. Push something." : "Computing."];
   const { timestep } = step;
   const said = [];
-  if (task.isStructure) said.push(html("strong", {}, run.instance[timestep].join(" ")), " ");
-  if (hasMemory(state.model)) said.push(descent(step));
+  if (task.isStructure) said.push(html("strong", {}, run.instance[timestep].join(" ")), ": ");
+  if (hasMemory(state.model)) said.push(said.length ? descent(step).replace("G", "g") : descent(step));
   if (!step.output) return [...said, " The next descent will complete the output."];
   const right = run.rightWords[timestep];
   const word = run.word(timestep);
@@ -284,17 +288,18 @@ function sentence(step) {
   return said;
 }
 
+/** Say which way a descent goes. */
 function descent(step) {
   const { run, task } = state;
   const turns = pathRows(run.capacity, step.leaf).map((row) => (row & 1 ? "right" : "left"));
   const label = task.isStructure ? null : task.labels(run.instance)[step.leaf]?.join(", ");
   const where = label === undefined ? "a blank leaf" : `leaf ${step.leaf + 1}${label ? ` (${label})` : ""}`;
-  const way = turns.length ? `Goes ${turns.join(", ")} to ${where}` : `Stays at the only leaf, ${where}`;
+  const way = turns.length ? `Goes ${turns.join(", ")} to ${where}` : `Goes nowhere: there is only ${where}`;
   return `${way}, with probability ${percent(pathProbability(step))}.`;
 }
 
-function drawVectors(step) {
-  if (!step) return;
+function drawDetails(step) {
+  drawMap(find("map"), state.run, state.step);
   const scale = Math.max(...[...step.read, ...step.written].map(Math.abs), 0.01);
   drawNumbers(find("read"), step.read, scale);
   drawNumbers(find("written"), step.written, scale);
@@ -377,22 +382,23 @@ function showLength() {
   find("length").setAttribute("aria-valuetext", state.task.size(length));
 }
 
+/** What training told a model. */
+function supervisionWords(kinds) {
+  const known = { echo: "an echo of what is read", state: "the state of each leaf", guide: "the leaf to go to", hints: "hints" };
+  const more = kinds.filter((kind) => kind !== "answers").map((kind) => known[kind] ?? kind);
+  if (!more.length) return kinds.length ? "the right answers only" : "";
+  return `the right answers, with ${more.join(", ").replace(/, ([^,]*)$/, " and $1")}`;
+}
+
 function drawAbout() {
   const { model } = state;
   const parameters = Object.values(model.weights).reduce((sum, { shape }) => sum + shape.reduce((product, size) => product * size, 1), 0);
   const controllers = { lstm_ham: "an LSTM that walks the tree", raw_ham: "the tree alone, without an LSTM" };
-  const supervision = {
-    answers: "the right answers only",
-    echo: "answers, and an echo of what is read",
-    state: "answers, and the state of each leaf",
-    guide: "answers, and the leaves to attend to",
-    hints: "answers, and hints",
-  };
   const wrong = Object.entries(model.results).map(([lengths, share]) => `${percent(share)} at lengths ${lengths}`);
   const facts = {
     Name: model.name,
     Network: `${controllers[model.config.controller] ?? kindOf(model)}, ${parameters.toLocaleString("en")} parameters`,
-    "Learned from": model.supervision.map((kind) => supervision[kind] ?? kind).join("; ").replaceAll("; answers, and", "; and"),
+    "Learned from": supervisionWords(model.supervision),
     "Wrong sequences": wrong.join(", "),
   };
   for (const other of models.filter((candidate) => candidate.task === model.task && isBeside(candidate))) {

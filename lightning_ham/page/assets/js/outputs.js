@@ -14,7 +14,7 @@ const WINDOW = 32;
 export function drawOutputs(table, { timesteps, current, rows, go }) {
   const first = Math.floor(current / WINDOW) * WINDOW;
   const shown = Array.from({ length: Math.min(WINDOW, timesteps - first) }, (_, i) => first + i);
-  const head = html("tr", {}, html("th", { scope: "row" }, "step"));
+  const head = html("tr", {}, html("th", { scope: "row" }, "output"));
   for (const timestep of shown) {
     const button = html("button", { type: "button", "aria-label": `Go to output ${timestep + 1}` }, String(timestep + 1));
     button.addEventListener("click", () => go(timestep));
@@ -25,14 +25,17 @@ export function drawOutputs(table, { timesteps, current, rows, go }) {
     for (const timestep of shown) line.append(entry(words[timestep], isWrong(timestep), timestep, current, comesLater));
     return line;
   });
+  table.hidden = !timesteps;
   table.replaceChildren(html("thead", {}, head), html("tbody", {}, ...lines));
   if (timesteps) scrollTo(table.parentElement, head.children[current - first + 1]);
 }
 
 /** Scroll the table sideways so that a column is in sight. */
 function scrollTo(scroller, column) {
-  const left = column.offsetLeft - scroller.clientWidth / 2;
-  if (Math.abs(scroller.scrollLeft - left) > scroller.clientWidth / 3) scroller.scrollLeft = left;
+  const heading = column.parentElement.firstElementChild.offsetWidth; // it stays at the left
+  const { scrollLeft, clientWidth } = scroller;
+  const isSeen = column.offsetLeft - scrollLeft >= heading && column.offsetLeft + column.offsetWidth - scrollLeft <= clientWidth;
+  if (!isSeen) scroller.scrollLeft = column.offsetLeft - heading - (clientWidth - heading) / 2;
 }
 
 function entry(word, isWrong, timestep, current, comesLater) {

@@ -18,7 +18,7 @@ export function drawMap(element, run, current) {
   const column = width / run.capacity;
   const context = canvas(element, width, Math.max(row * run.length, 1));
   const [accent, wrong, line, soft] = ["--accent", "--wrong", "--line", "--soft"].map(colour);
-  if (row >= 6) {
+  if (row >= 10) {
     context.fillStyle = line;
     for (let i = 1; i < run.length; i++) context.fillRect(0, i * row - 0.5, width, 1);
   }

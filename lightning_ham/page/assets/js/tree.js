@@ -7,6 +7,9 @@ const TOP = 14;
 /** Below this width of a leaf, in pixels, leaves have no labels but that of the attended one. */
 const NARROWEST_LABEL = 15;
 
+/** The curves of all branches of the last tree, which stay the same from step to step. */
+const drawn = { width: 0, numLeaves: 0, curves: "" };
+
 /** Draw a step; `labels` has lines of text for each leaf, or null, and `kinds` a class. */
 export function drawTree(element, { width, numLeaves, step, labels, kinds, groups }) {
   const layout = new Layout(width, numLeaves);
@@ -50,6 +53,14 @@ class Layout {
   }
 
   allBranches() {
+    const { width, numLeaves } = this;
+    if (drawn.width !== width || drawn.numLeaves !== numLeaves) {
+      Object.assign(drawn, { width, numLeaves, curves: this.branches() });
+    }
+    return drawn.curves;
+  }
+
+  branches() {
     return Array.from({ length: 2 * this.numLeaves - 2 }, (_, i) => this.branch(i + 2)).join("");
   }
 }
