@@ -44,6 +44,7 @@ FLOORS = {
         "foreign arguments registry memory controllers tasks models evaluation certification",
         "torch huggingface_hub httpx2 safetensors jinja2 yaml",
     ),
+    "exporting": _floor("foreign registry whole_file memory engines controllers tasks models hub", "torch numpy"),
     "pictures": _floor(
         "foreign arguments registry engines controllers tasks models evaluation training hub output_files",
         "torch matplotlib PIL",
@@ -54,6 +55,7 @@ FLOORS = {
         "torch pytorch_lightning filelock jsonargparse pydantic rich wandb yaml",
     ),
     "reproduction": _floor("tasks models evaluation training hub pictures runs", "torch yaml"),
+    "page": _floor("foreign whole_file tasks models hub exporting", ""),
     "output_files": _floor("whole_file", ""),
     "instance_files": _floor("foreign models tasks", "torch"),
     "command_line": _floor("foreign", ""),

@@ -128,8 +128,7 @@ class TrainedModel(TaskModel):
             if file not in PICTURES:
                 raise ValueError(f"Expected pictures named {' or '.join(PICTURES)}, but got {quoted(file)}.")
         weights = write_weights(self.state_dict())
-        digest = hashlib.sha256(weights).hexdigest()
-        config = make_config(self.task_name, self.controller_name, self._options_now(), digest)
+        config = self.config()
         check_tensors(self.state_dict(), self.state_dict(), target)
         with replacing(target) as staging:
             (staging / CONFIG).write_bytes((json.dumps(config, indent=2) + "\n").encode())
@@ -144,6 +143,10 @@ class TrainedModel(TaskModel):
             (staging / CARD).write_bytes(card.encode())
             for file, picture in pictures.items():
                 (staging / file).write_bytes(picture)
+
+    def config(self) -> ModelConfig:
+        """Return what ``config.json`` of the saved model holds: task, controller, its options, hash of the weights."""
+        return make_config(self.task_name, self.controller_name, self._options_now(), self.weights_sha256())
 
     def _options_now(self) -> dict[str, Any]:
         """Return the controller's options, with the grid that its memory has now."""
