@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 
+import torch
+
 from lightning_ham.arguments import expect_one_of
 from lightning_ham.memory.attention.argmax import Argmax
 from lightning_ham.memory.attention.estimator import Estimator
@@ -57,4 +59,6 @@ def get_estimator(attention: str) -> Estimator:
 
 @functools.cache
 def _made(attention: str) -> Estimator:
+    if torch.compiler.is_compiling() and attention in _BUILT_IN:
+        return _BUILT_IN[attention]()  # torch.compile cannot trace the search for those of other packages
     return _ESTIMATORS.get(attention)()
