@@ -15,7 +15,7 @@ from benchmarks import peers, report
 from benchmarks.roofline import Sizes, multiply_adds
 
 ROOT = Path(__file__).parent.parent
-NAMES = ("startup", "access", "roofline", "training", "time_to_solve")
+NAMES = ("startup", "onnx_answers", "access", "roofline", "training", "time_to_solve")
 
 
 def quick(name: str, folder: Path, *arguments: str) -> dict:
