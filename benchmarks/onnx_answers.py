@@ -13,6 +13,7 @@ import torch
 
 from benchmarks.report import ROOT, Result, Save, positive, progress, rounded, run, table, target, targets_table
 from lightning_ham import from_pretrained
+from lightning_ham.controllers import Rollout
 from lightning_ham.exporting import export_model
 from lightning_ham.hub import TrainedModel
 from lightning_ham.hub.places import bundled_names
@@ -53,28 +54,44 @@ def measure(options: argparse.Namespace, save: Save) -> Result:
 
 
 def compare(model: TrainedModel, name: str, folder: Path, lengths: Lengths, count: int) -> Result:
-    """How many of the instances both answer alike, and how far apart their logits are at most."""
+    """How many of the instances both answer alike, and how far apart their logits are, until they read other leaves.
+
+    They may do so where SEARCH is undecided, such as at the end of Merge, when nothing is left to be read.
+    """
     model.controller.memory.engine = "sparse"
     low = max(lengths.low, model.task.min_length)
     episodes = model.task.sample(count, (low, lengths.high), generator=torch.Generator().manual_seed(lengths.high))
     with torch.inference_mode():
         expected = model(episodes)
-    timesteps = episodes.targets.shape[1]
+    timesteps, per_output = episodes.targets.shape[1], model.accesses_per_output
     runner = load_example().Episodes(folder, torch.get_num_threads())
     logits, leaves = map(
         torch.from_numpy, runner.outputs(episodes.inputs.numpy(), episodes.occupied.numpy(), timesteps)
     )
     own = torch.arange(timesteps) < torch.tensor([[model.task.timesteps_for(n)] for n in episodes.lengths.tolist()])
+    other = (leaves != expected.leaves) & own.repeat_interleave(per_output, dim=1)
+    alike = own & (other.cumsum(dim=1)[:, per_output - 1 :: per_output] == 0)
     difference = (logits - expected.outputs).abs() / expected.outputs.abs().clamp(min=1)
-    own_accesses = own.repeat_interleave(model.accesses_per_output, dim=1)
     return {
         "model": name,
         "lengths": str(lengths),
         "instances": count,
         "same_answer": same(answers(model, episodes, logits), answers(model, episodes, expected.outputs)),
-        "same_leaves": int(((leaves == expected.leaves) | ~own_accesses).all(dim=1).sum()),
-        "largest_difference": rounded(float(difference[own].max())),
+        "same_leaves": int((~other).all(dim=1).sum()),
+        "largest_difference": rounded(float(difference[alike].amax())) if alike.any() else 0.0,
+        "parting": parting(leaves, expected, other),
     }
+
+
+def parting(leaves: torch.Tensor, expected: Rollout, other: torch.Tensor) -> float | None:
+    """The largest logit, without its sign, of a branch that was the first taken otherwise; None without any."""
+    found = []
+    for episode in other.any(dim=1).nonzero().flatten().tolist():
+        access = int(other[episode].int().argmax())
+        branches = torch.logit(expected.branch_probs[episode, access].double())
+        parted = int(leaves[episode, access] ^ expected.leaves[episode, access])
+        found.append(abs(float(branches[len(branches) - parted.bit_length()])))
+    return rounded(max(found)) if found else None
 
 
 def answers(model: TrainedModel, episodes: Episodes, logits: torch.Tensor) -> list[Any]:
@@ -102,16 +119,22 @@ def load_example() -> Any:
 def result(rows: list[Result]) -> Result:
     other = sum(row["instances"] - row["same_answer"] for row in rows)
     worst = max(row["largest_difference"] for row in rows)
+    parted = max((row["parting"] for row in rows if row["parting"]), default=0.0)
     targets = [
         target("instances answered otherwise", other, 0, at_most=True),
         target("largest difference of a logit", worst, BOUND, at_most=True),
+        target("largest logit of a branch taken otherwise", parted, BOUND, at_most=True),
     ]
     return {"rows": rows, "targets": targets}
 
 
 def markdown(result: Result) -> str:
-    header = ("model", "lengths", "instances", "same answer", "same leaves", "largest difference")
-    text = "A difference of logits is relative for logits above 1, else absolute; over whole episodes."
+    header = ("model", "lengths", "instances", "same answer", "same leaves", "largest difference", "logit at parting")
+    text = (
+        "A difference of logits is relative for logits above 1, else absolute; over whole episodes, until other leaves "
+        "are read. They may be where SEARCH is undecided, such as at the end of Merge, when nothing is left to be "
+        "read; its logit where they part is in the last column."
+    )
     rows = table(header, (tuple(row.values()) for row in result["rows"]))
     return "\n\n".join((text, rows, targets_table(result["targets"])))
 

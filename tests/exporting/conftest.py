@@ -1,16 +1,11 @@
 """Models exported to ONNX, once for all tests, as each takes seconds."""
 
-import importlib.util
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from lightning_ham.export import main
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture(scope="session")
@@ -24,13 +19,3 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         return root / name
 
     return folder
-
-
-@pytest.fixture(scope="session")
-def onnx_episodes() -> ModuleType:
-    """The example that runs episodes in ONNX Runtime."""
-    spec = importlib.util.spec_from_file_location("onnx_episodes", EXAMPLES / "onnx_episodes.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["onnx_episodes"] = module
-    spec.loader.exec_module(module)
-    return module

@@ -11,40 +11,46 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.onnx_answers import BOUND, compare
 from lightning_ham import from_pretrained
 from lightning_ham.controllers import LSTMHAM
 from lightning_ham.export import main
 from lightning_ham.exporting.onnx_graphs import check, run, to_onnx
 from lightning_ham.exporting.parts import parts_of
 from lightning_ham.hub import TrainedModel
+from lightning_ham.tasks import Lengths
 
 RAW, LSTM = "ham-priority-queue", "ham-merge"
-WHOLE_EPISODES = 1e-4
-"""Largest difference of logits over whole episodes, relative to those above 1."""
 
 
 def manifest_of(folder: Path) -> dict:
     return json.loads((folder / "manifest.json").read_text())
 
 
-@pytest.mark.parametrize(("name", "lengths"), [(RAW, (2, 32)), (LSTM, (1, 32)), (LSTM, (33, 64))])
-def test_answers_over_whole_episodes_are_those_of_the_model(name, lengths, exported, onnx_episodes):
-    model = from_pretrained(name)
-    model.controller.memory.engine = "sparse"
-    task, count = model.task, 1000 if lengths[0] < 33 else 50
-    episodes = task.sample(count, lengths, generator=torch.Generator().manual_seed(7))
-    with torch.inference_mode():
-        expected = model(episodes)
-    timesteps = episodes.targets.shape[1]
-    runner = onnx_episodes.Episodes(exported(name))
-    logits, leaves = runner.outputs(episodes.inputs.numpy(), episodes.occupied.numpy(), timesteps)
-    logits = torch.from_numpy(logits)
-    own = torch.arange(timesteps) < torch.tensor([[task.timesteps_for(n)] for n in episodes.lengths.tolist()])
-    assert torch.equal(torch.from_numpy(leaves)[own], expected.leaves[own])
-    assert torch.equal(logits[own] > 0, expected.outputs[own] > 0)
-    difference = (logits - expected.outputs).abs() / expected.outputs.abs().clamp(min=1)
-    assert difference[own].max() < WHOLE_EPISODES
-    assert expected.outputs[own].abs().max() > 1
+@pytest.mark.parametrize(
+    ("name", "lengths", "count"),
+    [(RAW, (2, 32), 800), (RAW, (33, 64), 200), (LSTM, (1, 32), 800), (LSTM, (33, 64), 200)],
+)
+def test_answers_over_whole_episodes_are_those_of_the_model(name, lengths, count, exported):
+    row = compare(from_pretrained(name), name, exported(name), Lengths(*lengths), count)
+    assert (row["instances"], row["same_answer"]) == (count, count)
+    assert row["same_leaves"] >= 0.99 * count
+    assert row["largest_difference"] < BOUND
+    assert row["parting"] is None or row["parting"] < BOUND
+
+
+def test_the_comparison_finds_what_differs(exported):
+    model = from_pretrained(LSTM)
+    with torch.no_grad():
+        model.controller.head.bias -= 1e-2
+        model.controller.memory.search.out.bias += 0.1
+    row = compare(model, LSTM, exported(LSTM), Lengths(8, 8), 100)
+    assert row["same_leaves"] < 100
+    assert row["largest_difference"] == pytest.approx(1e-2, rel=1e-3)
+    assert BOUND < row["parting"] < 0.1
+    with torch.no_grad():
+        model.controller.head.bias -= 100
+    assert compare(model, LSTM, exported(LSTM), Lengths(8, 8), 100)["same_answer"] == 0
 
 
 @pytest.mark.parametrize("name", [RAW, LSTM])
