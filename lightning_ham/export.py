@@ -15,8 +15,10 @@ def make_parser() -> CommandParser:
     """Return the parser of the command line."""
     parser = CommandParser(
         "export",
-        "Write a model for other programs. The format json is one file, model.json, with the weights and all that is\n"
-        "known of the model.",
+        "Write a model for other programs, in one of these formats:\n"
+        "  json  one file with the weights and all that is known of the model, of any kind\n"
+        "  onnx  a graph for each learned part of a model with a memory, for ONNX Runtime, and a manifest that says\n"
+        "        how to put them together; needs pip install 'lightning-ham[export]'",
     )
     parser.add_argument("model", metavar="MODEL", help="a run folder, a checkpoint, a saved model or a name")
     parser.add_argument("--format", required=True, choices=format_names(), help="what to write")

@@ -17,7 +17,7 @@ from benchmarks.roofline import Sizes, multiply_adds
 from lightning_ham.tasks.registry import built_in_tasks
 
 ROOT = Path(__file__).parent.parent
-NAMES = ("startup", "access", "roofline", "training", "time_to_solve")
+NAMES = ("startup", "onnx_answers", "access", "roofline", "training", "time_to_solve")
 
 
 QUICK = ("--quick", "--json", "--threads", "1")

@@ -97,13 +97,21 @@ class LSTMHAM(nn.Module):
         episode = unroll(self.memory, self.lstm, leaves, accesses, attention, generator, guide)
         last = slice(self.accesses_per_output - 1, None, self.accesses_per_output)
         states = torch.cat((torch.zeros_like(episode.hidden[:, :1]), episode.hidden[:, :-1]), dim=1)
-        state, read = episode.hidden[:, last], episode.reads[:, last]
-        seen = {"state": (state,), "read": (read,), "state_and_read": (state, read)}[self.readout]
         return Rollout(
-            outputs=self.head(torch.cat(seen, dim=2)),
+            outputs=self.outputs(episode.hidden[:, last], episode.reads[:, last]),
             states=states,
             log_probs=episode.log_probs,
             entropies=episode.entropies,
             leaves=episode.leaves,
             branch_probs=torch.sigmoid(episode.logits),
         )
+
+    def outputs(self, state: Tensor, read: Tensor) -> Tensor:
+        """Return the logits of the output bits, ``[..., output_size]``.
+
+        Args:
+            state: The LSTM's state after the read, ``[..., controller_size]``.
+            read: The value read, ``[..., leaf_size]``.
+        """
+        seen = {"state": (state,), "read": (read,), "state_and_read": (state, read)}[self.readout]
+        return self.head(torch.cat(seen, dim=-1))

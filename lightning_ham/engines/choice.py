@@ -61,4 +61,4 @@ def compiles(engine: str, size: int, worth: int, obstacle: str | None) -> bool:
     """
     if engine == "fused" and obstacle:
         raise ValueError(f"The engine 'fused' cannot run this: {obstacle}. Choose the engine 'auto'.")
-    return may_compile(engine) and (engine == "fused" or size >= worth) and obstacle is None
+    return obstacle is None and may_compile(engine) and (engine == "fused" or size >= worth)

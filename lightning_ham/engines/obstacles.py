@@ -156,6 +156,8 @@ def obstacle_to_episodes(
         attention: Name of the estimator.
         estimator: Chooses leaves.
     """
+    if torch.compiler.is_compiling():
+        return "torch.compile and torch.export trace plain PyTorch only"
     if estimator.compiled is None:
         return f"attention '{attention}' {estimator.why_not_compiled}"
     method = replaced(memory, "attend", "write")

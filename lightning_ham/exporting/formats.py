@@ -23,6 +23,7 @@ _FORMATS: Registry[Format] = Registry(
     group="lightning_ham.export_formats",
     built_in={
         "json": "lightning_ham.exporting.json_file:to_json",
+        "onnx": "lightning_ham.exporting.onnx_graphs:to_onnx",
     },
 )
 

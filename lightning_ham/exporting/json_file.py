@@ -1,19 +1,8 @@
 """The format ``json``: one file with everything that is needed to run a model in another language.
 
-``model.json`` is an object:
-
-=====================  ================================================================================================
-key                    value
-=====================  ================================================================================================
-``format``             1; raised when older readers could no longer read new files
-``lightning_ham``      version of the package that wrote it
-``name``               the model's name
-``task``               the task's name
-``config``             what ``config.json`` of the saved model holds: controller, its options, hash of the weights
-``supervision``        kinds of supervision that its training had, as its card tells; empty if unknown
-``results``            measured share of wrong sequences, in [0, 1], by lengths (``"1-32"``); empty if unknown
-``weights``            by name: ``{"shape": [...], "data": ...}``, base64 of little-endian 32-bit floats in row order
-=====================  ================================================================================================
+``model.json`` is an object: ``format``, the version of this format; the
+:func:`~lightning_ham.exporting.facts.facts` about the model; and ``weights``, by name a ``shape`` and ``data``, which
+are little-endian 32-bit floats in row order, in base64.
 """
 
 from __future__ import annotations
@@ -28,13 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_ham import __version__
+from lightning_ham.exporting.facts import facts
 from lightning_ham.foreign import quoted
 from lightning_ham.hub import TrainedModel
-from lightning_ham.hub.measured import read_card
 
 FORMAT = 1
-"""Version of the format."""
+"""Version of the format; raised when older readers could no longer read new files."""
 FILE = "model.json"
 """Name of the file."""
 
@@ -53,12 +41,7 @@ def to_json(model: TrainedModel, name: str) -> dict[str, bytes]:
     """
     document = {
         "format": FORMAT,
-        "lightning_ham": __version__,
-        "name": name,
-        "task": model.task_name,
-        "config": model.config(),
-        "supervision": list(read_card(model.card).supervision) if model.card else [],
-        "results": {str(lengths): share for lengths, share in model.measured.items()},
+        **facts(model, name),
         "weights": {key: _encoded(key, weight) for key, weight in model.state_dict().items()},
     }
     return {FILE: (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()}

@@ -82,12 +82,12 @@ class HierarchicalAttentiveMemory(Filling):
             ValueError, TypeError: If the tree, the query or the guide do not fit the memory.
         """
         estimator = get_estimator(attention)
-        if self.accelerator and guide is None:
+        if self.accelerator and guide is None and not torch.compiler.is_compiling():
             access = self.accelerator.attend(self, tree, query, estimator, generator)
             if access is not None:
                 return access
         check_access(tree, self.leaf_size, "query", query, self.query_size, self.embed.blank.dtype)
-        batch, depth = len(query), tree.depth
+        batch, depth = query.shape[0], tree.depth
         if guide is None:
             noise = estimator.draw_noise(batch, depth, query, generator, self.noise)
         else:
@@ -116,7 +116,12 @@ class HierarchicalAttentiveMemory(Filling):
             query: The controller's state after the read, ``[batch, query_size]``.
             in_place: Overwrite the tree instead of copying it: O(log n), only if no gradient is needed.
         """
-        if in_place and self.accelerator and self.accelerator.write(self, access, query):
+        if (
+            in_place
+            and self.accelerator
+            and not torch.compiler.is_compiling()
+            and self.accelerator.write(self, access, query)
+        ):
             return access.tree
         expect_kind("access", access, Access, "attend")
         check_access(access.tree, self.leaf_size, "query", query, self.query_size, self.embed.blank.dtype)
