@@ -52,6 +52,7 @@ FLOORS = {
         "torch pytorch_lightning filelock jsonargparse pydantic rich wandb yaml",
     ),
     "reproduction": _floor("tasks models evaluation training hub pictures runs", "torch yaml"),
+    "sweeps": _floor("foreign output_files evaluation hub pictures runs reproduction tasks", "optuna sqlalchemy yaml"),
     "output_files": _floor("whole_file", ""),
     "instance_files": _floor("foreign models tasks", "torch"),
     "command_line": _floor("foreign", ""),
