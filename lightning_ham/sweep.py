@@ -61,9 +61,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse(mine)
     if importlib.util.find_spec("optuna") is None:
         parser.error("Expected Optuna, which is not installed; install it with: pip install 'lightning-ham[sweep]'")
+    from lightning_ham.runs.train import quieten
     from lightning_ham.sweeps.plan import make_plan  # takes seconds, so only when a sweep begins
     from lightning_ham.sweeps.session import sweep
 
+    quieten()
     try:
         return sweep(make_plan(arguments, overrides, words))
     except (OSError, ValueError) as error:

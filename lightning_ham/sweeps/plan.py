@@ -21,7 +21,6 @@ from lightning_ham.runs.recipe.cli import RecipeCLI
 from lightning_ham.runs.recipe.file import read_recipe
 from lightning_ham.runs.recipe.space import SWEEP, Space, override, read_option, read_space
 from lightning_ham.runs.recipe.values import RECIPE_VALUES
-from lightning_ham.runs.train import quieten
 from lightning_ham.sweeps.objective import Goal
 
 STUDY = "study.db"
@@ -88,7 +87,7 @@ class Plan(NamedTuple):
         settings = {
             "recipe": self.content,
             "overrides": self.overrides,
-            "space": {key: dimension._asdict() for key, dimension in self.space.items()},
+            "space": {key: dimension._replace(place="")._asdict() for key, dimension in self.space.items()},
             "seeds": self.seeds,
             "budget": None if self.budget is None else self.budget.total_seconds(),
         }
@@ -108,7 +107,6 @@ def make_plan(arguments: argparse.Namespace, overrides: tuple[str, ...], words: 
         ValueError: If the recipe, the space or an option is wrong.
         OSError: If there is no such recipe, or it cannot be read.
     """
-    quieten()
     recipe = find_recipe(arguments.recipe)
     name = arguments.name or f"sweep-{recipe_name(recipe).replace('/', '-')}"
     if not re.fullmatch(r"[\w.-]{1,100}", name):
@@ -177,7 +175,8 @@ def _checked(recipe: Path, overrides: Sequence[str], space: Space) -> RecipeCLI:
                 RecipeCLI(recipe, [*overrides, override(key, value)])
             except ValueError as error:
                 raise ValueError(
-                    f"The space of {key!r} has {quoted(value)}, which the recipe refuses: {error}"
+                    f"{dimension.place}: in the space of {key!r}: Expected values that the recipe takes, but got "
+                    f"{quoted(value)}: {error}"
                 ) from error
     return plain
 

@@ -59,16 +59,46 @@ def _shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def write_report(plan: Plan, study: optuna.Study, *, pictures: bool) -> list[Path]:
-    """Write the tables, the best recipe and, if asked for, the pictures; return the paths of what was written."""
-    trials = [trial for _, trial in sorted(latest(study.get_trials(deepcopy=False)).items())]
-    contents: dict[str, str | bytes] = {"trials.csv": _csv(trials, plan), "trials.md": _markdown(trials, plan)}
+def write_tables(plan: Plan, study: optuna.Study) -> list[Path]:
+    """Write the tables of all trials; return their paths."""
+    trials = _in_order(study)
+    return _write(plan, {"trials.csv": _csv(trials, plan), "trials.md": _markdown(trials, plan)})
+
+
+def write_best(plan: Plan, study: optuna.Study) -> list[Path]:
+    """Write the best recipe, if a trial has finished; return its path."""
+    trials = _in_order(study)
+    best = best_of(trials)
+    return [] if best is None else _write(plan, {BEST: best_recipe(best, plan, len(trials))})
+
+
+def write_pictures(plan: Plan, study: optuna.Study) -> list[Path]:
+    """Write the pictures of history and importance, as far as there is anything to show; return their paths."""
+    outcomes = [
+        Outcome(first_number(trial), trial.value, is_pruned=trial.state == TrialState.PRUNED)
+        for trial in _in_order(study)
+        if trial.value is not None
+    ]
+    pictures = {}
+    if outcomes:
+        pictures["history.png"] = draw_history(outcomes, plan.goal.capacity, plan.name)
+    importance = importances(study)
+    if importance:
+        pictures["importance.png"] = draw_importance(importance, plan.name)
+    return _write(plan, pictures)
+
+
+def best_of(trials: list[FrozenTrial]) -> FrozenTrial | None:
+    """Return the finished trial with the lowest value; None if none has finished."""
     finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    if finished:
-        best = min(finished, key=lambda trial: trial.value or 0.0)
-        contents[BEST] = best_recipe(best, plan, len(trials))
-    if pictures:
-        contents |= _pictures(trials, plan, study)
+    return min(finished, key=lambda trial: trial.values[0], default=None)
+
+
+def _in_order(study: optuna.Study) -> list[FrozenTrial]:
+    return [trial for _, trial in sorted(latest(study.get_trials(deepcopy=False)).items())]
+
+
+def _write(plan: Plan, contents: Mapping[str, str | bytes]) -> list[Path]:
     for name, content in contents.items():
         write(str(plan.folder / name), content)
     return [plan.folder / name for name in contents]
@@ -175,22 +205,6 @@ def _without_place(recipe: str) -> str:
     content = yaml.safe_load(recipe)
     content["run_dir"] = None
     return yaml.safe_dump(content, sort_keys=False)
-
-
-def _pictures(trials: list[FrozenTrial], plan: Plan, study: optuna.Study) -> dict[str, bytes]:
-    """Return the pictures of history and importance, as far as there is anything to show."""
-    outcomes = [
-        Outcome(first_number(trial), trial.value, is_pruned=trial.state == TrialState.PRUNED)
-        for trial in trials
-        if trial.value is not None
-    ]
-    pictures = {}
-    if outcomes:
-        pictures["history.png"] = draw_history(outcomes, plan.goal.capacity, plan.name)
-    importance = importances(study)
-    if importance:
-        pictures["importance.png"] = draw_importance(importance, plan.name)
-    return pictures
 
 
 def importances(study: optuna.Study) -> dict[str, float]:

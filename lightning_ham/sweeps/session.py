@@ -15,7 +15,7 @@ from lightning_ham.hub.card import duration
 from lightning_ham.runs import commands
 from lightning_ham.runs.processes import Processes, terminated_as_interrupted
 from lightning_ham.sweeps.plan import Plan, keep_recipe
-from lightning_ham.sweeps.report import BEST, describe, write_report
+from lightning_ham.sweeps.report import BEST, best_of, describe, write_best, write_pictures, write_tables
 from lightning_ham.sweeps.study import (
     STORAGE_ERRORS,
     fail_abandoned,
@@ -24,7 +24,7 @@ from lightning_ham.sweeps.study import (
     make_sampler,
     open_storage,
     open_study,
-    quieten,
+    quieten_optuna,
 )
 from lightning_ham.sweeps.trials import NOTE, TrialRunner
 
@@ -44,7 +44,7 @@ def sweep(plan: Plan) -> int:
     Raises:
         ValueError: If the storage cannot be used, or has another sweep of this name.
     """
-    quieten()
+    quieten_optuna()
     storage = open_storage(plan)
     session = _Session(plan, storage, open_study(plan, storage))
     keep_recipe(plan)
@@ -115,17 +115,15 @@ class _Session:
 
     def finish(self) -> int:
         """Write the report, and say what is best; return the exit status."""
-        paths = write_report(self._plan, self._study, pictures=True)
-        for path in paths:
-            print(f"Wrote {path}")
-        trials = self._by_state(TrialState.COMPLETE)
-        if not trials:
+        for write in (write_tables, write_best, write_pictures):
+            for path in write(self._plan, self._study):
+                print(f"Wrote {path}")
+        best = best_of(self._by_state(TrialState.COMPLETE))
+        if best is None:
             print("No trial has come to its end.", flush=True)
             return 1
-        best = min(trials, key=lambda trial: trial.value or 0.0)
-        print(f"Best: {describe(best, self._plan)}", flush=True)
-        if self._plan.folder / BEST in paths:
-            print(f"Train it: {commands.command('fit', self._plan.folder / BEST)}", flush=True)
+        print(f"Best: {describe(best, self._plan)}")
+        print(f"Train it: {commands.command('fit', self._plan.folder / BEST)}", flush=True)
         return 0
 
     def _by_state(self, *states: TrialState) -> list[FrozenTrial]:
@@ -159,7 +157,10 @@ class _Session:
         done = len(self._by_state(*_ENDED))
         elapsed = duration(time.monotonic() - self._start)
         print(f"[{done}/{self._plan.trials}, {elapsed}] {describe(trial, self._plan)}", flush=True)
-        write_report(self._plan, self._study, pictures=False)
+        write_tables(self._plan, self._study)
+        best = best_of(self._by_state(TrialState.COMPLETE))
+        if best is not None and best.number == trial.number:
+            write_best(self._plan, self._study)
         self._failures = self._failures + 1 if trial.state == TrialState.FAIL else 0
         if self._failures >= _MOST_FAILURES:
             raise _TooManyFailures(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import time
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -14,11 +15,11 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from lightning_ham.foreign import quoted, shown
 from lightning_ham.runs.recipe.space import Dimension, Space
-from lightning_ham.sweeps.plan import Plan, Search, without_password
+from lightning_ham.sweeps.plan import STUDY, Plan, Search, without_password
 from lightning_ham.tasks.seeds import stream_seed
 
 RETRIES = 3
@@ -27,6 +28,8 @@ STARTED = "started"
 """Attribute of a trial: its own number, as soon as a process works on it; a retried trial inherits the former's."""
 _SQLITE_TIMEOUT = 60
 """Seconds to wait while another process writes to the file."""
+_OPENINGS = 10
+"""Most times to try again while another process makes the tables."""
 _SETTINGS = "settings"
 
 STORAGE_ERRORS = (optuna.exceptions.StorageInternalError, SQLAlchemyError)
@@ -40,17 +43,19 @@ def open_storage(plan: Plan) -> RDBStorage:
         ValueError: If the URL is wrong, a driver is missing, or the database cannot be used.
     """
     url = plan.storage
-    plan.folder.mkdir(parents=True, exist_ok=True)
     try:
         parsed = make_url(url)
+        if parsed.database == str(plan.folder.absolute() / STUDY):
+            plan.folder.mkdir(parents=True, exist_ok=True)
         options = {"connect_args": {"timeout": _SQLITE_TIMEOUT}} if parsed.get_backend_name() == "sqlite" else {}
-        return RDBStorage(
-            url,
-            engine_kwargs={"pool_pre_ping": True, **options},
-            heartbeat_interval=max(1, plan.grace // 4),
-            grace_period=plan.grace,
-            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(RETRIES),
-        )
+        for _ in range(_OPENINGS):
+            try:
+                return _open(plan, options)
+            except DBAPIError as error:
+                if "exist" not in str(error):  # otherwise, another process makes the same tables at this moment
+                    raise
+                time.sleep(0.5)
+        return _open(plan, options)
     except (ImportError, LookupError, ValueError, *STORAGE_ERRORS) as error:
         hint = "; install its driver, such as psycopg for postgresql+psycopg://" if _is_driver(error) else ""
         reason = shown(getattr(error, "orig", None) or error)
@@ -58,6 +63,16 @@ def open_storage(plan: Plan) -> RDBStorage:
             f"Expected a storage that can be used, such as sqlite:///study.db or postgresql+psycopg://user@host/name, "
             f"but got {quoted(without_password(url))}: {reason}{hint}"
         ) from error
+
+
+def _open(plan: Plan, options: dict[str, Any]) -> RDBStorage:
+    return RDBStorage(
+        plan.storage,
+        engine_kwargs={"pool_pre_ping": True, **options},
+        heartbeat_interval=max(1, plan.grace // 4),
+        grace_period=plan.grace,
+        heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(RETRIES),
+    )
 
 
 def _is_driver(error: Exception) -> bool:
@@ -168,7 +183,7 @@ def fail_abandoned(study: optuna.Study, grace: int) -> None:
                 retry(study, trial)
 
 
-def quieten() -> None:
+def quieten_optuna() -> None:
     """Leave reports about trials to us, and do not warn of what Optuna calls experimental."""
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     warnings.filterwarnings("ignore", category=ExperimentalWarning)

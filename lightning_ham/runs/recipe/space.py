@@ -59,6 +59,8 @@ class Dimension(NamedTuple):
     is_integer: bool = False
     choices: tuple[str | int | float | bool | None, ...] | None = None
     """Lists and mappings are text in YAML."""
+    place: str = ""
+    """Where it stands, for errors: the file and the line, or the option."""
 
     @property
     def corners(self) -> tuple[Any, ...]:
@@ -93,10 +95,7 @@ def read_space(section: Any, recipe: Path) -> Space:
             f"{_place(recipe, '')}: Expected section {SWEEP!r} to hold keys of the recipe, each with {FORMS}, but got "
             f"{quoted(section)}."
         )
-    return {
-        key: _dimension(key, value, lambda key=key: _place(recipe, key))  # type: ignore[misc]
-        for key, value in _flattened(section)
-    }
+    return {key: _dimension(key, value, _place(recipe, key)) for key, value in _flattened(section)}
 
 
 def read_option(text: str) -> tuple[str, Dimension]:
@@ -111,7 +110,7 @@ def read_option(text: str) -> tuple[str, Dimension]:
     key, sign, values = text.partition("=")
     if not sign:
         raise ValueError(f"--space {quoted(text)}: Expected KEY=VALUES, where VALUES is {FORMS}.")
-    return key.strip(), _dimension(key.strip(), loaded(values), lambda: "--space")
+    return key.strip(), _dimension(key.strip(), loaded(values), "--space")
 
 
 def _flattened(section: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -140,14 +139,14 @@ def _place(recipe: Path, key: str) -> str:
     return str(recipe)
 
 
-def _dimension(key: str, value: Any, place: Callable[[], str]) -> Dimension:
-    """Return the dimension of a key; ``place`` says for an error where it stands."""
+def _dimension(key: str, value: Any, place: str) -> Dimension:
+    """Return the dimension of a key, which stands at ``place``."""
     try:
         _check_key(key)
-        return _checked(key, _as_mapping(value))
+        return _checked(key, _as_mapping(value))._replace(place=place)
     except ValueError as error:
         message = re.sub(r"argument `(\w+)`", r"\1", str(error))
-        raise ValueError(f"{place()}: in the space of {key!r}: {message}") from error
+        raise ValueError(f"{place}: in the space of {key!r}: {message}") from error
 
 
 def _check_key(key: str) -> None:
