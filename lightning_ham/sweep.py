@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,8 +22,8 @@ def make_parser() -> CommandParser:
     """Return the parser of the command line."""
     parser = CommandParser(
         "sweep",
-        "Train a recipe with many values of its keys, and write the best recipe, tables and pictures.\n"
-        f"Shipped recipes: {', '.join(recipe_names())}",
+        "Train a recipe with many values of its keys, and write the best recipe, tables and pictures.\n\n"
+        + textwrap.fill(f"Shipped recipes: {', '.join(recipe_names())}", 100, break_on_hyphens=False),
         epilog="Keys of recipes, in the form --trainer.max_epochs=10, override them in every trial.\n"
         "VALUES are loguniform(1e-4, 1e-2), uniform(0, 1), uniform(32, 128, 32), choice(a, b), or as in a recipe:\n"
         "{low: 1e-4, high: 1e-2, log: true}, {low: 32, high: 128, step: 32}, {choices: [a, b]}.",
@@ -30,7 +31,7 @@ def make_parser() -> CommandParser:
     add = parser.add_argument
     add("recipe", metavar="RECIPE", help="a file, or the name of a shipped recipe")
     add("--trials", type=positive, default=50, metavar="N", help="trials in all, earlier ones included (default: 50)")
-    add("--space", nargs="+", action="extend", default=[], metavar="KEY=VALUES", help="values to search for a key")
+    add("--space", action="append", default=[], metavar="KEY=VALUES", help="what to search; may be repeated")
     add("--seeds", type=positive, default=1, metavar="N", help="trainings of a trial; their median counts (default: 1)")
     add("--sampler", choices=("tpe", "random"), default="tpe", help="how values are drawn (default: tpe)")
     add("--sampler_seed", type=natural, default=0, metavar="N", help="seed of the values (default: 0)")

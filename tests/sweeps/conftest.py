@@ -39,12 +39,14 @@ from lightning_ham import command_line, sweep
 from lightning_ham.runs import processes
 from lightning_ham.runs.recipe.cli import RecipeCLI
 from lightning_ham.sweeps import plan, session
+import lightning_ham.runs.train, optuna, psycopg
 
 def start(command, **options):
     training = [sys.executable, "-SE", {str(Path(__file__).with_name("training.py"))!r}, *command[3:]]
     return subprocess.Popen(command if "REAL" in os.environ else training, **options)
 
 built = RecipeCLI(pathlib.Path(sys.argv[1]), [])
+optuna.storages.RDBStorage("sqlite:///:memory:")  # imports what is left
 gc.freeze()
 for line in sys.stdin:
     job = json.loads(line)

@@ -5,9 +5,11 @@ import datetime
 import pytest
 import yaml
 
+from lightning_ham.runs.recipe.catalog import find_recipe
 from lightning_ham.runs.recipe.cli import RecipeCLI
 from lightning_ham.runs.recipe.space import Dimension, read_option, read_space
 from lightning_ham.sweep import make_parser
+from lightning_ham.sweeps import plan
 from lightning_ham.sweeps.plan import make_plan, without_password
 
 RATE = "model.schedule.learning_rate"
@@ -113,6 +115,13 @@ def test_a_recipe_with_a_space_trains_as_without(recipe, tmp_path):
     assert RecipeCLI(recipe, []).resolved() == RecipeCLI(tmp_path / "without.yaml", []).resolved()
 
 
+@pytest.fixture
+def unchecked(recipe, monkeypatch):
+    """Leaves out trying the values on the recipe, which takes a second."""
+    built = RecipeCLI(recipe, [])
+    monkeypatch.setattr(plan, "_checked", lambda recipe, overrides, space: built)
+
+
 def plan_of(*words: str):
     return make_plan(make_parser().parse(words), (), words)
 
@@ -147,18 +156,19 @@ def test_values_that_the_recipe_refuses_are_found_before_anything_is_trained(rec
     assert not list(recipe.parent.glob("runs"))
 
 
-def test_the_command_line_wins_over_the_recipe(recipe):
-    plan = plan_of(str(recipe), "--space", f"{RATE}=uniform(0.1, 0.2)", "--seeds=3", "--budget=90s", "--name=mine")
-    assert plan.space == {RATE: Dimension(0.1, 0.2, place="--space")}
-    assert (plan.seeds, plan.budget) == ((1, 2, 3), datetime.timedelta(seconds=90))
-    assert (plan.goal.capacity, plan.goal.bar, plan.goal.patience) == (2, {"1-2": 0.0}, 1)
-    assert plan.storage.endswith("/runs/mine/study.db")
+def test_the_command_line_wins_over_the_recipe(recipe, unchecked):
+    found = plan_of(str(recipe), "--space", f"{RATE}=uniform(0.1, 0.2)", "--seeds=3", "--budget=90s", "--name=mine")
+    assert found.space == {RATE: Dimension(0.1, 0.2, place="--space")}
+    assert (found.seeds, found.budget) == ((1, 2, 3), datetime.timedelta(seconds=90))
+    assert (found.goal.capacity, found.goal.bar, found.goal.patience) == (2, {"1-2": 0.0}, 1)
+    assert found.storage.endswith("/runs/mine/study.db")
 
 
-def test_a_recipe_without_a_space_gets_the_usual_one(recipe, caplog):
+def test_a_recipe_without_a_space_gets_the_usual_one(recipe, caplog, unchecked):
     content = yaml.safe_load(recipe.read_text())
     del content["sweep"]
     recipe.write_text(yaml.safe_dump(content))
+    caplog.set_level("INFO", "lightning_ham")
     assert set(plan_of(str(recipe)).space) == {RATE, "model.exploration.entropy_bonus", "data.batch_size"}
     assert "has no section 'sweep', so the usual space is searched" in caplog.text
 
@@ -176,9 +186,13 @@ def test_wrong_options(recipe, words, message):
         plan_of(str(recipe), *words)
 
 
-def test_no_password_is_shown(recipe):
+def test_no_password_is_shown(recipe, unchecked):
     url = "postgresql+psycopg://ada:secret@localhost/sweeps"
-    plan = plan_of(str(recipe), f"--storage={url}")
-    assert plan.storage == url
-    assert "secret" not in " ".join(plan.words)
+    found = plan_of(str(recipe), f"--storage={url}")
+    assert found.storage == url
+    assert "secret" not in " ".join(found.words)
     assert without_password("nonsense") == "nonsense"
+
+
+def test_the_usual_space_suits_a_shipped_recipe():
+    plan._checked(find_recipe("reverse"), [], dict(map(read_option, plan.USUAL_SPACE)))
