@@ -39,17 +39,19 @@ def draw_history(outcomes: Sequence[Outcome], capacity: int, name: str) -> bytes
     finished = [(outcome.number, outcome.value) for outcome in outcomes if not outcome.is_pruned]
     if finished:
         numbers, values = zip(*finished, strict=True)
+        numbers, values = (*numbers, outcomes[-1].number), (*values, values[-1])  # to the end of the picture
         axes.step(numbers, list(accumulate(values, min)), where="post", color="0.5", linewidth=1.2, label="best so far")
     highest = math.ceil(max(1.0, *(outcome.value for outcome in outcomes)))
     for level in range(-1, highest, 2):
         axes.axhspan(level, level + 1, color="0.96", zorder=0)
-    labels = ["solved", *(f"{round(capacity / 2**level)} leaves" for level in range(highest))]
+    leaves = [round(capacity / 2**level) for level in range(highest)]
+    labels = ["solved", *(f"{count} {'leaf' if count == 1 else 'leaves'}" for count in leaves)]
     axes.set_yticks([level + 0.5 for level in range(-1, highest)], labels)
-    axes.set_ylim(-1, highest)
+    axes.set_ylim(-1.1, highest + 0.1)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.tick_params(axis="y", length=0)
     axes.set(title=f"Sweep {name}", xlabel="trial", ylabel="level, and share wrong within it")
-    axes.legend(loc="upper right", fontsize=8)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     return png(figure, [list(outcome) for outcome in outcomes])
 
 

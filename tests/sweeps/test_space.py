@@ -8,7 +8,7 @@ import yaml
 from lightning_ham.runs.recipe.catalog import find_recipe
 from lightning_ham.runs.recipe.cli import RecipeCLI
 from lightning_ham.runs.recipe.space import Dimension, read_option, read_space
-from lightning_ham.sweep import make_parser
+from lightning_ham.sweep import main, make_parser
 from lightning_ham.sweeps import plan
 from lightning_ham.sweeps.plan import make_plan, without_password
 
@@ -196,3 +196,13 @@ def test_no_password_is_shown(recipe, unchecked):
 
 def test_the_usual_space_suits_a_shipped_recipe():
     plan._checked(find_recipe("reverse"), [], dict(map(read_option, plan.USUAL_SPACE)))
+
+
+def test_without_optuna_it_says_how_to_get_it(monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SystemExit) as ended:
+        main(["reverse"])
+    assert ended.value.code == 2
+    assert "Expected Optuna, which is not installed; install it with: pip install 'lightning-ham[sweep]'" in (
+        capsys.readouterr().err
+    )
