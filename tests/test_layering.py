@@ -56,6 +56,7 @@ FLOORS = {
     ),
     "reproduction": _floor("tasks models evaluation training hub pictures runs", "torch yaml"),
     "page": _floor("foreign whole_file tasks models hub exporting", ""),
+    "sweeps": _floor("foreign output_files evaluation hub pictures runs reproduction tasks", "optuna sqlalchemy yaml"),
     "output_files": _floor("whole_file", ""),
     "instance_files": _floor("foreign models tasks", "torch"),
     "command_line": _floor("foreign", ""),

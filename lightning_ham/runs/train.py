@@ -67,7 +67,7 @@ def train(arguments: Sequence[str], parse: Callable[[Sequence[str]], tuple[Path,
         arguments: A recipe and overrides.
         parse: Returns the recipe's file and the command line built from the arguments.
     """
-    _quieten()
+    quieten()
     with EndOnSignal() as signals, contextlib.ExitStack() as claims:
         try:
             recipe, cli = parse(arguments)
@@ -113,7 +113,7 @@ def _say(ending: Ending | None, error: BaseException, *, aloud: bool = True) -> 
     return ending.status
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Show only our own messages and warnings that a user can act on."""
     logging.basicConfig(format="%(message)s", handlers=[AboveBar()])
     _LOG.setLevel(logging.INFO)

@@ -210,7 +210,7 @@ def _unknown(key: str) -> str:
     by_name = {name.rpartition(".")[2]: name for name in known}
     group, _, name = key.rpartition(".")
     here = {other.removeprefix(f"{group}."): other for other in known if group and other.startswith(f"{group}.")}
-    groups = {word: word for word in (other.partition(".")[0] for other in known)}
+    groups = {word: word for word in ("sweep", *(other.partition(".")[0] for other in known))}
     close = LINKED.get(key) or by_name.get(name)
     for words in (here, groups, by_name):  # a mistyped name, or group, or name in a wrong group or in none
         close = close or words.get(closest_to(name, words) or "")
