@@ -74,7 +74,7 @@ class EpisodeDataset(Dataset[Episodes]):
         if key.shifted:
             episodes = shifted(episodes, generator)
         first, parts = key.part
-        return Episodes(*(tensor[first::parts] for tensor in episodes))
+        return Episodes(*(tensor[first::parts].contiguous() for tensor in episodes))
 
 
 class _KeySampler(DistributedSampler[Episodes]):

@@ -10,6 +10,7 @@ import random
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -30,7 +31,7 @@ from lightning_ham.tasks import Episodes
 from lightning_ham.tasks.seeds import stream_seed
 from lightning_ham.training.datamodule import TaskDataModule, warn_of_other_lightning
 from lightning_ham.training.former_options import check_options
-from lightning_ham.training.objective import objective
+from lightning_ham.training.objective import Processes, objective
 from lightning_ham.training.options import ExplorationOptions, ReinforceOptions, ScheduleOptions, SupervisionOptions
 from lightning_ham.training.unused import UnusedOptionsWarning, told, unused_options
 
@@ -242,6 +243,7 @@ class HAMModule(LightningModule):
             bonus=bonus,
             values=self._baseline_values(rollout),
             guided=guided,
+            processes=self._processes,
         )
         if self.trainer.world_size > 1:
             # A tree of one leaf needs no SEARCH or JOIN, but DDP waits for a gradient of every parameter.
@@ -338,6 +340,11 @@ class HAMModule(LightningModule):
         """Completed share of the Trainer's steps, in [0, 1]; 0 if their total is unknown."""
         steps = self.trainer.estimated_stepping_batches
         return min(1.0, self.global_step / steps)
+
+    @property
+    def _processes(self) -> Processes:
+        """The processes of this training."""
+        return Processes(self.trainer.world_size, partial(self.trainer.strategy.reduce, reduce_op="sum"))
 
     @property
     def _memories(self) -> list[HierarchicalAttentiveMemory]:
