@@ -246,7 +246,7 @@ class HAMModule(LightningModule):
             processes=self._processes,
         )
         if self.trainer.world_size > 1:
-            # A tree of one leaf needs no SEARCH or JOIN, but DDP waits for a gradient of every parameter.
+            # DDP waits for a gradient of every parameter, also of those that a tree of one leaf does not need.
             loss = loss + 0.0 * sum(parameter.sum() for parameter in self.parameters())
         self.train_errors.update(rollout.outputs.detach(), batch)
         for name, value in {**summands, "loss": loss, "entropy_bonus": bonus}.items():
@@ -291,6 +291,12 @@ class HAMModule(LightningModule):
         """Log the errors of the sampled training episodes."""
         self._log_errors("train", self.train_errors)
         self.train_errors.reset()
+
+    def on_after_backward(self) -> None:
+        """Set missing gradients to zero, so that Adam treats unused parameters alike with every engine and with DDP."""
+        for parameter in self.parameters():
+            if parameter.requires_grad and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Log the gradient's norm before clipping."""
