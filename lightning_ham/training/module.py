@@ -11,11 +11,9 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
-from pytorch_lightning import LightningModule
-from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from lightning_ham.arguments import expect_number, expect_one_of
@@ -29,11 +27,15 @@ from lightning_ham.memory.engine import check_engine
 from lightning_ham.models import OpenStructure, Trace
 from lightning_ham.tasks import Episodes
 from lightning_ham.tasks.seeds import stream_seed
-from lightning_ham.training.datamodule import TaskDataModule, warn_of_other_lightning
+from lightning_ham.training.datamodule import TaskDataModule
 from lightning_ham.training.former_options import check_options
+from lightning_ham.training.namespace import LightningModule, warn_of_other_lightning
 from lightning_ham.training.objective import Processes, objective
 from lightning_ham.training.options import ExplorationOptions, ReinforceOptions, ScheduleOptions, SupervisionOptions
 from lightning_ham.training.unused import UnusedOptionsWarning, told, unused_options
+
+if TYPE_CHECKING:
+    from pytorch_lightning.utilities.types import OptimizerLRScheduler
 
 TrainingAttention = Literal[tuple(training_modes())]  # type: ignore[valid-type]
 """Names allowed in a recipe: also other packages' estimators, unknown to type checkers."""
