@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -156,12 +157,26 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def fit(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fit]:
+def make_fit(
+    environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[], AbstractContextManager[Fit]]:
+    """Starts servers, for tests whose runs run at the same time."""
+
+    @contextmanager
+    def make() -> Iterator[Fit]:
+        command, pipe = [sys.executable, "-c", SERVER], subprocess.PIPE
+        with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True) as server:
+            yield Fit(server, environment, tmp_path_factory.mktemp("output"))
+            _stream(server.stdin).close()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def fit(make_fit: Callable[[], AbstractContextManager[Fit]]) -> Iterator[Fit]:
     """Runs ``fit`` with arguments in a folder."""
-    command = [sys.executable, "-c", SERVER]
-    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
-        yield Fit(server, environment, tmp_path_factory.mktemp("output"))
-        _stream(server.stdin).close()
+    with make_fit() as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

@@ -104,8 +104,8 @@ def check_trainer(trainer: Trainer, options: Mapping[str, Any], data: TaskDataMo
     started, expected = int(os.environ.get("WORLD_SIZE", 1)), trainer.num_devices * trainer.num_nodes
     if torch.distributed.is_torchelastic_launched() and started != expected:
         raise ValueError(
-            f"Expected arguments `devices` and `num_nodes` whose product is the number of processes that torchrun has "
-            f"started ({started}), but got {trainer.num_devices} and {trainer.num_nodes}."
+            f"Expected argument `devices` times `num_nodes` to be the number of processes that torchrun has started "
+            f"({started}), but got {trainer.num_devices} times {trainer.num_nodes}."
         )
     batches = _limited("limit_train_batches", options["limit_train_batches"], data.batches_per_epoch)
     validation = data.validation_batches(trainer.world_size)
