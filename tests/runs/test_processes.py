@@ -1,13 +1,21 @@
-"""A training in two processes, as torchrun starts them: one run folder, one course, and an end together."""
+"""A training in two processes: one run folder, one course, and an end together.
+
+Most are started by two servers with the variables that torchrun would set; the last ones by torchrun itself, on two
+"machines": network namespaces with a cable between them.
+"""
 
 import json
 import os
 import re
+import shutil
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -193,7 +201,7 @@ def test_when_a_process_is_killed_the_other_ends_and_the_run_resumes(two, tiny_r
     run = two.homes[0] / "runs" / "mine"
     endless = ["--trainer.devices", "2", "--trainer.max_epochs", "1000000"]
     processes = two.start(tiny_recipe, "--run_dir", run, *endless)
-    wait_until(lambda: "epoch 2/" in two.fits[0].output("stdout").read_text(), two.fits[1 - lost])
+    wait_until(lambda: "epoch 2/" in two.fits[0].output("stdout").read_text(), two.fits[1 - lost].output("stderr"))
     os.kill(processes[lost], signal.SIGKILL)
     done = two.wait()
     assert (done[lost].returncode, done[1 - lost].returncode) == (-signal.SIGKILL, 1)
@@ -207,10 +215,10 @@ def test_when_a_process_is_killed_the_other_ends_and_the_run_resumes(two, tiny_r
     assert f"epoch {epoch + 2}/{epoch + 2}" in resumed.stdout
 
 
-def wait_until(happens, fit, seconds: float = 300.0) -> None:
+def wait_until(happens, log: Path, seconds: float = 300.0) -> None:
     end = time.monotonic() + seconds
     while not happens():
-        assert time.monotonic() < end, fit.output("stderr").read_text()
+        assert time.monotonic() < end, log.read_text()
         time.sleep(0.05)
 
 
@@ -223,3 +231,83 @@ def test_torchrun_with_another_number_of_processes_is_refused(two_fits, tmp_path
         "has started (2), but got 1 times 1.\n"
     )
     assert list(tmp_path.iterdir()) == []
+
+
+class Machine(NamedTuple):
+    """A network namespace with one end of a cable."""
+
+    name: str
+    address: str
+
+    @property
+    def cable(self) -> str:
+        return f"{self.name}c"
+
+    def run(self, command: list, **options) -> subprocess.Popen:
+        return subprocess.Popen(["ip", "netns", "exec", self.name, *map(str, command)], **options)
+
+    def unplug(self) -> None:
+        ip("-n", self.name, "link", "set", self.cable, "down")
+
+
+def ip(*arguments: str) -> str:
+    return subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture
+def machines() -> Iterator[list[Machine]]:
+    """Two machines with a cable between them."""
+    made = [Machine(f"ham{os.getpid()}{end}", f"10.77.0.{index}") for index, end in enumerate("ab", start=1)]
+    try:
+        try:
+            for machine in made:
+                ip("netns", "add", machine.name)
+                ip("-n", machine.name, "link", "set", "lo", "up")
+            one, other = made
+            ends = [other.cable, "netns", other.name]
+            ip("-n", one.name, "link", "add", one.cable, "type", "veth", "peer", "name", *ends)
+            for machine in made:
+                ip("-n", machine.name, "addr", "add", f"{machine.address}/24", "dev", machine.cable)
+                ip("-n", machine.name, "link", "set", machine.cable, "up")
+        except (OSError, subprocess.CalledProcessError) as error:
+            reason = f"needs root, Linux and iproute2 for network namespaces: {getattr(error, 'stderr', None) or error}"
+            (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+        yield made
+    finally:
+        for machine in made if shutil.which("ip") else ():
+            for process in subprocess.run(["ip", "netns", "pids", machine.name], capture_output=True).stdout.split():
+                os.kill(int(process), signal.SIGKILL)
+            subprocess.run(["ip", "netns", "del", machine.name], capture_output=True, check=False)
+
+
+@pytest.mark.slow
+def test_two_machines_train_together_until_the_cable_is_unplugged(machines, environment, tmp_path, tiny_recipe):
+    first, _ = machines
+    homes = [tmp_path / machine.name for machine in machines]
+    started = []
+    for machine, home in zip(machines, homes, strict=True):
+        home.mkdir()
+        (home / "recorder.py").write_text(RECORDER)
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", 2, "--nproc_per_node", 1]
+        meeting = ["--rdzv_backend", "c10d", "--rdzv_id", "test", "--rdzv_endpoint", f"{first.address}:29400"]
+        here = ["--rdzv_conf", f"is_host={int(machine is first)}", "--local_addr", machine.address]
+        fit = ["-m", "lightning_ham.fit", tiny_recipe, "--trainer.num_nodes", 2, "--trainer.max_epochs", 1000000]
+        patience = ["--trainer.strategy", "DDPStrategy", "--trainer.strategy.timeout", "0:00:45"]
+        record = {"RECORD": str(home / "record.jsonl"), "GLOO_SOCKET_IFNAME": machine.cable, "PYTHONPATH": str(home)}
+        record["PYTHONPATH"] += os.pathsep + environment.get("PYTHONPATH", "")
+        with (home / "stdout").open("w") as stdout, (home / "stderr").open("w") as stderr:
+            command = [*torchrun, *meeting, *here, *fit, *patience, "--trainer.callbacks=recorder.Recorder"]
+            variables = environment | record
+            started.append(machine.run(command, cwd=home, env=variables, stdout=stdout, stderr=stderr))
+    told = [home / "stderr" for home in homes]
+    wait_until(lambda: "epoch 3/" in (homes[0] / "stdout").read_text() or started[0].poll() is not None, told[0])
+    first.unplug()
+    for rank, text in enumerate(told):
+        ending = f"error: Process {rank} ends, as it lost contact with the other processes of this training"
+        wait_until(lambda text=text, ending=ending: ending in text.read_text(), text)
+    assert started[0].wait(timeout=300) != 0  # torchrun of the other machine waits on for the first one's
+    seen = [[json.loads(line) for line in (home / "record.jsonl").read_text().splitlines()][:3] for home in homes]
+    check_agreement(*seen)
+    checkpoint = homes[0] / "runs" / "tiny" / "checkpoints" / "last.ckpt"
+    assert torch.load(checkpoint, weights_only=True)["epoch"] >= 1
+    assert not (homes[1] / "runs").exists()
