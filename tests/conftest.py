@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -182,28 +182,36 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def fit(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fit]:
-    """Runs ``fit`` with arguments in a folder; not where it logs to W&B."""
-    with _serve(environment, tmp_path_factory, "lightning_ham.fit", *PICTURES) as served:
-        yield served
+def make_fit(
+    environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., contextlib.AbstractContextManager[Fit]]:
+    """Starts servers, for tests whose runs run at the same time; takes the module that each imports first."""
 
+    @contextlib.contextmanager
+    def make(module: str = "lightning_ham.fit") -> Iterator[Fit]:
+        command, pipe = [sys.executable, "-c", SERVER, module, *PICTURES], subprocess.PIPE
+        with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True) as server:
+            yield Fit(server, environment, tmp_path_factory.mktemp("output"))
+            _stream(server.stdin).close()
 
-@pytest.fixture(scope="session")
-def logging_fit(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fit]:
-    """Runs ``fit`` with arguments in a folder, also where it logs to W&B; takes half a second longer than ``fit``."""
-    with _serve(environment, tmp_path_factory, "lightning_ham.runs.recipe.cli", *PICTURES) as served:
-        yield served
+    return make
 
 
 PICTURES = ("matplotlib.backends.backend_agg", "matplotlib.figure")
 
 
-@contextlib.contextmanager
-def _serve(environment: dict[str, str], folders: pytest.TempPathFactory, *modules: str) -> Iterator[Fit]:
-    command = [sys.executable, "-c", SERVER, *modules]
-    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
-        yield Fit(server, environment, folders.mktemp("output"))
-        _stream(server.stdin).close()
+@pytest.fixture(scope="session")
+def fit(make_fit: Callable[..., contextlib.AbstractContextManager[Fit]]) -> Iterator[Fit]:
+    """Runs ``fit`` with arguments in a folder; not where it logs to W&B."""
+    with make_fit() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def logging_fit(make_fit: Callable[..., contextlib.AbstractContextManager[Fit]]) -> Iterator[Fit]:
+    """Runs ``fit`` with arguments in a folder, also where it logs to W&B; takes half a second longer than ``fit``."""
+    with make_fit("lightning_ham.runs.recipe.cli") as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Early ends of a training: a signal, a full disk, or weights that are not finite.
+"""Early ends of a training: a signal, a full disk, weights that are not finite, or a lost process.
 
 Closed standard output does not end it.
 """
@@ -9,6 +9,7 @@ import contextlib
 import errno
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -17,8 +18,10 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NamedTuple, Self, TextIO, cast
 
+import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from lightning_ham.foreign import shown
 from lightning_ham.runs import commands
 from lightning_ham.runs.folder import LAST
 
@@ -122,15 +125,18 @@ class Ending(NamedTuple):
     """The reason, and how to resume."""
     status: int
     """The exit status."""
+    told_by_all: bool = False
+    """Whether every process should tell it, as the first one may be gone."""
 
 
-def explain(error: BaseException, signals: EndOnSignal, run_dir: Path | None) -> Ending | None:
+def explain(error: BaseException, signals: EndOnSignal, run_dir: Path | None, rank: int = 0) -> Ending | None:
     """Return the ending of a run that ``error`` has ended; None for an unexpected error.
 
     Args:
         error: The error.
         signals: Tells the signal, if any. Further signals are ignored, so that they cannot interrupt the message.
         run_dir: The run folder; None if there was none yet.
+        rank: The number of this process among those of the training.
     """
     signals.ignore()
     resume = f" Resume with: {commands.resume(run_dir)}" if run_dir and (run_dir / LAST).exists() else ""
@@ -146,7 +152,23 @@ def explain(error: BaseException, signals: EndOnSignal, run_dir: Path | None) ->
         )
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         return Ending(f"error: There is no room left ({error}).{resume or ' Nothing was trained yet.'}", 1)
+    if is_lost_process(error):
+        reason = re.sub(r"^\[\S+\] ", "", str(error)).partition(". ")[0]  # without Gloo's file and advice
+        return Ending(
+            f"error: Process {rank} ends, as it lost contact with the other processes of this training, "
+            f"one of which may have ended: {shown(reason)}.{resume}",
+            1,
+            told_by_all=True,
+        )
     return None
+
+
+def is_lost_process(error: BaseException) -> bool:
+    """Return whether ``error`` comes from talking to another process of a training, which is gone or silent."""
+    # Gloo raises plain RuntimeErrors that begin with the file of its source.
+    return isinstance(error, torch.distributed.DistError) or (
+        isinstance(error, RuntimeError) and "gloo/transport/" in str(error)
+    )
 
 
 class _Output:

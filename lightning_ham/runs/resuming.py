@@ -14,6 +14,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from lightning_ham.foreign import quoted, shown
 from lightning_ham.hub.checkpoint import leaves, read_checkpoint
 from lightning_ham.hub.pretrained import TrainedModel
+from lightning_ham.runs.endings import is_lost_process
 from lightning_ham.training import HAMModule
 
 _LOG = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ def resuming(trainer: Trainer, checkpoint: Path | None) -> Iterator[None]:
     Only Lightning can check the state of loops, callbacks and optimizers; it fails on them in many ways.
 
     Raises:
-        ResumeError: Instead of any error before the end of the first batch.
+        ResumeError: Instead of any error before the end of the first batch, except that another process is lost.
     """
     under_way = _UnderWay()
     if checkpoint is not None:
@@ -79,7 +80,7 @@ def resuming(trainer: Trainer, checkpoint: Path | None) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if checkpoint is None or under_way.is_so:
+        if checkpoint is None or under_way.is_so or is_lost_process(error):
             raise
         _LOG.debug("The training does not go on", exc_info=error)
         reason = shown(f"{type(error).__name__}: {error}")

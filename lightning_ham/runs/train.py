@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import yaml
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
@@ -98,7 +98,8 @@ def train(arguments: Sequence[str], parse: Callable[[Sequence[str]], tuple[Path,
             print(f"error: {error}", file=sys.stderr)
             return 2
         except BaseException as error:
-            return _say(explain(error, signals, run_dir), error, aloud=trainer.is_global_zero)
+            ending = explain(error, signals, Path(cli.config.run_dir), trainer.global_rank)
+            return _say(ending, error, aloud=trainer.is_global_zero or (ending is not None and ending.told_by_all))
         finally:
             del os.environ[_RUN_DIR_VARIABLE]
         return _push(cli, run_dir, signals) if started else 0
@@ -170,8 +171,28 @@ def _claim(
 def _make_trainer(cli: RecipeCLI, run_dir: Path, callbacks: list[Callback]) -> Trainer:
     """Return the Trainer; it writes nothing before the training begins."""
     checkpoints = [BestCheckpoint(run_dir), LastCheckpoint(run_dir)]
-    callbacks = [*callbacks, EndIfNotFinite(), LearningRateMonitor(), tracking.EpisodeTable(), *checkpoints]
+    callbacks = [
+        _OneFolder(cli),
+        *callbacks,
+        EndIfNotFinite(),
+        LearningRateMonitor(),
+        tracking.EpisodeTable(),
+        *checkpoints,
+    ]
     return cli.make_trainer(run_dir / LAST.parent, [CSVLogger(run_dir, name=METRICS)], callbacks, [WholeCheckpointIO()])
+
+
+class _OneFolder(Callback):
+    """Tells every process the run folder of the first one, which its messages name.
+
+    Processes that another program started, such as torchrun, have each chosen a folder. Only the first one writes.
+    """
+
+    def __init__(self, cli: RecipeCLI) -> None:
+        self._cli = cli
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._cli.config.run_dir = trainer.strategy.broadcast(self._cli.config.run_dir)
 
 
 class _Started(NamedTuple):

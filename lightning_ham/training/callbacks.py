@@ -8,13 +8,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
 
 from lightning_ham.arguments import expect_integer, expect_number
 from lightning_ham.tasks import Episodes, Lengths
 from lightning_ham.training.datamodule import TaskDataModule
+from lightning_ham.training.namespace import Callback, LightningModule, Trainer, WeightAveraging
 
 _LOG = logging.getLogger(__name__)
 

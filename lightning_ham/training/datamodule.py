@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import torch
-from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from lightning_ham.arguments import LARGEST_SIZE, expect_integer, expect_number
 from lightning_ham.tasks import Episodes, Lengths, Task, capacity_for, get_task
 from lightning_ham.tasks.episode import shifted
 from lightning_ham.tasks.seeds import stream_seed
+from lightning_ham.training.namespace import LightningDataModule, warn_of_other_lightning
 
 Split = Literal["train", "validation", "test"]
 
 MOST_WORKERS = 1024
 """Most processes that draw episodes: more than anyone needs, but few enough for a system to start."""
-
-
-def warn_of_other_lightning() -> None:
-    """Warn if `lightning.pytorch` is in use: its Trainer refuses modules and data of `pytorch_lightning`."""
-    if "lightning.pytorch" in sys.modules:
-        warnings.warn(
-            "lightning_ham is built on pytorch_lightning: train with pytorch_lightning.Trainer. This program has "
-            "imported lightning.pytorch, whose Trainer refuses modules and data of another package.",
-            stacklevel=1,  # points here, so that module and data together warn once
-        )
 
 
 class BatchKey(NamedTuple):
@@ -74,7 +62,7 @@ class EpisodeDataset(Dataset[Episodes]):
         if key.shifted:
             episodes = shifted(episodes, generator)
         first, parts = key.part
-        return Episodes(*(tensor[first::parts] for tensor in episodes))
+        return Episodes(*(tensor[first::parts].contiguous() for tensor in episodes))
 
 
 class _KeySampler(DistributedSampler[Episodes]):

@@ -9,12 +9,12 @@ from collections import deque
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lightning_ham.arguments import expect_integer, expect_number
 from lightning_ham.training.callbacks import LengthCurriculum, MovingAverage, validation_error
 from lightning_ham.training.datamodule import TaskDataModule
+from lightning_ham.training.namespace import Callback, LightningModule, Trainer
 
 _LOG = logging.getLogger(__name__)
 

@@ -45,9 +45,15 @@ def log_prior(branch_probs: Tensor, right: float) -> Tensor:
     return (branch_probs * math.log(right) + (1 - branch_probs) * math.log1p(-right)).sum(dim=-1)
 
 
-def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean of ``values`` where ``mask`` is True, both ``[batch, time]``; 0 where none is."""
-    return torch.where(mask, values, 0.0).sum() / mask.sum().clamp(min=1)
+def masked_mean(values: Tensor, mask: Tensor, count: Tensor | None = None) -> Tensor:
+    """Return the mean of ``values`` where ``mask`` is True, both ``[batch, time]``; 0 where none is.
+
+    Args:
+        values: What to average.
+        mask: True for entries that count.
+        count: Number to divide their sum by, a scalar; by default the number of these entries, at least 1.
+    """
+    return torch.where(mask, values, 0.0).sum() / (mask.sum().clamp(min=1) if count is None else count)
 
 
 def spread_over_accesses(rewards: Tensor, accesses_per_output: int) -> Tensor:
@@ -80,17 +86,25 @@ def leave_one_out_baseline(returns: Tensor, rollouts: int) -> Tensor:
     return others.flatten(0, 1)
 
 
-def policy_gradient_loss(log_probs: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
+def policy_gradient_loss(log_probs: Tensor, advantages: Tensor, mask: Tensor, count: Tensor | None = None) -> Tensor:
     """Return the loss whose gradient is REINFORCE's: minus the mean of ``advantage * grad log p(branches)``.
 
     Args:
         log_probs: Log-probability of the branches taken in every access, ``[batch, accesses]``.
         advantages: Return minus baseline of every access, shaped the same; no gradient flows through it.
         mask: True for accesses that count.
+        count: See :func:`masked_mean`.
     """
-    return -masked_mean(advantages.detach() * log_probs, mask)
+    return -masked_mean(advantages.detach() * log_probs, mask, count)
 
 
-def baseline_loss(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean squared error of the learned baseline ``values``; all arguments are ``[batch, accesses]``."""
-    return masked_mean((values - returns.detach()) ** 2, mask)
+def baseline_loss(values: Tensor, returns: Tensor, mask: Tensor, count: Tensor | None = None) -> Tensor:
+    """Return the mean squared error of the learned baseline ``values``, where ``mask`` is True.
+
+    Args:
+        values: The baseline at every access, ``[batch, accesses]``.
+        returns: Returns, shaped the same; no gradient flows through them.
+        mask: True for accesses that count.
+        count: See :func:`masked_mean`.
+    """
+    return masked_mean((values - returns.detach()) ** 2, mask, count)

@@ -10,11 +10,10 @@ import random
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
-from pytorch_lightning import LightningModule
-from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from lightning_ham.arguments import expect_number, expect_one_of
@@ -28,11 +27,15 @@ from lightning_ham.memory.engine import check_engine
 from lightning_ham.models import OpenStructure, Trace
 from lightning_ham.tasks import Episodes
 from lightning_ham.tasks.seeds import stream_seed
-from lightning_ham.training.datamodule import TaskDataModule, warn_of_other_lightning
+from lightning_ham.training.datamodule import TaskDataModule
 from lightning_ham.training.former_options import check_options
-from lightning_ham.training.objective import objective
+from lightning_ham.training.namespace import LightningModule, warn_of_other_lightning
+from lightning_ham.training.objective import Processes, objective
 from lightning_ham.training.options import ExplorationOptions, ReinforceOptions, ScheduleOptions, SupervisionOptions
 from lightning_ham.training.unused import UnusedOptionsWarning, told, unused_options
+
+if TYPE_CHECKING:
+    from pytorch_lightning.utilities.types import OptimizerLRScheduler
 
 TrainingAttention = Literal[tuple(training_modes())]  # type: ignore[valid-type]
 """Names allowed in a recipe: also other packages' estimators, unknown to type checkers."""
@@ -242,9 +245,10 @@ class HAMModule(LightningModule):
             bonus=bonus,
             values=self._baseline_values(rollout),
             guided=guided,
+            processes=self._processes,
         )
         if self.trainer.world_size > 1:
-            # A tree of one leaf needs no SEARCH or JOIN, but DDP waits for a gradient of every parameter.
+            # DDP waits for a gradient of every parameter, also of those that a tree of one leaf does not need.
             loss = loss + 0.0 * sum(parameter.sum() for parameter in self.parameters())
         self.train_errors.update(rollout.outputs.detach(), batch)
         for name, value in {**summands, "loss": loss, "entropy_bonus": bonus}.items():
@@ -289,6 +293,12 @@ class HAMModule(LightningModule):
         """Log the errors of the sampled training episodes."""
         self._log_errors("train", self.train_errors)
         self.train_errors.reset()
+
+    def on_after_backward(self) -> None:
+        """Set missing gradients to zero, so that Adam treats unused parameters alike with every engine and with DDP."""
+        for parameter in self.parameters():
+            if parameter.requires_grad and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Log the gradient's norm before clipping."""
@@ -340,6 +350,11 @@ class HAMModule(LightningModule):
         """Completed share of the Trainer's steps, in [0, 1]; 0 if their total is unknown."""
         steps = self.trainer.estimated_stepping_batches
         return min(1.0, self.global_step / steps)
+
+    @property
+    def _processes(self) -> Processes:
+        """The processes of this training."""
+        return Processes(self.trainer.world_size, partial(self.trainer.strategy.reduce, reduce_op="sum"))
 
     @property
     def _memories(self) -> list[HierarchicalAttentiveMemory]:

@@ -14,6 +14,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning
 import torch
 import yaml
 from jsonargparse import set_parsing_settings
@@ -44,6 +45,7 @@ from lightning_ham.training import (
     HAMModule,
     MovingAverage,
     TaskDataModule,
+    namespace,
 )
 
 _LARGEST_SEED = (1 << 32) - 1  # NumPy's
@@ -61,6 +63,11 @@ class RecipeCLI(LightningCLI):
     """Lightning's command line for recipes: ``RECIPE [--dotted.override value ...]``."""
 
     def __init__(self, recipe: Path | None, overrides: Sequence[str]) -> None:
+        if pytorch_lightning.__name__ != namespace.NAME:
+            raise ImportError(
+                "Expected pytorch_lightning, which recipes are trained with, but this program has loaded lightning_ham "
+                f"for {namespace.NAME}: train in a process of its own, without the variable {namespace.VARIABLE}."
+            )
         self._recipe = recipe
         # Finding docstrings of attributes takes time, and only the help shows them.
         self._wants_help = any(override == "-h" or override.endswith("help") for override in overrides)

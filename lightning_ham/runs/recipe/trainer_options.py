@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime
 import importlib.util
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from pytorch_lightning import Trainer
 
 from lightning_ham.arguments import expect_integer, expect_number
@@ -98,6 +100,12 @@ def check_trainer(trainer: Trainer, options: Mapping[str, Any], data: TaskDataMo
         raise ValueError(
             f"Expected argument `precision` to be one of {_PRECISIONS}, but got {trainer.precision!r}: the nodes of a "
             "tree, and the weights that are saved, have 32 bits."
+        )
+    started, expected = int(os.environ.get("WORLD_SIZE", 1)), trainer.num_devices * trainer.num_nodes
+    if torch.distributed.is_torchelastic_launched() and started != expected:
+        raise ValueError(
+            f"Expected argument `devices` times `num_nodes` to be the number of processes that torchrun has started "
+            f"({started}), but got {trainer.num_devices} times {trainer.num_nodes}."
         )
     batches = _limited("limit_train_batches", options["limit_train_batches"], data.batches_per_epoch)
     validation = data.validation_batches(trainer.world_size)
