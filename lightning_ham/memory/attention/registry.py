@@ -24,7 +24,9 @@ _BUILT_IN: dict[str, type[Estimator]] = {
     "argmax": Argmax,
 }
 _NAMES = tuple(_BUILT_IN)
-_ESTIMATORS: Registry[type[Estimator]] = Registry("estimator", _BUILT_IN, group="lightning_ham.estimators")
+_ESTIMATORS: Registry[type[Estimator]] = Registry(
+    "estimator", _BUILT_IN, group="lightning_ham.estimators", base=Estimator
+)
 
 GUIDED = Reinforce()
 """The estimator of guided accesses: its noise forces the branches to the given leaf."""
@@ -48,7 +50,7 @@ def get_estimator(attention: str) -> Estimator:
 
     Raises:
         ValueError: If there is none.
-        ImportError: If another package provides it and cannot be loaded.
+        PluginError: If another package provides it and cannot be loaded.
     """
     if attention not in _NAMES:
         expect_one_of("attention", attention, attention_modes())
@@ -57,4 +59,5 @@ def get_estimator(attention: str) -> Estimator:
 
 @functools.cache
 def _made(attention: str) -> Estimator:
-    return _ESTIMATORS.get(attention)()
+    estimator: Estimator = _ESTIMATORS.make(attention)
+    return estimator
