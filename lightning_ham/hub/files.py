@@ -18,6 +18,8 @@ from typing import NamedTuple
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 CARD = "README.md"
+EVAL_RESULTS = ".eval_results/lightning-ham.yaml"
+"""Results in the Hub's newer form; only on the Hub, made from the card."""
 
 MAX_BYTES = 1 << 20
 """Longest ``config.json`` or card that is read; real ones have hundreds or thousands of bytes."""
