@@ -303,18 +303,20 @@ def eval_results(card: str) -> str:
     Args:
         card: The text of the card.
     """
-    entries = [
-        EvalResultEntry(
+    entries = []
+    for result in cast(ModelCardData, ModelCard(card).data).eval_results or []:
+        lengths, arguments = result.dataset_config, result.dataset_args
+        if result.metric_type != "sequence_error" or "/" not in result.dataset_type or not (lengths and arguments):
+            continue
+        entry = EvalResultEntry(
             dataset_id=result.dataset_type,
-            task_id=result.dataset_config,
+            task_id=lengths,
             value=1 - result.metric_value,
             source_url=result.source_url,
             source_name=result.source_name,
-            notes=f"share of right sequences, {result.dataset_args['episodes']:,} episodes",
+            notes=f"share of right sequences, {arguments['episodes']:,} episodes",
         )
-        for result in cast(ModelCardData, ModelCard(card).data).eval_results or []
-        if result.metric_type == "sequence_error" and "/" in result.dataset_type
-    ]
+        entries.append(entry)
     text: str = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False) if entries else ""
     return text
 
