@@ -28,7 +28,7 @@ def _floor(floors: str, third_party: str) -> Floor:
 FLOORS = {
     "foreign": _floor("", ""),
     "arguments": _floor("foreign", ""),
-    "registry": _floor("foreign", ""),
+    "registry": _floor("foreign", "packaging"),
     "whole_file": _floor("", ""),
     "memory": _floor("foreign arguments registry", "torch"),
     "engines": _floor("foreign arguments registry whole_file memory", "torch numpy llvmlite numba"),

@@ -28,7 +28,7 @@ class LSTMHAM(nn.Module):
         controller_size: Cells of the LSTM (l in the paper).
         leaf_size: Numbers per node of the tree (d in the paper).
         hidden_size: Units in the hidden layers of the memory's transformations; ``leaf_size`` if not given.
-        join: ``gated``, ``choice`` or ``mlp``; see :data:`lightning_ham.memory.JoinKind`.
+        join: ``gated``, ``choice``, ``mlp``, or another package's; see :data:`lightning_ham.memory.JoinKind`.
         real_inputs: How many of the first numbers of a cell are reals in [0, 1] rather than bits.
         accesses_per_output: Accesses to the memory before each output symbol; the paper has 1.
         readout: Input of the output layer: ``state`` (the LSTM's, as in the paper), ``read`` (the value read) or

@@ -27,7 +27,7 @@ class RawHAM(nn.Module):
         output_size: Bits per output symbol.
         leaf_size: Numbers per node of the tree, and per embedded operation (d and l in the paper).
         hidden_size: Units in the hidden layers of the memory's transformations; ``leaf_size`` if not given.
-        join: ``gated``, ``choice`` or ``mlp``; see :data:`lightning_ham.memory.JoinKind`.
+        join: ``gated``, ``choice``, ``mlp``, or another package's; see :data:`lightning_ham.memory.JoinKind`.
         state_bits: Bits that describe the state of a leaf; a task may have a default of its own.
         grid: Round nodes to multiples of this power of two; None: do not round.
     """

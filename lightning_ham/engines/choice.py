@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +17,9 @@ LEAVES_WORTH_COMPILING = 1 << 3
 
 LEAVES_WORTH_COMPILING_FOR_FEW = 1 << 10
 """The same if fewer than ``ACCESSES_WORTH_COMPILING`` accesses are announced."""
+
+
+_LOG = logging.getLogger(__name__)
 
 
 class _Ahead(threading.local):
@@ -45,6 +51,18 @@ def leaves_worth_compiling(leaves: int) -> int:
 def may_compile(engine: str) -> bool:
     """Return whether an engine uses compiled loops where it can."""
     return engine in ("auto", "fused")
+
+
+@functools.cache
+def has_numba() -> bool:
+    """Return whether Numba is installed, which compiles the loops; warn if not, once in a process."""
+    if importlib.util.find_spec("numba") is not None:
+        return True
+    _LOG.warning(
+        "Numba is not installed: plain PyTorch computes the same numbers, and trains several times as long. To install "
+        "it: pip install numba"
+    )
+    return False
 
 
 def compiles(engine: str, size: int, worth: int, obstacle: str | None) -> bool:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 from itertools import repeat
 from operator import attrgetter, contains, is_
 
 import torch
 from torch import Tensor, nn
 
+from lightning_ham.engines.choice import has_numba
 from lightning_ham.memory import Estimator, HierarchicalAttentiveMemory
 from lightning_ham.memory.transforms import ChoiceJoin, Embed, GatedJoin, MLPJoin, Search, Write
 
@@ -45,7 +44,7 @@ def obstacle(tensor: Tensor, *modules: nn.Module) -> str | None:
     unknown = unknown_part(tensor.dtype, *modules)
     if unknown:
         return f"it does not know what {unknown} does"
-    if not _has_numba():
+    if not has_numba():
         return "it needs Numba: pip install numba"
     return None
 
@@ -119,11 +118,6 @@ class PlainModules:
             or not all(map(is_, map(dict.get, self._holders, self._names), self._values))
             or list(map(Tensor.data_ptr, self._tensors)) != self._pointers
         )
-
-
-@functools.cache
-def _has_numba() -> bool:
-    return importlib.util.find_spec("numba") is not None
 
 
 def replaced(memory: HierarchicalAttentiveMemory, *names: str) -> str | None:

@@ -67,7 +67,7 @@ def _cached(cache_dir: str | os.PathLike[str] | None) -> Iterator[PretrainedMode
             config = try_to_load_from_cache(repo_id, CONFIG, cache)
             if isinstance(config, str):
                 yield _describe(Path(config).parent, repo_id, "cache")
-        except (OSError, ValueError):  # another kind of model, or incomplete
+        except (ImportError, OSError, ValueError):  # of a plugin that is broken, another kind of model, or incomplete
             continue
 
 

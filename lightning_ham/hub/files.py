@@ -19,6 +19,8 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 CARD = "README.md"
 CERTIFICATE = "certificate.json"
+EVAL_RESULTS = ".eval_results/lightning-ham.yaml"
+"""Results in the Hub's newer form; only on the Hub, made from the card."""
 
 MAX_BYTES = 1 << 20
 """Longest ``config.json`` or card that is read; real ones have hundreds or thousands of bytes."""

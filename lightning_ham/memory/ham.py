@@ -30,7 +30,7 @@ class HierarchicalAttentiveMemory(Filling):
         leaf_size: Numbers per node of the tree (d in the paper).
         hidden_size: Units in the hidden layer of EMBED, JOIN and SEARCH; ``leaf_size`` if not given.
         join: ``gated`` (in every dimension a choice between the children and a new value), ``choice`` (one child for
-            all dimensions) or ``mlp`` (the paper's).
+            all dimensions), ``mlp`` (the paper's), or the name of another package's JOIN.
         real_inputs: How many of the first numbers of a cell are reals in [0, 1] rather than bits. Every node holds the
             exact minimum and maximum of each below it; JOIN sees the differences of its children's.
         grid: Round the rest of a node to multiples of this power of two, such as 1/4; None: do not round.

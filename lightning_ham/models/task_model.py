@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_ham.controllers import Controller, Rollout, complete_options, make_controller
 from lightning_ham.controllers.raw_ham import RawHAM
-from lightning_ham.engines import may_compile
+from lightning_ham.engines import has_numba, may_compile
 from lightning_ham.memory import AttentionMode, HierarchicalAttentiveMemory
 from lightning_ham.models.online import OpenStructure
 from lightning_ham.tasks import Episodes, Lengths, capacity_for, get_task
@@ -86,7 +86,7 @@ class TaskModel(nn.Module):
     def is_compiled(self) -> bool:
         """Whether compiled loops may run its episodes: with hard attention, on the CPU."""
         memories = (part for part in self.modules() if isinstance(part, HierarchicalAttentiveMemory))
-        return any(may_compile(memory.engine) for memory in memories) and self.device.type == "cpu"
+        return any(may_compile(memory.engine) for memory in memories) and self.device.type == "cpu" and has_numba()
 
     @property
     def device(self) -> torch.device:

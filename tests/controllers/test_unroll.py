@@ -761,7 +761,7 @@ def test_half_precision_and_other_devices_are_refused_with_the_reason():
 
 def test_without_numba_it_says_so(monkeypatch):
     model = LSTMHAM(INPUT_SIZE, OUTPUT_SIZE, 5, 4)
-    monkeypatch.setattr("lightning_ham.engines.obstacles._has_numba", lambda: False)
+    monkeypatch.setattr("lightning_ham.engines.obstacles.has_numba", lambda: False)
     leaves = torch.zeros(2, 8, 4)
     reason = obstacle_to_episodes(model.memory, model.lstm, leaves, "argmax", get_estimator("argmax"))
     assert reason == "it needs Numba: pip install numba"

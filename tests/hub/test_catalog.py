@@ -226,3 +226,20 @@ def test_the_command_prints_a_table_or_json(cache, capsys):
     assert printed[0]["supervision"] == ["echo", "guide"]
     listed = [PretrainedModel(**model | {"supervision": tuple(model["supervision"])}) for model in printed]
     assert listed == list_pretrained(cache)
+
+
+def test_a_model_of_a_plugin_that_is_broken_hides_itself_only(cache, model, tmp_path, put, monkeypatch):
+    info = tmp_path / "site" / "ham_broken-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ham_broken\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[lightning_ham.tasks]\nbroken = ham_broken:Broken\n")
+    (tmp_path / "site" / "ham_broken.py").write_text("import no_such_module")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    for task in ("sort", "broken"):
+        model.save_pretrained(tmp_path / task)
+        file = tmp_path / task / "config.json"
+        file.write_text(file.read_text().replace('"task": "sort"', f'"task": "{task}"'))
+        put(f"ada/{task}", tmp_path / task)
+    assert [listed.name for listed in list_pretrained(cache)] == [*bundled_names(), "ada/sort"]
+    with pytest.raises(ImportError, match=r"the task 'broken' from .* of ham_broken 1\.0, but got: No module named"):
+        from_pretrained("ada/broken", cache_dir=cache, local_files_only=True)

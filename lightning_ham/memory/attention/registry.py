@@ -24,7 +24,9 @@ _BUILT_IN: dict[str, type[Estimator]] = {
     "argmax": Argmax,
 }
 _NAMES = tuple(_BUILT_IN)
-_ESTIMATORS: Registry[type[Estimator]] = Registry("estimator", _BUILT_IN, group="lightning_ham.estimators")
+_ESTIMATORS: Registry[type[Estimator]] = Registry(
+    "estimator", _BUILT_IN, group="lightning_ham.estimators", base=Estimator
+)
 _MADE: dict[str, Estimator] = {}
 
 GUIDED = Reinforce()
@@ -49,12 +51,12 @@ def get_estimator(attention: str) -> Estimator:
 
     Raises:
         ValueError: If there is none.
-        ImportError: If another package provides it and cannot be loaded.
+        PluginError: If another package provides it and cannot be loaded.
     """
     if attention not in _NAMES:
         expect_one_of("attention", attention, attention_modes())
     if attention not in _MADE:
         if torch.compiler.is_compiling() and attention in _BUILT_IN:
             return _BUILT_IN[attention]()  # torch.compile cannot trace the search for those of other packages
-        _MADE[attention] = _ESTIMATORS.get(attention)()
+        _MADE[attention] = _ESTIMATORS.make(attention)
     return _MADE[attention]
