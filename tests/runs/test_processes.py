@@ -292,7 +292,7 @@ def test_two_machines_train_together_until_the_cable_is_unplugged(machines, envi
         meeting = ["--rdzv_backend", "c10d", "--rdzv_id", "test", "--rdzv_endpoint", f"{first.address}:29400"]
         here = ["--rdzv_conf", f"is_host={int(machine is first)}", "--local_addr", machine.address]
         fit = ["-m", "lightning_ham.fit", tiny_recipe, "--trainer.num_nodes", 2, "--trainer.max_epochs", 1000000]
-        patience = ["--trainer.strategy", "DDPStrategy", "--trainer.strategy.timeout", "0:00:45"]
+        patience = ["--trainer.strategy", "DDPStrategy", "--trainer.strategy.timeout", "0:00:30"]
         record = {"RECORD": str(home / "record.jsonl"), "GLOO_SOCKET_IFNAME": machine.cable, "PYTHONPATH": str(home)}
         record["PYTHONPATH"] += os.pathsep + environment.get("PYTHONPATH", "")
         with (home / "stdout").open("w") as stdout, (home / "stderr").open("w") as stderr:
