@@ -14,16 +14,20 @@ TOO_OLD = Expected Python 3.11 or newer, but got $(or $(FOUND),none). \
 PLAIN := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 NUMBA_CPU_NAME=generic
 # Which tests test-plain runs.
 NUMERICAL ?= numerical
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=10 --numprocesses auto --dist loadfile
+# In the order of tests/conftest.py: files that take long come first.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=10 --numprocesses auto --dist loadfile \
+	--no-loadscope-reorder
 
-.PHONY: help fit test test-plain lint bench
+.PHONY: help fit test test-plain test-oldest lint bench dist
 
 help:
 	@echo 'make fit         train recipes/merge.yaml and print its error table'
 	@echo 'make test        run all tests'
 	@echo 'make test-plain  run those that compare numbers as on a processor with no special instructions'
+	@echo 'make test-oldest run fast tests with the oldest releases that pyproject.toml allows, in .venv-oldest'
 	@echo 'make lint        check style, formatting and types'
 	@echo 'make bench       measure speed and memory beside peers (hours), into benchmarks/results'
+	@echo 'make dist        build the packages to publish into dist/, and try the wheel in an environment of its own'
 
 fit: $(STAMP)
 	$(BIN)/python -m lightning_ham.fit recipes/merge.yaml
@@ -36,6 +40,19 @@ test: $(STAMP)
 
 test-plain: $(STAMP)
 	$(PLAIN) $(PYTEST) -m '$(NUMERICAL)' tests
+
+# A download of gigabytes on Linux, where PyTorch comes with CUDA.
+test-oldest: $(STAMP)
+	$(PYTHON) -m venv --clear .venv-oldest
+	.venv-oldest/bin/python -m pip install --constraint constraints-oldest.txt --editable '.[dev]'
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -q -m 'not slow' --numprocesses auto --dist loadfile \
+		--ignore tests/test_benchmarks.py tests
+
+# The wheel is built from the sdist, so that both are whole.
+dist: $(STAMP)
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	LIGHTNING_HAM_WHEEL="$$(echo dist/*.whl)" $(BIN)/python -m pytest -q tests/test_wheel.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from benchmarks.report import ROOT, progress
 
 # Short ones first: what they find shows early.
-NAMES = ("startup", "access", "roofline", "training", "time_to_solve")
+NAMES = ("startup", "onnx_answers", "access", "roofline", "training", "time_to_solve")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -19,7 +19,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-PACKAGES = ("torch", "numpy", "numba", "pytorch-lightning", "lightning-ham", "dnc")
+PACKAGES = ("torch", "numpy", "numba", "pytorch-lightning", "lightning-ham", "onnxruntime", "dnc")
 
 Result = dict[str, Any]
 Save = Callable[[Result], None]

@@ -14,7 +14,20 @@ from lightning_ham import __version__
 from lightning_ham.command_line import CommandParser, run
 from lightning_ham.foreign import closest_to
 
-COMMANDS = ("fit", "evaluate", "solve", "draw", "models", "push", "reproduce")
+COMMANDS = (
+    "fit",
+    "evaluate",
+    "solve",
+    "draw",
+    "certify",
+    "export",
+    "demo",
+    "models",
+    "push",
+    "sweep",
+    "reproduce",
+    "new_plugin",
+)
 FOR_MAINTAINERS = ("results", "cards", "bundle")
 
 

@@ -58,6 +58,34 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def natural(text: str) -> int:
+    """Return an argument as a whole number of at least 0."""
+    return 0 if text.isascii() and text.isdigit() and not int(text) else positive(text)
+
+
+def recipe_overrides(argv: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Separate the options of a command from keys of recipes, ``--group.key=value`` or ``--group.key value``.
+
+    >>> recipe_overrides(["sort", "--data.batch_size", "8", "--jobs", "1", "--trainer.max_epochs=2"])
+    (['sort', '--jobs', '1'], ('--data.batch_size=8', '--trainer.max_epochs=2'))
+    """
+    own, overrides = [], []
+    words = iter(argv)
+    for word in words:
+        match = re.match(r"--\w+\.[\w.]+(=|$)", word)
+        if match is None:
+            own.append(word)
+        elif match[1]:
+            overrides.append(word)
+        else:
+            value = next(words, None)
+            if value is None:
+                own.append(word)  # to be refused
+            else:
+                overrides.append(f"{word}={value}")
+    return own, tuple(overrides)
+
+
 def some_of(known: Sequence[str]) -> Callable[[str], list[str]]:
     """Return a reader of an argument that lists some of the known names, separated by commas."""
 

@@ -7,12 +7,11 @@ checkpoint. After every training, ``results/TASK-MODEL.json`` and ``RESULTS.md``
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_ham.command_line import CommandParser, positive, run, some_of, time_limit
+from lightning_ham.command_line import CommandParser, positive, recipe_overrides, run, some_of, time_limit
 from lightning_ham.reproduction.jobs import make_jobs, reproducible_tasks
 from lightning_ham.reproduction.records import EPISODES, TITLES
 from lightning_ham.reproduction.session import listed, reproduce
@@ -71,7 +70,7 @@ def make_parser() -> CommandParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return the exit status."""
     parser = make_parser()
-    mine, overrides = _split(list(sys.argv[1:] if argv is None else argv))
+    mine, overrides = recipe_overrides(list(sys.argv[1:] if argv is None else argv))
     arguments = parser.parse(mine)
     seeds = range(arguments.first_seed, arguments.seeds + 1)
     if not seeds:
@@ -83,12 +82,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(line)
         return 0
     return reproduce(jobs, settings, arguments.jobs, arguments.output)
-
-
-def _split(argv: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
-    """Separate our own options from keys of recipes, ``--group.key=value``."""
-    overrides = [argument for argument in argv if re.match(r"--\w+\.[\w.]+=", argument)]
-    return [argument for argument in argv if argument not in overrides], tuple(overrides)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """How tests run ``python -m lightning_ham.fit``: as a process of its own, in a folder of its own."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
@@ -7,23 +8,35 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, settings
 
 # Imports once what takes seconds to import, and forks for every run: each is a process like any other, with its own
-# folder, environment, output and exit status, but starts at once. Not for runs that log to W&B, which makes a folder
-# for its files when it is imported, and removes it at the end of the process.
+# folder, environment, output and exit status, but starts at once, and ends without taking apart what it has inherited.
+# Its arguments are the modules to import. W&B makes a folder for its files when it is imported, and removes it at the
+# end of the process: where runs log to it, each must import it itself.
 SERVER = """
-import gc, json, os, sys
-import matplotlib.backends.backend_agg, matplotlib.figure
-from lightning_ham import command_line, fit
+import atexit, os, sys
 
-gc.freeze()  # or each run would spend a second on the way out on what it has inherited
+status = 1  # of an exception that nobody handles
+
+@atexit.register
+def end():  # is called last, as it is the first
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status)
+
+import gc, importlib, json
+from lightning_ham import command_line
+
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+gc.freeze()  # what is inherited need not be searched for garbage
 for line in sys.stdin:
     job = json.loads(line)
     child = os.fork()
@@ -34,7 +47,11 @@ for line in sys.stdin:
         for number, name in enumerate((os.devnull, job["stdout"], job["stderr"])):
             os.dup2(os.open(name, os.O_RDWR | os.O_CREAT), number)
         sys.argv = ["fit", *job["arguments"]]
-        command_line.run(fit.main)
+        try:
+            command_line.run(importlib.import_module("lightning_ham.fit").main)
+        except SystemExit as ended:
+            status = ended.code
+            raise
     print(child, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
@@ -52,7 +69,12 @@ NUMERICAL = [
 """Tests that compare numbers, or learn: these are also run as on a processor of another kind (``make test-plain``)."""
 
 
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")  # however slow it is
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark tests; put files with slow ones first, so that no process has much left when the others have ended."""
     here = Path(__file__).parent
     is_covered = config.pluginmanager.hasplugin("_cov")
     for item in items:
@@ -60,6 +82,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("numerical")
         if is_covered and any(map(item.get_closest_marker, ("numerical", "slow"))):
             item.add_marker("no_cover")  # it would take a third longer, or more
+    long_files = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in long_files)
 
 
 TINY = {
@@ -98,13 +122,14 @@ class Fit:
         self.logs = logs
         self.number = 0
 
-    def start(self, folder: Path, *arguments: str, **environment: str) -> int:
+    def start(self, folder: Path, *arguments: str, without: Sequence[str] = (), **environment: str) -> int:
         """Start a run in ``folder``; return the process's id. It must be waited for before the next one is started."""
         self.number += 1
+        kept = {name: value for name, value in self.environment.items() if name not in without}
         job = {
             "folder": str(folder),
             "arguments": [str(argument) for argument in arguments],
-            "environment": self.environment | environment,
+            "environment": kept | environment,
             "stdout": str(self.output("stdout")),
             "stderr": str(self.output("stderr")),
         }
@@ -122,9 +147,9 @@ class Fit:
         returncode = int(_stream(self.server.stdout).readline())
         return Finished(returncode, *(self.output(name).read_text() for name in ("stdout", "stderr")))
 
-    def __call__(self, folder: Path, *arguments: str, **environment: str) -> Finished:
-        """Run to the end."""
-        self.start(folder, *arguments, **environment)
+    def __call__(self, folder: Path, *arguments: str, without: Sequence[str] = (), **environment: str) -> Finished:
+        """Run to the end, with variables of the environment and ``without`` others."""
+        self.start(folder, *arguments, without=without, **environment)
         return self.wait()
 
 
@@ -159,12 +184,12 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def make_fit(
     environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[], AbstractContextManager[Fit]]:
-    """Starts servers, for tests whose runs run at the same time."""
+) -> Callable[..., contextlib.AbstractContextManager[Fit]]:
+    """Starts servers, for tests whose runs run at the same time; takes the module that each imports first."""
 
-    @contextmanager
-    def make() -> Iterator[Fit]:
-        command, pipe = [sys.executable, "-c", SERVER], subprocess.PIPE
+    @contextlib.contextmanager
+    def make(module: str = "lightning_ham.fit") -> Iterator[Fit]:
+        command, pipe = [sys.executable, "-c", SERVER, module, *PICTURES], subprocess.PIPE
         with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True) as server:
             yield Fit(server, environment, tmp_path_factory.mktemp("output"))
             _stream(server.stdin).close()
@@ -172,10 +197,20 @@ def make_fit(
     return make
 
 
+PICTURES = ("matplotlib.backends.backend_agg", "matplotlib.figure")
+
+
 @pytest.fixture(scope="session")
-def fit(make_fit: Callable[[], AbstractContextManager[Fit]]) -> Iterator[Fit]:
-    """Runs ``fit`` with arguments in a folder."""
+def fit(make_fit: Callable[..., contextlib.AbstractContextManager[Fit]]) -> Iterator[Fit]:
+    """Runs ``fit`` with arguments in a folder; not where it logs to W&B."""
     with make_fit() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def logging_fit(make_fit: Callable[..., contextlib.AbstractContextManager[Fit]]) -> Iterator[Fit]:
+    """Runs ``fit`` with arguments in a folder, also where it logs to W&B; takes half a second longer than ``fit``."""
+    with make_fit("lightning_ham.runs.recipe.cli") as made:
         yield made
 
 

@@ -14,6 +14,7 @@ import shutil
 import threading
 from pathlib import Path
 
+import yaml
 from aiohttp import web
 
 TOKENS = {"hf_writer": {"lightning-ham", "ada"}, "hf_reader": set(), "hf_ada": {"ada"}}
@@ -57,25 +58,30 @@ class HubServer:
         self.faults = []
         self.requests = []
         app = web.Application(middlewares=[self.fail], client_max_size=1 << 30)
-        repo = "/{owner}/{name}"
         app.add_routes(
             [
                 web.post("/api/repos/create", self.create),
                 web.post("/api/validate-yaml", self.validate_yaml),
-                web.get("/api/models" + repo, self.info),
-                web.get("/api/models" + repo + "/revision/{revision}", self.info),
-                web.get("/api/models" + repo + "/refs", self.refs),
-                web.get("/api/models" + repo + "/commits/{revision}", self.list_commits),
-                web.post("/api/models" + repo + "/preupload/{revision}", self.preupload),
-                web.post("/api/models" + repo + "/commit/{revision}", self.commit),
-                web.post("/api/models" + repo + "/tag/{revision}", self.tag),
-                web.post("/api/models" + repo + "/branch/{revision}", self.branch),
-                web.post(repo + ".git/info/lfs/objects/batch", self.lfs_batch),
                 web.put("/lfs/{oid}", self.lfs_put),
                 web.post("/lfs/{oid}/verify", self.lfs_verify),
-                web.get(repo + "/resolve/{revision}/{path:.+}", self.resolve),
             ]
         )
+        for kind, prefix in (("models", ""), ("datasets", "/datasets")):
+            repo, api = prefix + "/{owner}/{name}", f"/api/{kind}/{{owner}}/{{name}}"
+            app.add_routes(
+                [
+                    web.get(api, self.info),
+                    web.get(api + "/revision/{revision}", self.info),
+                    web.get(api + "/refs", self.refs),
+                    web.get(api + "/commits/{revision}", self.list_commits),
+                    web.post(api + "/preupload/{revision}", self.preupload),
+                    web.post(api + "/commit/{revision}", self.commit),
+                    web.post(api + "/tag/{revision}", self.tag),
+                    web.post(api + "/branch/{revision}", self.branch),
+                    web.post(repo + ".git/info/lfs/objects/batch", self.lfs_batch),
+                    web.get(repo + "/resolve/{revision}/{path:.+}", self.resolve),
+                ]
+            )
         self.loop = asyncio.new_event_loop()
         self.runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
@@ -240,7 +246,8 @@ class HubServer:
         """The repository of a request and its name, or the answer that refuses it."""
         owner, name = request.match_info["owner"], request.match_info["name"]
         names = self._owner(request)
-        repo_id = f"{owner}/{name}"
+        is_dataset = request.path.startswith(("/datasets/", "/api/datasets/"))
+        repo_id = f"{'datasets/' if is_dataset else ''}{owner}/{name}"
         try:
             repo = self.load(repo_id)
         except FileNotFoundError:
@@ -263,7 +270,7 @@ class HubServer:
         names = self._owner(request)
         if names is None:
             return problem(401, "You must be logged in")
-        repo_id = f"{asked['organization']}/{asked['name']}"
+        repo_id = f"{'datasets/' if asked.get('type') == 'dataset' else ''}{asked['organization']}/{asked['name']}"
         if asked["organization"] not in names:
             return problem(403, f"You don't have the rights to create a model under {asked['organization']}")
         if (self.root / repo_id).exists():
@@ -272,8 +279,13 @@ class HubServer:
         return web.json_response({"url": f"{self.url}/{repo_id}"})
 
     async def validate_yaml(self, request):
-        await request.read()
-        return web.json_response({"errors": [], "warnings": []})
+        """Refuse a card without a licence that it knows, as the Hub does; of a dataset, without configurations, too."""
+        asked = await request.json()
+        metadata = yaml.safe_load(asked["content"].split("---\n")[1])
+        errors = [] if metadata.get("license") == "apache-2.0" else ['"license" must be one of [apache-2.0, ...]']
+        errors += ["configs"] if asked["repoType"] == "dataset" and not metadata.get("configs") else []
+        found = {"errors": [{"message": error} for error in errors], "warnings": []}
+        return web.json_response(found, status=400 if errors else 200)
 
     async def info(self, request):
         opened, refused = self._open(request)

@@ -25,7 +25,7 @@ NOT_RUN = {  # each with the reason
     "python -m lightning_ham.evaluate runs/new-sort --lengths 1-32 33-128 --episodes 10000": "it takes minutes",
     "python -m lightning_ham.bundle runs/new-sort ham-sort": "tests/test_bundle.py runs it",
     "git tag v0.1.0": "it changes the clone",
-    "python -m build": "tests/test_wheel.py runs it",
+    "make dist": "tests/test_wheel.py runs it",
 }
 RUN = [command for command in COMMANDS if command not in NOT_RUN]
 

@@ -356,7 +356,7 @@ def test_killed_and_resumed_it_ends_as_if_it_had_not_been(tmp_path, tiny_recipe,
 
 
 @pytest.mark.slow
-def test_interrupted_it_says_how_to_resume_and_that_works(tmp_path, tiny_recipe, environment, uninterrupted):
+def test_interrupted_it_says_how_to_resume_and_that_works(tmp_path, tiny_recipe, environment, fit, uninterrupted):
     """As Ctrl-C does it: the signal reaches every process of the group."""
     last = tmp_path / "runs" / "tiny" / "checkpoints" / "last.ckpt"
     with (tmp_path / "stderr").open("w") as stderr:
@@ -381,9 +381,7 @@ def test_interrupted_it_says_how_to_resume_and_that_works(tmp_path, tiny_recipe,
     assert resume == "python -m lightning_ham.fit runs/tiny/recipe.yaml --ckpt_path last"
     assert epoch_of(last) < 12
 
-    done = subprocess.run(
-        resume, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
+    done = fit(tmp_path, *shlex.split(resume)[3:])
     assert done.returncode == 0, done.stderr
     assert same_training(tmp_path / "runs" / "tiny", uninterrupted)
     training = json.loads((tmp_path / "runs" / "tiny" / "training.json").read_text())

@@ -72,9 +72,9 @@ def refers_to_itself():
     ids=["nested", "dict", "refers to itself", "text", "number"],
 )
 def test_large_values_are_short_and_take_no_time(value):
-    start = time.perf_counter()
+    start = time.process_time()  # whatever else the machine does
     assert len(quoted(value)) <= LONGEST
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_a_lower_limit_of_digits_is_no_error():

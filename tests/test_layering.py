@@ -28,30 +28,35 @@ def _floor(floors: str, third_party: str) -> Floor:
 FLOORS = {
     "foreign": _floor("", ""),
     "arguments": _floor("foreign", ""),
-    "registry": _floor("foreign", ""),
+    "registry": _floor("foreign", "packaging"),
     "whole_file": _floor("", ""),
     "memory": _floor("foreign arguments registry", "torch"),
     "engines": _floor("foreign arguments registry whole_file memory", "torch numpy llvmlite numba"),
     "controllers": _floor("foreign arguments registry memory engines", "torch"),
     "tasks": _floor("foreign arguments registry", "torch"),
     "models": _floor("foreign arguments registry memory engines controllers tasks", "torch"),
+    "certification": _floor("foreign arguments whole_file memory engines controllers tasks models", "torch numpy"),
     "evaluation": _floor("foreign arguments registry memory engines controllers tasks models", "torch torchmetrics"),
     "training": _floor(
         "foreign arguments registry memory controllers tasks models evaluation hub", "torch pytorch_lightning"
     ),
     "hub": _floor(
-        "foreign arguments registry memory controllers tasks models evaluation",
+        "foreign arguments registry memory controllers tasks models evaluation certification",
         "torch huggingface_hub httpx2 safetensors jinja2 yaml",
     ),
+    "exporting": _floor("foreign registry whole_file memory engines controllers tasks models hub", "torch numpy"),
     "pictures": _floor(
         "foreign arguments registry engines controllers tasks models evaluation training hub output_files",
         "torch matplotlib PIL",
     ),
     "runs": _floor(
-        "foreign arguments whole_file memory engines controllers tasks models evaluation training hub pictures",
+        "foreign arguments whole_file memory engines controllers tasks models certification evaluation training hub "
+        "pictures",
         "torch pytorch_lightning filelock jsonargparse pydantic rich wandb yaml",
     ),
     "reproduction": _floor("tasks models evaluation training hub pictures runs", "torch yaml"),
+    "page": _floor("foreign whole_file tasks models hub exporting", ""),
+    "sweeps": _floor("foreign output_files evaluation hub pictures runs reproduction tasks", "optuna sqlalchemy yaml"),
     "output_files": _floor("whole_file", ""),
     "instance_files": _floor("foreign models tasks", "torch"),
     "command_line": _floor("foreign", ""),

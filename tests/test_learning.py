@@ -46,13 +46,8 @@ def wrong_after_training(leaves: int, epochs: int, *, longer: int | None = None,
 
 
 @pytest.mark.slow
-def test_straight_through_learns_reverse_at_four_leaves():
-    assert wrong_after_training(4, epochs=12) == [0]
-
-
-@pytest.mark.slow
 def test_what_was_learned_holds_on_longer_inputs():
-    within, longer = wrong_after_training(8, epochs=24, longer=16)
+    within, longer = wrong_after_training(8, epochs=20, longer=16)
     assert within == 0
     assert longer <= 25  # of 500, and none of these lengths was trained on
 
@@ -72,7 +67,7 @@ def test_what_was_learned_holds_on_longer_inputs():
     ids=["soft", "reinforce", "leave-one-out"],
 )
 def test_the_papers_gradients_learn_reverse_at_two_leaves(options):
-    (wrong,) = wrong_after_training(2, epochs=16, **options)
+    (wrong,) = wrong_after_training(2, epochs=10, **options)
     assert wrong <= 5
 
 

@@ -1,5 +1,6 @@
 """The shipped recipes: each can be built, says what it is for, and what to expect of it."""
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -37,7 +38,7 @@ def test_the_papers_own_method_has_its_recipes():
     for name in recipe_names():
         if not name.startswith("paper/"):
             continue
-        cli = RecipeCLI(find_recipe(name), [])
+        cli = built(find_recipe(name))
         module, data = cli.model, cli.datamodule
         assert recipe_name(find_recipe(name)) == name
         assert name.removeprefix("paper/").removesuffix("-soft") == data.task.name
@@ -62,9 +63,15 @@ def test_a_recipe_that_is_not_shipped_is_called_by_its_file(tmp_path):
     assert recipe_name(tmp_path / "mine.yaml") == "mine"
 
 
+@functools.cache
+def built(path: Path) -> RecipeCLI:
+    """A recipe without overrides."""
+    return RecipeCLI(path, [])
+
+
 @each_recipe
 def test_it_builds_and_its_resolved_form_is_the_same_recipe(path, tmp_path):
-    cli = RecipeCLI(path, [])
+    cli = built(path)
     assert cli.config.task in task_names()
     assert cli.model.model.task_name == cli.datamodule.task.name == cli.config.task
     assert cli.config.stop.errors, "a recipe without a bar does not end when it has learned"
@@ -117,10 +124,10 @@ def test_its_header_says_what_to_expect(path):
 
     seed = re.search(r"Seed:      (\d+)\n", text)
     assert seed
-    assert int(seed[1]) == RecipeCLI(path, []).config.seed_everything
+    cli = built(path)
+    assert int(seed[1]) == cli.config.seed_everything
     told = re.search(r"Supervision: (.+)\n", text)
     assert told, "it does not say what training is told"
-    cli = RecipeCLI(path, [])
     assert told[1] == in_words(supervision(cli.datamodule.task, yaml.safe_load(cli.resolved())))
     expected = text.partition("Expected:")[2]
     measured = first_seed(name)

@@ -166,7 +166,7 @@ def test_seeds_of_other_machines_stay_unless_the_recipe_has_changed(tmp_path):
 
 def test_what_another_process_trains_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "lightning_ham.reproduction.trainings.subprocess.Popen",
+        "lightning_ham.runs.processes.subprocess.Popen",
         lambda *arguments, **options: pytest.fail("it was started"),
     )
     job = make_job("sort", "ham", 1, tmp_path)

@@ -97,16 +97,19 @@ def test_a_home_that_can_be_written_is_left_to_wandb(account, monkeypatch, tmp_p
     assert dict(os.environ) == before
 
 
-# What is logged. Runs that log are processes of their own, started by the command.
+# What is logged.
 
 
-def run(recipe: Path, *arguments: str, folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lightning_ham.fit", recipe, *arguments]
-    done = subprocess.run(
-        command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done
+@pytest.fixture(scope="module")
+def run(logging_fit) -> Callable[..., str]:
+    """Trains in a folder with no choice of a mode, no key and no terminal; returns what it says on stderr."""
+
+    def train(folder: Path, recipe: Path, *arguments: str, **environment: str) -> str:
+        done = logging_fit(folder, recipe, *arguments, without=("WANDB_MODE",), **environment)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    return train
 
 
 def synced(stderr: str, folder: Path) -> list[Path]:
@@ -129,11 +132,10 @@ def no_account(environment) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def logged(tmp_path_factory, tiny_recipe, no_account) -> tuple[Path, str]:
+def logged(tmp_path_factory, tiny_recipe, run) -> tuple[Path, str]:
     """A folder with a logged training, and its output on stderr."""
     folder = tmp_path_factory.mktemp("logged")
-    done = run(tiny_recipe, "--model.attention", "reinforce", folder=folder, environment=no_account)
-    return folder, done.stderr
+    return folder, run(folder, tiny_recipe, "--model.attention", "reinforce")
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +251,18 @@ def test_a_table_of_decoded_episodes_is_logged(logged, history):
 @pytest.mark.slow
 @pytest.mark.parametrize("home", ["~", "/dev/null/home"])  # as if nobody knew where it is; one that cannot be made
 def test_without_a_home_nothing_outside_the_run_folder_is_needed(home, tiny_recipe, no_account, tmp_path):
-    done = run(tiny_recipe, "--trainer.max_epochs=1", folder=tmp_path, environment=no_account | {"HOME": home})
+    """In a process of its own, as some packages look for the home when they are imported."""
+    command = [sys.executable, "-m", "lightning_ham.fit", tiny_recipe, "--trainer.max_epochs=1"]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=no_account | {"HOME": home},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
     (path,) = synced(done.stderr, tmp_path)
     assert list(path.glob("files/media/table/episodes*.json"))
@@ -257,18 +270,11 @@ def test_without_a_home_nothing_outside_the_run_folder_is_needed(home, tiny_reci
 
 
 @pytest.mark.slow
-def test_a_resumed_training_goes_on_in_the_same_run(logged, tiny_recipe, no_account):
+def test_a_resumed_training_goes_on_in_the_same_run(logged, tiny_recipe, run, no_account):
     folder, _ = logged
     number = (folder / "runs" / "tiny" / "wandb_run_id").read_text().strip()
-    done = run(
-        tiny_recipe,
-        "--model.attention=reinforce",
-        "--ckpt_path=last",
-        "--trainer.max_epochs=4",
-        folder=folder,
-        environment=no_account,
-    )
-    first, second = synced(done.stderr, folder)  # both must be synced, and in this order
+    stderr = run(folder, tiny_recipe, "--model.attention=reinforce", "--ckpt_path=last", "--trainer.max_epochs=4")
+    first, second = synced(stderr, folder)  # both must be synced, and in this order
     assert first != second
     steps = []
     for path in (first, second):
@@ -282,21 +288,23 @@ def test_a_resumed_training_goes_on_in_the_same_run(logged, tiny_recipe, no_acco
 
 
 @pytest.mark.slow
-def test_where_w_and_b_is_out_of_reach_it_goes_on_offline(tmp_path, tiny_recipe, no_account):
-    done = run(
+def test_where_w_and_b_is_out_of_reach_it_goes_on_offline(tmp_path, tiny_recipe, run, no_account):
+    stderr = run(
+        tmp_path,
         tiny_recipe,
         "--trainer.max_epochs=1",
         "--wandb.project=elsewhere",
         "--wandb.entity=somebody",
-        folder=tmp_path,
-        environment=no_account | {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": NOWHERE, "WANDB_INIT_TIMEOUT": "2"},
+        WANDB_API_KEY=KEY,
+        WANDB_BASE_URL=NOWHERE,
+        WANDB_INIT_TIMEOUT="2",
     )
-    said, warned, *_ = done.stderr.splitlines()
+    said, warned, *_ = stderr.splitlines()
     assert said.startswith("Training search")
     assert re.fullmatch(r"W&B cannot be used \(.+\); logging offline\.", warned)
-    assert done.stderr.count("W&B cannot be used") == 1
-    assert "Traceback" not in done.stderr
-    (path,) = synced(done.stderr, tmp_path)
+    assert stderr.count("W&B cannot be used") == 1
+    assert "Traceback" not in stderr
+    (path,) = synced(stderr, tmp_path)
     read = records(path, no_account)
     (started,) = (record["run"] for record in read if record["type"] == "run")
     assert (started["project"], started["entity"]) == ("elsewhere", "somebody")

@@ -28,7 +28,7 @@ class LSTMHAM(nn.Module):
         controller_size: Cells of the LSTM (l in the paper).
         leaf_size: Numbers per node of the tree (d in the paper).
         hidden_size: Units in the hidden layers of the memory's transformations; ``leaf_size`` if not given.
-        join: ``gated``, ``choice`` or ``mlp``; see :data:`lightning_ham.memory.JoinKind`.
+        join: ``gated``, ``choice``, ``mlp``, or another package's; see :data:`lightning_ham.memory.JoinKind`.
         real_inputs: How many of the first numbers of a cell are reals in [0, 1] rather than bits.
         accesses_per_output: Accesses to the memory before each output symbol; the paper has 1.
         readout: Input of the output layer: ``state`` (the LSTM's, as in the paper), ``read`` (the value read) or
@@ -97,13 +97,21 @@ class LSTMHAM(nn.Module):
         episode = unroll(self.memory, self.lstm, leaves, accesses, attention, generator, guide)
         last = slice(self.accesses_per_output - 1, None, self.accesses_per_output)
         states = torch.cat((torch.zeros_like(episode.hidden[:, :1]), episode.hidden[:, :-1]), dim=1)
-        state, read = episode.hidden[:, last], episode.reads[:, last]
-        seen = {"state": (state,), "read": (read,), "state_and_read": (state, read)}[self.readout]
         return Rollout(
-            outputs=self.head(torch.cat(seen, dim=2)),
+            outputs=self.outputs(episode.hidden[:, last], episode.reads[:, last]),
             states=states,
             log_probs=episode.log_probs,
             entropies=episode.entropies,
             leaves=episode.leaves,
             branch_probs=torch.sigmoid(episode.logits),
         )
+
+    def outputs(self, state: Tensor, read: Tensor) -> Tensor:
+        """Return the logits of the output bits, ``[..., output_size]``.
+
+        Args:
+            state: The LSTM's state after the read, ``[..., controller_size]``.
+            read: The value read, ``[..., leaf_size]``.
+        """
+        seen = {"state": (state,), "read": (read,), "state_and_read": (state, read)}[self.readout]
+        return self.head(torch.cat(seen, dim=-1))

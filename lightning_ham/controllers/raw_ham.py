@@ -27,7 +27,7 @@ class RawHAM(nn.Module):
         output_size: Bits per output symbol.
         leaf_size: Numbers per node of the tree, and per embedded operation (d and l in the paper).
         hidden_size: Units in the hidden layers of the memory's transformations; ``leaf_size`` if not given.
-        join: ``gated``, ``choice`` or ``mlp``; see :data:`lightning_ham.memory.JoinKind`.
+        join: ``gated``, ``choice``, ``mlp``, or another package's; see :data:`lightning_ham.memory.JoinKind`.
         state_bits: Bits that describe the state of a leaf; a task may have a default of its own.
         grid: Round nodes to multiples of this power of two; None: do not round.
     """
@@ -87,16 +87,25 @@ class RawHAM(nn.Module):
                 "carries out one operation a timestep. Tasks that are no data structures need the controller lstm_ham."
             )
         queries = self.memory.embed_cells(inputs[:, :timesteps], occupied[:, :timesteps], generator)
-        blank = self.memory.init_blank(len(inputs), inputs.shape[1])
+        blank = self.memory.init_blank(inputs.shape[0], inputs.shape[1])
         episode = unroll(self.memory, queries, blank, timesteps, attention, generator, guide)
-        found = self.head(episode.reads)
-        left = self.head(self.memory.write_leaf(episode.reads.flatten(0, 1), queries.flatten(0, 1))).view_as(found)
-        states = torch.stack((found[..., -self.state_bits :], left[..., -self.state_bits :]), dim=-1)
+        written = self.memory.write_leaf(episode.reads.flatten(0, 1), queries.flatten(0, 1))
         return Rollout(
-            outputs=torch.cat((found[..., : -self.state_bits], states.flatten(-2)), dim=-1),
+            outputs=self.outputs(episode.reads, written.view_as(episode.reads)),
             states=queries,
             log_probs=episode.log_probs,
             entropies=episode.entropies,
             leaves=episode.leaves,
             branch_probs=torch.sigmoid(episode.logits),
         )
+
+    def outputs(self, read: Tensor, written: Tensor) -> Tensor:
+        """Return the logits of the output bits, ``[..., output_size]``.
+
+        Args:
+            read: The value read, ``[..., leaf_size]``.
+            written: The leaf after the write, ``[..., leaf_size]``.
+        """
+        found, left = self.head(read), self.head(written)
+        states = torch.stack((found[..., -self.state_bits :], left[..., -self.state_bits :]), dim=-1)
+        return torch.cat((found[..., : -self.state_bits], states.flatten(-2)), dim=-1)

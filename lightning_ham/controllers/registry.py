@@ -9,8 +9,9 @@ from typing import Any
 
 from torch import nn
 
+from lightning_ham.controllers.rollout import Controller
 from lightning_ham.foreign import closest_to, quoted
-from lightning_ham.registry import Registry
+from lightning_ham.registry import PluginError, Registry
 
 _CONTROLLERS: Registry[Callable[..., nn.Module]] = Registry(
     "controller",
@@ -21,6 +22,7 @@ _CONTROLLERS: Registry[Callable[..., nn.Module]] = Registry(
         "lstm_ham": "lightning_ham.controllers.lstm_ham:LSTMHAM",
         "raw_ham": "lightning_ham.controllers.raw_ham:RawHAM",
     },
+    makes=nn.Module,
 )
 
 
@@ -86,5 +88,17 @@ def added_options(name: str) -> Mapping[str, Any]:
 
 
 def make_controller(name: str, input_size: int, output_size: int, options: Mapping[str, Any]) -> nn.Module:
-    """Build the controller ``name`` for cells of ``input_size`` numbers and outputs of ``output_size`` bits."""
-    return _CONTROLLERS.get(name)(input_size, output_size, **complete_options(name, options))
+    """Build the controller ``name`` for cells of ``input_size`` numbers and outputs of ``output_size`` bits.
+
+    Raises:
+        ValueError: If the controller or an option is unknown or invalid.
+        PluginError: If another package's controller cannot be loaded, or is no :class:`Controller`.
+    """
+    controller: nn.Module = _CONTROLLERS.make(name, input_size, output_size, **complete_options(name, options))
+    for attribute in Controller.__annotations__:
+        if not hasattr(controller, attribute):
+            raise PluginError(
+                f"Expected a controller with the attribute {attribute!r} from {_CONTROLLERS.origin(name)}, but got one "
+                "without it"
+            )
+    return controller

@@ -172,7 +172,16 @@ def _expect_positive(input_size: int, output_size: int, controller_size: int, nu
 
 
 def _pack(inputs: Tensor, occupied: Tensor) -> PackedSequence:
-    """Return the occupied cells of every episode in order, so that no padding is read."""
+    """Return the occupied cells of every episode in order, so that no padding is read.
+
+    Raises:
+        NotImplementedError: If torch.export traces it.
+    """
+    if torch.compiler.is_exporting():
+        raise NotImplementedError(
+            "Expected a model with a memory for torch.export, but got an LSTM that reads packed sequences, which it "
+            "cannot trace; use the controller lstm_ham or raw_ham, or the export format json."
+        )
     order = occupied.logical_not().to(torch.uint8).argsort(dim=1, stable=True)
     cells = inputs.masked_fill(~occupied.unsqueeze(-1), 0.0).gather(1, order.unsqueeze(-1).expand_as(inputs))
     # Packing needs lengths on the CPU, of at least 1.

@@ -3,7 +3,7 @@
 Importing this lets :class:`lightning_ham.memory.HierarchicalAttentiveMemory` make single accesses in compiled loops.
 """
 
-from lightning_ham.engines.choice import may_compile
+from lightning_ham.engines.choice import has_numba, may_compile
 from lightning_ham.engines.episodes import Unrolled, unroll
 from lightning_ham.engines.first_use import compile_seconds
 from lightning_ham.engines.single import CompiledAccesses
@@ -15,6 +15,7 @@ __all__ = [
     "Unrolled",
     "compile_seconds",
     "get_num_threads",
+    "has_numba",
     "may_compile",
     "set_num_threads",
     "unroll",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +17,9 @@ LEAVES_WORTH_COMPILING = 1 << 3
 
 LEAVES_WORTH_COMPILING_FOR_FEW = 1 << 10
 """The same if fewer than ``ACCESSES_WORTH_COMPILING`` accesses are announced."""
+
+
+_LOG = logging.getLogger(__name__)
 
 
 class _Ahead(threading.local):
@@ -47,6 +53,18 @@ def may_compile(engine: str) -> bool:
     return engine in ("auto", "fused")
 
 
+@functools.cache
+def has_numba() -> bool:
+    """Return whether Numba is installed, which compiles the loops; warn if not, once in a process."""
+    if importlib.util.find_spec("numba") is not None:
+        return True
+    _LOG.warning(
+        "Numba is not installed: plain PyTorch computes the same numbers, and trains several times as long. To install "
+        "it: pip install numba"
+    )
+    return False
+
+
 def compiles(engine: str, size: int, worth: int, obstacle: str | None) -> bool:
     """Return whether to use compiled loops.
 
@@ -61,4 +79,4 @@ def compiles(engine: str, size: int, worth: int, obstacle: str | None) -> bool:
     """
     if engine == "fused" and obstacle:
         raise ValueError(f"The engine 'fused' cannot run this: {obstacle}. Choose the engine 'auto'.")
-    return may_compile(engine) and (engine == "fused" or size >= worth) and obstacle is None
+    return obstacle is None and may_compile(engine) and (engine == "fused" or size >= worth)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -124,28 +124,28 @@ class _Episodes(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         from lightning_ham.engines.kernels import episode
-        from lightning_ham.engines.kernels.record import Gradients
+        from lightning_ham.engines.kernels.record import Gradients, Weights
 
         _ = ctx.saved_tensors  # raises if one has been changed, or freed
         w, options, noises, record, _ = ctx.episode
         batch, num_leaves, size = record.nodes.shape[0], record.keys.shape[1], record.nodes.shape[2]
-        transposed = _arrays(torch.from_numpy(matrix).t() for matrix in w)
+        transposed = Weights(*(np.ascontiguousarray(matrix.T) for matrix in w))
         blocks = max(1, -(-batch // LANES))
-        weights_grad = [torch.zeros(blocks, *matrix.shape, dtype=grads[0].dtype) for matrix in w]
+        weights_grad = Weights(*(np.zeros((blocks, *matrix.shape), matrix.dtype) for matrix in w))
         leaves_grad = torch.empty(batch, num_leaves, size, dtype=grads[0].dtype)
         queries_grad = torch.empty(
             len(noises) if options.given else 0, batch, record.hidden.shape[2], dtype=grads[0].dtype
         )
         hidden, reads, logits = (grad.contiguous().numpy() for grad in grads[:3])
-        gradients = Gradients(hidden, reads, logits, _arrays(weights_grad), leaves_grad.numpy(), queries_grad.numpy())
+        gradients = Gradients(hidden, reads, logits, weights_grad, leaves_grad.numpy(), queries_grad.numpy())
 
         def run(block: int, first: int, last: int) -> None:
             episode.backward(first, last, block, w, transposed, options, noises, record, gradients)
 
         with _first_use():
             for_blocks(batch, run)
-        # In a fixed order: that of PyTorch's sums may depend on the number of threads.
-        sums = (functools.reduce(torch.add, grad) for grad in weights_grad)
+        # In the order of the blocks: that of PyTorch's sums may depend on the number of threads.
+        sums = (torch.from_numpy(grad.sum(axis=0)) for grad in weights_grad)
         return leaves_grad, queries_grad, None, None, *sums
 
 

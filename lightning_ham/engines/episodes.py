@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -65,7 +66,8 @@ def unroll(
     check_num_leaves(leaves.shape[1])
     estimator = get_estimator(attention) if guide is None else _guided(attention)
     obstacle = obstacle_to_episodes(memory, source, leaves, attention, estimator)
-    if compiles(memory.engine, len(leaves) * accesses, ACCESSES_WORTH_COMPILING, obstacle):
+    is_traced, batch = torch.compiler.is_compiling(), leaves.shape[0]
+    if compiles(memory.engine, batch * accesses, ACCESSES_WORTH_COMPILING, obstacle):
         noise = _draw_noises(memory, leaves, accesses, estimator, generator, guide)
         by_access = source if isinstance(source, nn.LSTMCell) else source.transpose(0, 1)
         episodes = run_episodes(memory, by_access, leaves, noise, estimator)
@@ -74,13 +76,13 @@ def unroll(
         return Unrolled(hidden, reads, logits, attended, path_log_prob(logits, attended), path_entropy(logits))
     tree = start if isinstance(start, Tree) else build(leaves, memory.join)
     differentiable = torch.is_grad_enabled()
-    if memory.engine != "reference" and differentiable and estimator.in_place:
+    if memory.engine != "reference" and differentiable and estimator.in_place and not is_traced:
         tree = begin_in_place(tree)
     cell = source if isinstance(source, nn.LSTMCell) else None
     given = [] if isinstance(source, nn.LSTMCell) else source.unbind(dim=1)
-    hidden = state = leaves.new_zeros(len(leaves), cell.hidden_size if cell else 0)
+    hidden = state = leaves.new_zeros(batch, cell.hidden_size if cell else 0)
     steps = []
-    with accesses_ahead(len(leaves) * accesses):
+    with nullcontext() if is_traced else accesses_ahead(batch * accesses):
         for index, leaf in enumerate(_leaves_to_attend(guide, accesses)):
             query = hidden if cell else given[index]
             access = memory.attend(tree, query, attention, generator, leaf)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 from itertools import repeat
 from operator import attrgetter, contains, is_
 
 import torch
 from torch import Tensor, nn
 
+from lightning_ham.engines.choice import has_numba
 from lightning_ham.memory import Estimator, HierarchicalAttentiveMemory
 from lightning_ham.memory.transforms import ChoiceJoin, Embed, GatedJoin, MLPJoin, Search, Write
 
@@ -42,12 +41,20 @@ def obstacle(tensor: Tensor, *modules: nn.Module) -> str | None:
         return f"it takes plain tensors, and the memory is a {type(tensor).__name__}"
     if tensor.dtype not in (torch.float32, torch.float64) or torch.is_autocast_enabled("cpu"):
         return "it computes in float32 or float64 only"
+    unknown = unknown_part(tensor.dtype, *modules)
+    if unknown:
+        return f"it does not know what {unknown} does"
+    if not has_numba():
+        return "it needs Numba: pip install numba"
+    return None
+
+
+def unknown_part(dtype: torch.dtype, *modules: nn.Module) -> str | None:
+    """Return the class of the first module that does something other than the package's own in ``dtype``, if any."""
     for module in modules:
         kind: _Kind | None = _PERCEPTRON if type(module) is nn.Sequential else _KINDS.get(type(module).forward)
-        if kind is None or not _is_plain(module, kind, tensor.dtype):
-            return f"it does not know what {type(module).__name__} does"
-    if not _has_numba():
-        return "it needs Numba: pip install numba"
+        if kind is None or not _is_plain(module, kind, dtype):
+            return type(module).__name__
     return None
 
 
@@ -113,11 +120,6 @@ class PlainModules:
         )
 
 
-@functools.cache
-def _has_numba() -> bool:
-    return importlib.util.find_spec("numba") is not None
-
-
 def replaced(memory: HierarchicalAttentiveMemory, *names: str) -> str | None:
     """Return the first of these methods that a subclass or the memory itself overrides, if any."""
     for name in names:
@@ -148,6 +150,8 @@ def obstacle_to_episodes(
         attention: Name of the estimator.
         estimator: Chooses leaves.
     """
+    if torch.compiler.is_compiling():
+        return "torch.compile and torch.export trace plain PyTorch only"
     if estimator.compiled is None:
         return f"attention '{attention}' {estimator.why_not_compiled}"
     method = replaced(memory, "attend", "write")

@@ -153,16 +153,31 @@ def _evaluate_range(
     return result
 
 
-def _draw(
-    model: TaskModel, lengths: tuple[int, int], variant: str | None, episodes: int, seed: int, batch_size: int
+def draw_episodes(
+    task: Task[Any, Any], lengths: tuple[int, int], variant: str | None, episodes: int, seed: int
 ) -> Iterator[Episodes]:
-    """Yield the episodes of a range in batches of similar length, which waste few timesteps after an end."""
+    """Yield the episodes of a range in draws of limited size: those that :func:`evaluate` measures on.
+
+    Args:
+        task: The task.
+        lengths: Shortest and longest length.
+        variant: One of the task's variants; None for its main distribution.
+        episodes: How many in all.
+        seed: Their seed.
+    """
     capacity = capacity_for(lengths[1])
     draw_size = CELLS_PER_DRAW // capacity
     for draw, first in enumerate(range(0, episodes, draw_size)):
         generator = torch.Generator().manual_seed(stream_seed(seed, "evaluate", *lengths, draw))
         count = min(draw_size, episodes - first)
-        drawn = model.task.sample(count, lengths, capacity=capacity, variant=variant, generator=generator)
+        yield task.sample(count, lengths, capacity=capacity, variant=variant, generator=generator)
+
+
+def _draw(
+    model: TaskModel, lengths: tuple[int, int], variant: str | None, episodes: int, seed: int, batch_size: int
+) -> Iterator[Episodes]:
+    """Yield the episodes of a range in batches of similar length, which waste few timesteps after an end."""
+    for drawn in draw_episodes(model.task, lengths, variant, episodes, seed):
         for rows in drawn.lengths.argsort().split(batch_size):
             batch = Episodes(*(tensor[rows] for tensor in drawn))
             timesteps = int(batch.scored.any(dim=-1).any(dim=0).nonzero().max()) + 1

@@ -6,15 +6,17 @@ import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict, cast
 
 import torch
-from huggingface_hub import EvalResult, ModelCardData
+import yaml
+from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 from jinja2 import Environment, StrictUndefined
 
 from lightning_ham.evaluation.bars import missed
 from lightning_ham.evaluation.record import Evaluation, LengthResult, errors_by_lengths, span
 from lightning_ham.evaluation.words import mistakes_in_words, percent, share_in_words
+from lightning_ham.hub.dataset import SPLIT, dataset_id
 from lightning_ham.hub.supervision import TAG, explained, guided_fraction, in_words, supervision
 from lightning_ham.models import TaskModel
 
@@ -132,6 +134,7 @@ def render_card(
     documentation = inspect.cleandoc(type(model.task).__doc__ or f"The task {model.task_name}.")
     controller = inspect.cleandoc(type(model.controller).__doc__ or "").partition("\n\n")[0]
     instance = example(model)
+    certificate = getattr(model, "certificate", None)
     kinds = supervision(model.task, training["hyper_parameters"]) if training else ()
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
@@ -165,6 +168,7 @@ def render_card(
         if evaluation
         else [],
         training=training,
+        certificate=certificate,
         missed=missed_bar(training.get("bar", {}), evaluation, training["curve"]) if training and evaluation else {},
         trained_length=training["hyper_parameters"].get("data", {}).get("capacity") if training else None,
         supervision=kinds,
@@ -248,6 +252,7 @@ def _metadata(
             "algorithm-learning",
             "arxiv:1602.03218",
             model.task_name,
+            f"task:{model.task_name}",
             *(f"{TAG}{kind}" for kind in kinds),
         ],
         model_name=_name(model) if results else None,
@@ -273,9 +278,10 @@ def _metrics(
         yield EvalResult(
             task_type="other",
             task_name=model.task_name,
-            dataset_type=f"lightning_ham/{model.task_name}",
+            dataset_type=dataset_id(model.task_name),
             dataset_name=f"{model.task_name}, lengths {lengths}",
             dataset_config=lengths,  # the Hub merges results with the same dataset and config
+            dataset_split=SPLIT,
             dataset_args={
                 "lengths": result["lengths"],
                 "capacity": result["capacity"],
@@ -288,6 +294,33 @@ def _metrics(
             source_name="W&B run" if wandb_url else None,
             source_url=wandb_url,
         )
+
+
+def eval_results(card: str) -> str:
+    """Return the results in a card's metadata in the form of ``.eval_results/*.yaml``; "" if it has none.
+
+    There, a result is the share of right sequences, as benchmarks on the Hub rank higher values first. Results on a
+    task of another package are left out: their episodes have no known dataset on the Hub.
+
+    Args:
+        card: The text of the card.
+    """
+    entries = []
+    for result in cast(ModelCardData, ModelCard(card).data).eval_results or []:
+        lengths, arguments = result.dataset_config, result.dataset_args
+        if result.metric_type != "sequence_error" or "/" not in result.dataset_type or not (lengths and arguments):
+            continue
+        entry = EvalResultEntry(
+            dataset_id=result.dataset_type,
+            task_id=lengths,
+            value=1 - result.metric_value,
+            source_url=result.source_url,
+            source_name=result.source_name,
+            notes=f"share of right sequences, {arguments['episodes']:,} episodes",
+        )
+        entries.append(entry)
+    text: str = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False) if entries else ""
+    return text
 
 
 def _versions(versions: Mapping[str, str]) -> str:

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from lightning_ham.certification.certificate import read_certificate
 from lightning_ham.foreign import shown
-from lightning_ham.hub.config import read_config
-from lightning_ham.hub.files import CARD, CONFIG, WEIGHTS, expanded
+from lightning_ham.hub.config import ModelConfig, read_config
+from lightning_ham.hub.files import CARD, CERTIFICATE, CONFIG, WEIGHTS, expanded
 from lightning_ham.hub.measured import read_card
 from lightning_ham.hub.places import BUNDLED, REPO_ID, bundled_names
 
@@ -27,8 +28,10 @@ class PretrainedModel(NamedTuple):
     where: str
     """``package`` or ``cache``."""
     supervision: tuple[str, ...] = ()
-    """Kinds of supervision, as its card has them: ``answers``, or some of ``echo``, ``state``, ``hints`` and ``guide``;
-    may be empty."""
+    """Kinds of supervision, as its card has them: ``answers``, or some of ``echo``, ``state``, ``hints``, ``branches``
+    and ``guide``; may be empty."""
+    certified: bool = False
+    """Whether it has a certificate for its weights."""
 
 
 def list_pretrained(cache_dir: str | os.PathLike[str] | None = None) -> list[PretrainedModel]:
@@ -64,7 +67,7 @@ def _cached(cache_dir: str | os.PathLike[str] | None) -> Iterator[PretrainedMode
             config = try_to_load_from_cache(repo_id, CONFIG, cache)
             if isinstance(config, str):
                 yield _describe(Path(config).parent, repo_id, "cache")
-        except (OSError, ValueError):  # another kind of model, or incomplete
+        except (ImportError, OSError, ValueError):  # of a plugin that is broken, another kind of model, or incomplete
             continue
 
 
@@ -75,7 +78,16 @@ def _describe(folder: Path, name: str, where: str) -> PretrainedModel:
         OSError: If a file is missing or cannot be read.
         ValueError: If its configuration is not one of ours.
     """
-    task = read_config(folder / CONFIG)["task"]
+    config = read_config(folder / CONFIG)
     card = read_card(folder / CARD)
     errors = {str(lengths): share for lengths, share in card.measured.items()}
-    return PretrainedModel(name, task, errors, (folder / WEIGHTS).stat().st_size, where, card.supervision)
+    size = (folder / WEIGHTS).stat().st_size
+    return PretrainedModel(name, config["task"], errors, size, where, card.supervision, _is_certified(folder, config))
+
+
+def _is_certified(folder: Path, config: ModelConfig) -> bool:
+    """Return whether a folder has a certificate for the weights that its configuration names."""
+    if not (folder / CERTIFICATE).is_file():
+        return False
+    certificate = read_certificate((folder / CERTIFICATE).read_bytes(), folder / CERTIFICATE)
+    return certificate.weights_sha256 == config.get("weights_sha256")

@@ -18,9 +18,14 @@ from typing import NamedTuple
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 CARD = "README.md"
+CERTIFICATE = "certificate.json"
+EVAL_RESULTS = ".eval_results/lightning-ham.yaml"
+"""Results in the Hub's newer form; only on the Hub, made from the card."""
 
 MAX_BYTES = 1 << 20
 """Longest ``config.json`` or card that is read; real ones have hundreds or thousands of bytes."""
+MAX_CERTIFICATE = 1 << 26
+"""Most bytes of a certificate that are read or downloaded; that of a stack has some thousands."""
 MAX_WEIGHTS = 1 << 30
 """Most bytes of weights that are read or downloaded; real models have less than a thousandth of it."""
 
@@ -39,6 +44,7 @@ TABLE = (
     ModelFile(CONFIG, MAX_BYTES, is_needed=True),
     ModelFile(WEIGHTS, MAX_WEIGHTS, is_needed=True),
     ModelFile(CARD, MAX_BYTES),
+    ModelFile(CERTIFICATE, MAX_CERTIFICATE),
     ModelFile("learning_curve.png", None),
     ModelFile("attention.png", None),
 )
@@ -49,6 +55,8 @@ FILES = tuple(file.name for file in TABLE if file.most_bytes is not None)
 """Files that are downloaded."""
 PICTURES = tuple(file.name for file in TABLE if file.most_bytes is None)
 """Files for the card to show, which are not downloaded."""
+OPTIONAL = (CERTIFICATE, *PICTURES)
+"""Files that some models have: another model's must not stay."""
 
 _NEXT = ".next"
 """Folder within a model's folder: files of a complete model that still have to be moved to their places."""
@@ -68,8 +76,8 @@ def expanded(path: str | os.PathLike[str]) -> Path:
 def saved(folder: Path, name: str) -> Path:
     """Return the path of a model's file: in ``folder``, or in ``_NEXT`` if a save was interrupted."""
     waiting = folder / _NEXT
-    if name in PICTURES and (waiting / WEIGHTS).is_file():
-        return waiting / name  # nothing was moved yet: old pictures are not the model's
+    if name in OPTIONAL and (waiting / WEIGHTS).is_file():
+        return waiting / name  # nothing was moved yet: old ones are not the model's
     return waiting / name if (waiting / name).is_file() else folder / name
 
 
@@ -116,9 +124,9 @@ def _finish(target: Path) -> None:
     """Move the files of a waiting complete model, if any, to their places."""
     waiting = target / _NEXT
     if (waiting / WEIGHTS).is_file():  # nothing was moved yet
-        for picture in PICTURES:
-            if not (waiting / picture).is_file():
-                (target / picture).unlink(missing_ok=True)  # the new card does not show it
+        for name in OPTIONAL:
+            if not (waiting / name).is_file():
+                (target / name).unlink(missing_ok=True)  # the new model has none
     for name in _ORDER:
         with contextlib.suppress(FileNotFoundError):  # the model has no such file, or it was already moved
             (waiting / name).replace(target / name)

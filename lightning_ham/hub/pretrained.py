@@ -1,7 +1,8 @@
 """Trained models: saved as a folder with a fixed set of files, published, and loaded from any place.
 
-The files are ``config.json``, ``model.safetensors`` and ``README.md``, and in the original folder also the card's two
-pictures, ``learning_curve.png`` and ``attention.png``. Loading uses only the configuration and the weights.
+The files are ``config.json``, ``model.safetensors`` and ``README.md``, for a certified model ``certificate.json``, and
+in the original folder also the card's two pictures, ``learning_curve.png`` and ``attention.png``. Loading uses the
+configuration, the weights and the certificate.
 
 Loading never imports, evaluates or unpickles anything, except our own checkpoints, and those as plain data only
 (``weights_only``). Files that do not fit completely are refused before the model is built.
@@ -21,10 +22,11 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor
 
+from lightning_ham.certification.certificate import Certificate, read_certificate
 from lightning_ham.foreign import quoted, shown
 from lightning_ham.hub.checkpoint import read_model
 from lightning_ham.hub.config import ModelConfig, check_weights, make_config
-from lightning_ham.hub.files import CARD, CONFIG, PICTURES, WEIGHTS, replacing
+from lightning_ham.hub.files import CARD, CERTIFICATE, CONFIG, MAX_CERTIFICATE, PICTURES, WEIGHTS, has, replacing, saved
 from lightning_ham.hub.folder import check_tensors, parse_weights, read_folder, write_weights
 from lightning_ham.hub.measured import read_measured
 from lightning_ham.hub.places import locate
@@ -53,6 +55,7 @@ class TrainedModel(TaskModel):
     card: Path | None = None
     """Path of the card in the folder that it was loaded from; the file may be missing."""
     _measured: Mapping[Lengths, float] | None = None
+    _certificate: Certificate | None = None
 
     @property
     def measured(self) -> Mapping[Lengths, float]:
@@ -60,6 +63,34 @@ class TrainedModel(TaskModel):
         if self._measured is None:
             self._measured = read_measured(self.card) if self.card else {}
         return self._measured
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """The proof that it is right for every capacity; None without one, or if its weights or grid were changed.
+
+        Setting one raises a ValueError if it is of another model.
+        """
+        certificate = self._certificate
+        return certificate if certificate is not None and self._is_of(certificate) else None
+
+    @certificate.setter
+    def certificate(self, certificate: Certificate | None) -> None:
+        if certificate is not None and not self._is_of(certificate):
+            raise ValueError(
+                "Expected a certificate of this model, but got one of another task, grid or weights "
+                f"({quoted(certificate.task)}, SHA-256 {shown(certificate.weights_sha256[:12])}...). Make one with "
+                "`python -m lightning_ham.certify`."
+            )
+        self._certificate = certificate
+
+    @property
+    def is_certified(self) -> bool:
+        return self.certificate is not None
+
+    def _is_of(self, certificate: Certificate) -> bool:
+        """Return whether a certificate is of this model as it is now."""
+        described = (self.task_name, self._options_now().get("grid"), self.weights_sha256())
+        return described == (certificate.task, certificate.grid, certificate.weights_sha256)
 
     def save_pretrained(
         self,
@@ -69,7 +100,9 @@ class TrainedModel(TaskModel):
         name: str | None = None,
         pictures: Mapping[str, bytes] | None = None,
     ) -> None:
-        """Write the model's three files to ``folder``, which appears, or changes, only when all are complete.
+        """Write the model's files to ``folder``, which appears, or changes, only when all are complete.
+
+        These are the configuration, the weights and the card, and its certificate if it has one.
 
         If this is interrupted, the folder still loads, as the former model or as this one.
 
@@ -95,12 +128,14 @@ class TrainedModel(TaskModel):
             if file not in PICTURES:
                 raise ValueError(f"Expected pictures named {' or '.join(PICTURES)}, but got {quoted(file)}.")
         weights = write_weights(self.state_dict())
-        digest = hashlib.sha256(weights).hexdigest()
-        config = make_config(self.task_name, self.controller_name, self._options_now(), digest)
+        config = self.config()
         check_tensors(self.state_dict(), self.state_dict(), target)
         with replacing(target) as staging:
             (staging / CONFIG).write_bytes((json.dumps(config, indent=2) + "\n").encode())
             (staging / WEIGHTS).write_bytes(weights)
+            certificate = self.certificate
+            if certificate is not None:
+                (staging / CERTIFICATE).write_bytes(certificate.to_bytes())
             loaded = type(self).from_folder(staging)  # raises if it would not load
             card_name = name or target.name
             links = {picture: picture for picture in pictures}
@@ -108,6 +143,10 @@ class TrainedModel(TaskModel):
             (staging / CARD).write_bytes(card.encode())
             for file, picture in pictures.items():
                 (staging / file).write_bytes(picture)
+
+    def config(self) -> ModelConfig:
+        """Return what ``config.json`` of the saved model holds: task, controller, its options, hash of the weights."""
+        return make_config(self.task_name, self.controller_name, self._options_now(), self.weights_sha256())
 
     def _options_now(self) -> dict[str, Any]:
         """Return the controller's options, with the grid that its memory has now."""
@@ -216,6 +255,8 @@ class TrainedModel(TaskModel):
         model = cls._restore(config, parse_weights(weights, folder / WEIGHTS), folder / CONFIG, folder / WEIGHTS)
         check_weights(config, weights, folder / WEIGHTS)  # last, as the other checks explain better what is wrong
         model.card = folder / CARD
+        if has(folder, CERTIFICATE):
+            model.certificate = _read_certificate(folder)
         return model
 
     @classmethod
@@ -297,3 +338,18 @@ def from_pretrained(
         local_files_only=local_files_only,
         endpoint=endpoint,
     )
+
+
+def _read_certificate(folder: Path) -> Certificate:
+    """Return the certificate in a folder.
+
+    Raises:
+        ValueError: If the file is none, or too large.
+    """
+    with saved(folder, CERTIFICATE).open("rb") as file:
+        content = file.read(MAX_CERTIFICATE + 1)
+    if len(content) > MAX_CERTIFICATE:
+        raise ValueError(
+            f"{shown(folder / CERTIFICATE)}: Expected at most {MAX_CERTIFICATE:,} bytes, but got a larger file."
+        )
+    return read_certificate(content, folder / CERTIFICATE)

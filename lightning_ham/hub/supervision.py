@@ -14,6 +14,7 @@ MEANINGS = {
     "echo": "further outputs that repeat a part of the input or of the answer, never scored",
     "state": "further outputs that tell what state the memory is in, never scored",
     "hints": "further outputs, never scored",
+    "branches": "in rounds after training, which way an operation goes at a node of known contents",
     "guide": "which leaf to attend to",
 }
 """The kinds of supervision and their meanings, from the least to the most; ``hints`` are those of unknown kind."""
@@ -41,6 +42,8 @@ def supervision(task: Task[Any, Any] | str, hyper_parameters: Mapping[str, Any])
             return tuple(kinds)
         if known.num_hints:
             kinds |= set(known.hint_kinds) & {"echo", "state"} or {"hints"}
+    if hyper_parameters.get("certify", {}).get("rounds", 0) > 0:
+        kinds.add("branches")
     return in_order(kinds) or ("answers",)
 
 

@@ -77,7 +77,7 @@ def check_blank(batch: object, num_leaves: object) -> None:
     for name, number in {"batch": batch, "num_leaves": num_leaves}.items():
         if isinstance(number, bool) or not isinstance(number, SupportsIndex):
             raise ArgumentError(f"Expected argument `{name}` to be a whole number, but got {number!r}.")
-    if int(batch) < 0:  # type: ignore[call-overload]
+    if not isinstance(batch, torch.SymInt) and int(batch) < 0:  # type: ignore[call-overload]
         raise ArgumentError(f"Expected argument `batch` to be at least 0, but got {batch}.")
 
 
@@ -97,13 +97,15 @@ def check_access(tree: Tree, leaf_size: int, name: str, vectors: Tensor, size: i
     expect_tensor("tree.nodes", nodes, ("batch", "2 * num_leaves", leaf_size), dtype)
     check_num_leaves(tree.num_leaves)
     expect_tensor(name, vectors, ("batch", size), dtype)
-    if len(vectors) > len(nodes):
-        expect_tensor(name, vectors, (len(nodes), size), dtype)
+    if vectors.shape[0] > nodes.shape[0]:
+        expect_tensor(name, vectors, (nodes.shape[0], size), dtype)
 
 
 def check_guide(guide: Tensor, batch: int, num_leaves: int) -> None:
     """Check a guide: the index of the leaf that each of ``batch`` accesses must go to."""
     expect_tensor("guide", guide, (batch,), torch.int64)
+    if torch.compiler.is_compiling():  # there are no values yet
+        return
     if guide.device.type == "cpu" and batch:  # reading values from another device would be slow
         low, high = map(int, guide.aminmax())
         if low < 0 or high >= num_leaves:

@@ -30,7 +30,7 @@ class HierarchicalAttentiveMemory(Filling):
         leaf_size: Numbers per node of the tree (d in the paper).
         hidden_size: Units in the hidden layer of EMBED, JOIN and SEARCH; ``leaf_size`` if not given.
         join: ``gated`` (in every dimension a choice between the children and a new value), ``choice`` (one child for
-            all dimensions) or ``mlp`` (the paper's).
+            all dimensions), ``mlp`` (the paper's), or the name of another package's JOIN.
         real_inputs: How many of the first numbers of a cell are reals in [0, 1] rather than bits. Every node holds the
             exact minimum and maximum of each below it; JOIN sees the differences of its children's.
         grid: Round the rest of a node to multiples of this power of two, such as 1/4; None: do not round.
@@ -82,12 +82,12 @@ class HierarchicalAttentiveMemory(Filling):
             ValueError, TypeError: If the tree, the query or the guide do not fit the memory.
         """
         estimator = get_estimator(attention)
-        if self.accelerator and guide is None:
+        if self.accelerator and guide is None and not torch.compiler.is_compiling():
             access = self.accelerator.attend(self, tree, query, estimator, generator)
             if access is not None:
                 return access
         check_access(tree, self.leaf_size, "query", query, self.query_size, self.embed.blank.dtype)
-        batch, depth = len(query), tree.depth
+        batch, depth = query.shape[0], tree.depth
         if guide is None:
             noise = estimator.draw_noise(batch, depth, query, generator, self.noise)
         else:
@@ -116,7 +116,12 @@ class HierarchicalAttentiveMemory(Filling):
             query: The controller's state after the read, ``[batch, query_size]``.
             in_place: Overwrite the tree instead of copying it: O(log n), only if no gradient is needed.
         """
-        if in_place and self.accelerator and self.accelerator.write(self, access, query):
+        if (
+            in_place
+            and self.accelerator
+            and not torch.compiler.is_compiling()
+            and self.accelerator.write(self, access, query)
+        ):
             return access.tree
         expect_kind("access", access, Access, "attend")
         check_access(access.tree, self.leaf_size, "query", query, self.query_size, self.embed.blank.dtype)

@@ -9,15 +9,18 @@ Reals in nodes are not rounded.
 
 from __future__ import annotations
 
-from typing import Literal, cast, get_args
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from lightning_ham.arguments import expect_one_of
 from lightning_ham.memory.constants import COARSEST_DIFFERENCE, FINEST_DIFFERENCE
+from lightning_ham.registry import Registry
 
-JoinKind = Literal["gated", "choice", "mlp"]
-"""How JOIN combines two children: ``mlp`` is the paper's, the others are ours."""
+JoinKind = str
+"""How JOIN combines two children: ``mlp`` is the paper's, ``gated`` and ``choice`` are ours, and other packages may
+register more; see :func:`join_kinds`."""
 
 LayerWeights = tuple[Tensor, Tensor, Tensor, Tensor]
 """Weight ``[units, inputs]`` and bias ``[units]`` of a hidden layer, then of the output layer."""
@@ -74,8 +77,10 @@ class Embed(nn.Module):
         occupied = occupied.unsqueeze(-1)
         inputs = inputs.masked_fill(~occupied, 0.0)  # else a NaN in a blank cell reaches the gradients
         bits, dtype = inputs[..., self.real_inputs :], self.blank.dtype
-        reals = inputs[..., : self.real_inputs].to(dtype) - 0.5
-        leaves = torch.cat((reals, reals, self.mlp(bits).to(dtype)), dim=-1)
+        leaves = self.mlp(bits).to(dtype)
+        if self.real_inputs:
+            reals = inputs[..., : self.real_inputs].to(dtype) - 0.5
+            leaves = torch.cat((reals, reals, leaves), dim=-1)
         return on_grid(torch.where(occupied, leaves, self.blank), self.grid, 2 * self.real_inputs)
 
 
@@ -97,12 +102,16 @@ def compare(left: Tensor, right: Tensor, count: int) -> Tensor:
     return fine + (coarse - coarse.detach())
 
 
-class MLPJoin(nn.Module):
-    """JOIN of the paper: a multi-layer perceptron on both children.
+class Join(nn.Module):
+    """The base of JOINs: combines two children into their parent.
+
+    A subclass defines ``forward``, with :func:`join_input` for its input and :func:`join_output` for its result.
+    Another package registers one by an entry point of the group ``lightning_ham.joins``; compiled loops do not know
+    it.
 
     Args:
         leaf_size: Numbers per node (d in the paper).
-        hidden_size: Units of the hidden layer.
+        hidden_size: Units of the hidden layer, if there is one.
         num_reals: How many of a node's first numbers are reals: the minima below it, then the maxima. A parent's are
             computed exactly from its children's, not learned. JOIN also sees the differences of the children's reals
             (:func:`compare`).
@@ -112,6 +121,25 @@ class MLPJoin(nn.Module):
     def __init__(self, leaf_size: int, hidden_size: int, num_reals: int = 0, grid: float | None = None) -> None:
         super().__init__()
         self.num_reals, self.grid = num_reals, grid
+
+    @property
+    def layer_weights(self) -> LayerWeights:
+        """Parameters of the hidden layer and the output layer, for compiled loops."""
+        raise NotImplementedError(f"Expected a JOIN that compiled loops know, but got {type(self).__name__}.")
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        """Return the parents ``[..., leaf_size]`` of ``left`` and ``right``, both ``[..., leaf_size]``."""
+        raise NotImplementedError(f"Expected {type(self).__name__} to define `forward`.")
+
+
+class MLPJoin(Join):
+    """JOIN of the paper: a multi-layer perceptron on both children.
+
+    Args: those of :class:`Join`.
+    """
+
+    def __init__(self, leaf_size: int, hidden_size: int, num_reals: int = 0, grid: float | None = None) -> None:
+        super().__init__(leaf_size, hidden_size, num_reals, grid)
         self.mlp = nn.Sequential(
             nn.Linear(2 * leaf_size + num_reals, hidden_size),
             nn.ReLU(),
@@ -127,26 +155,21 @@ class MLPJoin(nn.Module):
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
         """Return the parents ``[..., leaf_size]`` of ``left`` and ``right``, both ``[..., leaf_size]``."""
-        parent = self.mlp(_children(left, right, self.num_reals)).to(left.dtype)
-        return _with_range(on_grid(parent, self.grid), left, right, self.num_reals)
+        parent = self.mlp(join_input(left, right, self.num_reals)).to(left.dtype)
+        return join_output(parent, left, right, self.num_reals, self.grid)
 
 
-class GatedJoin(nn.Module):
+class GatedJoin(Join):
     """JOIN with gates, which can pass a value unchanged up a tree of any depth.
 
     In every dimension, the gate ``side`` mixes the two children, and the gate ``new`` mixes the result with a candidate
     computed from both. (Not in the paper.)
 
-    Args:
-        leaf_size: Numbers per node (d in the paper).
-        hidden_size: Units of the hidden layer.
-        num_reals: As for :class:`MLPJoin`.
-        grid: As for :class:`MLPJoin`.
+    Args: those of :class:`Join`.
     """
 
     def __init__(self, leaf_size: int, hidden_size: int, num_reals: int = 0, grid: float | None = None) -> None:
-        super().__init__()
-        self.num_reals, self.grid = num_reals, grid
+        super().__init__(leaf_size, hidden_size, num_reals, grid)
         self.hidden = nn.Linear(2 * leaf_size + num_reals, hidden_size)
         self.out = nn.Linear(hidden_size, 3 * leaf_size)
         with torch.no_grad():
@@ -160,28 +183,23 @@ class GatedJoin(nn.Module):
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
         """Return the parents ``[..., leaf_size]`` of ``left`` and ``right``, both ``[..., leaf_size]``."""
         size = left.shape[-1]
-        hidden = torch.relu(self.hidden(_children(left, right, self.num_reals)))
+        hidden = torch.relu(self.hidden(join_input(left, right, self.num_reals)))
         side, new, candidate = self.out(hidden).to(left.dtype).split(size, dim=-1)
         parent = _choose(left, right, side, new, candidate)
-        return _with_range(on_grid(parent, self.grid), left, right, self.num_reals)
+        return join_output(parent, left, right, self.num_reals, self.grid)
 
 
-class ChoiceJoin(nn.Module):
+class ChoiceJoin(Join):
     """JOIN that chooses between whole children: a :class:`GatedJoin` in which all dimensions share one ``side``.
 
     A parent then copies from one child rather than from both; blends of both resemble a leaf less and less towards the
     root. For tasks that look for one leaf of a subtree, such as the least. (Not in the paper.)
 
-    Args:
-        leaf_size: Numbers per node (d in the paper).
-        hidden_size: Units of the hidden layer.
-        num_reals: As for :class:`MLPJoin`.
-        grid: As for :class:`MLPJoin`.
+    Args: those of :class:`Join`.
     """
 
     def __init__(self, leaf_size: int, hidden_size: int, num_reals: int = 0, grid: float | None = None) -> None:
-        super().__init__()
-        self.num_reals, self.grid = num_reals, grid
+        super().__init__(leaf_size, hidden_size, num_reals, grid)
         self.hidden = nn.Linear(2 * leaf_size + num_reals, hidden_size)
         self.out = nn.Linear(hidden_size, 1 + 2 * leaf_size)
         self.sharpness = leaf_size**0.5  # so an update moves the one gate as far as `leaf_size` gates together
@@ -202,14 +220,23 @@ class ChoiceJoin(nn.Module):
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
         """Return the parents ``[..., leaf_size]`` of ``left`` and ``right``, both ``[..., leaf_size]``."""
         size = left.shape[-1]
-        hidden = torch.relu(self.hidden(_children(left, right, self.num_reals)))
+        hidden = torch.relu(self.hidden(join_input(left, right, self.num_reals)))
         side, new, candidate = self.out(hidden).to(left.dtype).split((1, size, size), dim=-1)
         parent = _choose(left, right, self.sharpness * side, new, candidate)
-        return _with_range(on_grid(parent, self.grid), left, right, self.num_reals)
+        return join_output(parent, left, right, self.num_reals, self.grid)
 
 
-def _children(left: Tensor, right: Tensor, num_reals: int) -> Tensor:
-    """Return the input of JOIN: both children, then the differences of their reals (:func:`compare`)."""
+def join_input(left: Tensor, right: Tensor, num_reals: int) -> Tensor:
+    """Return what JOIN sees: both children, then the differences of their reals (:func:`compare`).
+
+    Args:
+        left: Left children, ``[..., leaf_size]``.
+        right: Right children, shaped as ``left``.
+        num_reals: How many of a node's first numbers are reals.
+
+    Returns:
+        ``[..., 2 * leaf_size + num_reals]``.
+    """
     parts = (left, right, compare(left, right, num_reals)) if num_reals else (left, right)
     return torch.cat(parts, dim=-1)
 
@@ -220,8 +247,17 @@ def _choose(left: Tensor, right: Tensor, side: Tensor, new: Tensor, candidate: T
     return torch.lerp(chosen, torch.tanh(candidate), torch.sigmoid(new))
 
 
-def _with_range(parent: Tensor, left: Tensor, right: Tensor, num_reals: int) -> Tensor:
-    """Return ``parent`` with its reals replaced by the minima and maxima of both children's."""
+def join_output(parent: Tensor, left: Tensor, right: Tensor, num_reals: int, grid: float | None) -> Tensor:
+    """Return ``parent`` on the grid, with its reals replaced by the minima and maxima of both children's.
+
+    Args:
+        parent: What JOIN computed, ``[..., leaf_size]``.
+        left: Left children, shaped as ``parent``.
+        right: Right children, shaped as ``parent``.
+        num_reals: How many of a node's first numbers are reals.
+        grid: As for :func:`on_grid`.
+    """
+    parent = on_grid(parent, grid)
     if not num_reals:
         return parent
     (least, greatest), (other_least, other_greatest) = (
@@ -232,15 +268,26 @@ def _with_range(parent: Tensor, left: Tensor, right: Tensor, num_reals: int) -> 
     return torch.cat((least, greatest, parent[..., num_reals:]), dim=-1)
 
 
-Join = GatedJoin | ChoiceJoin | MLPJoin
+_BUILT_IN: dict[str, type[Join]] = {"gated": GatedJoin, "choice": ChoiceJoin, "mlp": MLPJoin}
+_JOINS: Registry[type[Join]] = Registry("JOIN", _BUILT_IN, group="lightning_ham.joins", base=Join)
+
+
+def join_kinds() -> list[str]:
+    """Return the names of all JOINs: the built-in ones first, then those of other packages in their order."""
+    return [*_BUILT_IN, *(name for name in _JOINS.names() if name not in _BUILT_IN)]
 
 
 def make_join(kind: JoinKind, leaf_size: int, hidden_size: int, num_reals: int = 0, grid: float | None = None) -> Join:
-    """Return the JOIN called ``kind``, such as :class:`GatedJoin` for ``gated``."""
-    joins: dict[str, type[Join]] = {"gated": GatedJoin, "choice": ChoiceJoin, "mlp": MLPJoin}
-    if kind not in joins:
-        raise ValueError(f"Expected argument `join` to be one of {get_args(JoinKind)}, but got {kind!r}.")
-    return joins[kind](leaf_size, hidden_size, num_reals, grid)
+    """Return the JOIN called ``kind``, such as :class:`GatedJoin` for ``gated``.
+
+    Raises:
+        ValueError: If there is none.
+        PluginError: If another package provides it and cannot be loaded.
+    """
+    if kind not in _BUILT_IN:
+        expect_one_of("join", kind, join_kinds())
+    join: Join = _JOINS.make(kind, leaf_size, hidden_size, num_reals, grid)
+    return join
 
 
 class Search(nn.Module):

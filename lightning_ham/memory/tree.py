@@ -113,7 +113,7 @@ def replace_rows(tree: Tree, rows: Tensor, values: Tensor, *, in_place: bool = F
 
 def _flat_rows(rows: Tensor, total: int) -> Tensor:
     """Return the rows as indices into the nodes of all trees of the batch, concatenated."""
-    return (rows + total * torch.arange(len(rows), device=rows.device).unsqueeze(1)).reshape(-1)
+    return (rows + total * torch.arange(rows.shape[0], device=rows.device).unsqueeze(1)).reshape(-1)
 
 
 def begin_in_place(tree: Tree) -> Tree:

@@ -20,7 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "those that were downloaded from the Hub. Errors are the share of wrong sequences, by range of lengths.\n"
         "Supervision is what training told a model: the answers alone, or also echo (outputs that repeat a part of\n"
         "the input or of the answer), state (outputs that tell what state the memory is in), hints (other outputs\n"
-        "that are not scored) and guide (which leaf to attend to).",
+        "that are not scored), branches (which way an operation goes at a node of known contents) and guide (which\n"
+        "leaf to attend to). A certified model is proven right for every capacity.",
     )
     parser.add_argument("--cache_dir", metavar="FOLDER", help="the cache of models from the Hub (default: HF_HOME's)")
     parser.add_argument("--json", action="store_true", help="print one JSON array instead of a table")
@@ -37,12 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def table(models: Sequence[PretrainedModel]) -> str:
     """Render models as lines of text, with a column for every evaluated range of lengths."""
     ranges = sorted({span for model in models for span in model.errors}, key=_ends)
-    rows = [["name", "task", "supervision", *(f"wrong, {span}" for span in ranges), "size", "where"]]
+    rows = [["name", "task", "supervision", "certified", *(f"wrong, {span}" for span in ranges), "size", "where"]]
     rows += [
         [
             model.name,
             model.task,
             in_words(model.supervision),
+            "yes" if model.certified else "",
             *(f"{100 * model.errors[span]:.3g} %" if span in model.errors else "" for span in ranges),
             f"{model.size / 1000:,.0f} kB",
             model.where,
@@ -54,7 +56,7 @@ def table(models: Sequence[PretrainedModel]) -> str:
     lines = []
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        cells[3:-1] = [cell.rjust(width) for cell, width in zip(row[3:-1], widths[3:-1], strict=True)]
+        cells[4:-1] = [cell.rjust(width) for cell, width in zip(row[4:-1], widths[4:-1], strict=True)]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
 

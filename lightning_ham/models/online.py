@@ -16,6 +16,9 @@ from lightning_ham.tasks import InstanceError, capacity_for
 from lightning_ham.tasks.plain import plain
 from lightning_ham.tasks.structures import Operation, Structure
 
+_FIRST_CAPACITY = 16
+"""Capacity at which an unbounded structure begins."""
+
 MOST_KEPT = 4096
 """Most operations, and most answers, whose conversion is cached; the bundled tasks have fewer."""
 
@@ -27,27 +30,31 @@ class OpenStructure:
     weights while the structure is in use.
 
     The network was trained on trees with a leaf for every push, and nothing makes it use a leaf again. So the tree has
-    at least twice as many leaves as the capacity. After as many pushes as leaves, the elements move to a fresh tree:
-    the network pops each one, and the vector of its leaf is put where the network pushes. This takes O(n log n) once
-    in at least n / 2 pushes, so an operation still takes O(log n) on average, for any number of them.
+    at least twice as many leaves as the capacity; if unbounded, as elements when it was last blank. After as many
+    pushes as leaves, the elements move to a fresh tree: the network pops each one, and the vector of its leaf is put
+    where the network pushes. This takes O(n log n) once in at least n / 2 pushes, so an operation still takes O(log n)
+    on average, for any number of them.
 
     Args:
         task: The data structure.
         controller: The trained network.
-        capacity: Most elements at a time.
+        capacity: Most elements at a time; None: unbounded.
 
     Raises:
         TypeError: If the capacity is not a whole number.
         ValueError: If it is below 1.
     """
 
-    def __init__(self, task: Structure, controller: RawHAM, capacity: int) -> None:
-        capacity = plain(capacity)
-        if type(capacity) is not int:
-            raise TypeError(f"Expected a capacity that is a whole number, but got {capacity!r}.")
-        if capacity < 1:
-            raise ValueError(f"Expected a capacity of at least 1, but got {capacity}.")
+    def __init__(self, task: Structure, controller: RawHAM, capacity: int | None) -> None:
+        if capacity is not None:
+            capacity = plain(capacity)
+            if type(capacity) is not int:
+                raise TypeError(f"Expected a capacity that is a whole number, but got {capacity!r}.")
+            if capacity < 1:
+                raise ValueError(f"Expected a capacity of at least 1, but got {capacity}.")
         self.capacity = capacity
+        """Most elements at a time; None if it grows like a list."""
+        self._num_leaves = capacity_for(2 * (capacity or _FIRST_CAPACITY))
         self._task = task
         make = _Compiled if _Compiled.suits(controller) else _Plain
         self._network = make(controller, self._num_leaves)
@@ -60,6 +67,11 @@ class OpenStructure:
     def __len__(self) -> int:
         """Return the number of elements."""
         return self._size
+
+    def __repr__(self) -> str:
+        """Return its kind, size and capacity."""
+        most = "unbounded" if self.capacity is None else f"at most {self.capacity:,}"
+        return f"<{self._name}: {self._size:,} elements, {most}>"
 
     def push(self, *operands: SupportsIndex) -> None:
         """Add an element: ``push(value)``, or ``push(priority, value)`` for a priority queue.
@@ -100,16 +112,14 @@ class OpenStructure:
     def _name(self) -> str:
         return self._task.name.replace("_", " ")
 
-    @property
-    def _num_leaves(self) -> int:
-        return capacity_for(2 * self.capacity)
-
     def _move(self) -> None:
         """Move all elements to a fresh tree."""
         leaves = [self._network.access(self._query(("pop",))) for _ in range(self._size)]
-        self._network.clear()
+        if self.capacity is None:
+            self._num_leaves = capacity_for(2 * max(self._size, _FIRST_CAPACITY))
+        self._network.clear(self._num_leaves)
         push = self._query(("push", *(0 for _ in self._task.operands)))  # type: ignore[arg-type]
-        for leaf in reversed(leaves) if self._task.last_in_first_out else leaves:
+        for leaf in reversed(leaves) if self._task.pops == "last" else leaves:
             self._network.put(push, leaf)
         self._pushes = self._size
 
@@ -161,14 +171,29 @@ class _Compiled:
 
     @torch.inference_mode()
     def __init__(self, controller: RawHAM, num_leaves: int) -> None:
-        from lightning_ham.engines.session import open_session, perceptron  # slow to import
+        from lightning_ham.engines.session import perceptron  # slow to import
 
         memory = controller.memory
         self._dtype = memory.embed.blank.dtype
         self._embed, self._head = perceptron(memory.embed.mlp), perceptron(controller.head)
         self._grid = memory.grid
-        self._session = open_session(memory, memory.init_blank(1, num_leaves))
-        self.access, self.put, self.clear = self._session.access, self._session.put, self._session.restart
+        self._memory = memory
+        self._open(num_leaves)
+
+    @torch.inference_mode()
+    def clear(self, num_leaves: int) -> None:
+        """Begin with a blank tree of so many leaves."""
+        if num_leaves == self._num_leaves:
+            self._session.restart()
+        else:
+            self._open(num_leaves)
+
+    def _open(self, num_leaves: int) -> None:
+        from lightning_ham.engines.session import open_session
+
+        self._num_leaves = num_leaves
+        self._session = open_session(self._memory, self._memory.init_blank(1, num_leaves))
+        self.access, self.put = self._session.access, self._session.put
 
     def embed(self, cell: Tensor) -> Any:
         """Return a cell ``[input_size]`` embedded, ``[1, leaf_size]``."""
@@ -186,13 +211,12 @@ class _Plain:
     @torch.inference_mode()
     def __init__(self, controller: RawHAM, num_leaves: int) -> None:
         self._memory, self._head = controller.memory, controller.head
-        self._num_leaves = num_leaves
-        self.clear()
+        self.clear(num_leaves)
 
     @torch.inference_mode()
-    def clear(self) -> None:
-        """Reset all leaves to blank."""
-        self._tree: Tree = self._memory.init_blank(1, self._num_leaves)
+    def clear(self, num_leaves: int) -> None:
+        """Begin with a blank tree of so many leaves."""
+        self._tree: Tree = self._memory.init_blank(1, num_leaves)
 
     @torch.inference_mode()
     def embed(self, cell: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_ham.controllers import Controller, Rollout, complete_options, make_controller
 from lightning_ham.controllers.raw_ham import RawHAM
-from lightning_ham.engines import may_compile
+from lightning_ham.engines import has_numba, may_compile
 from lightning_ham.memory import AttentionMode, HierarchicalAttentiveMemory
 from lightning_ham.models.online import OpenStructure
 from lightning_ham.tasks import Episodes, Lengths, capacity_for, get_task
@@ -86,7 +86,7 @@ class TaskModel(nn.Module):
     def is_compiled(self) -> bool:
         """Whether compiled loops may run its episodes: with hard attention, on the CPU."""
         memories = (part for part in self.modules() if isinstance(part, HierarchicalAttentiveMemory))
-        return any(may_compile(memory.engine) for memory in memories) and self.device.type == "cpu"
+        return any(may_compile(memory.engine) for memory in memories) and self.device.type == "cpu" and has_numba()
 
     @property
     def device(self) -> torch.device:
@@ -149,20 +149,31 @@ class TaskModel(nn.Module):
                 answers[position] = self.task.decode(bits[: self.task.timesteps_for(length)], cells)
         return answers
 
-    def open(self, capacity: int) -> OpenStructure:
+    @property
+    def is_certified(self) -> bool:
+        """Whether there is a proof that it is right for every capacity; see :mod:`lightning_ham.certification`."""
+        return False
+
+    def open(self, capacity: int | None = None) -> OpenStructure:
         """Open an empty data structure that the model has learned; its elements exist only in the memory.
 
         Args:
-            capacity: Most elements at a time.
+            capacity: Most elements at a time. None: unbounded; it grows like a list. Only for a certified model, which
+                is right for every capacity.
 
         Raises:
-            ValueError: If the model's task is no data structure, its controller is not ``raw_ham``, or the capacity is
-                below 1.
+            ValueError: If the model's task is no data structure, its controller is not ``raw_ham``, the capacity is
+                below 1, or there is none and the model is not certified.
         """
         if not isinstance(self.task, Structure) or not isinstance(self.controller, RawHAM):
             raise ValueError(
                 "Expected a model of a data structure (stack, queue or priority_queue) with the controller 'raw_ham', "
                 f"but got one of {self.task_name!r} with {self.controller_name!r}."
+            )
+        if capacity is None and not self.is_certified:
+            raise ValueError(
+                "Expected a capacity, such as open(128): only a certified model is known to be right for every one. "
+                "`python -m lightning_ham.models` lists those."
             )
         return OpenStructure(self.task, self.controller, capacity)
 

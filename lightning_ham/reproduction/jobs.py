@@ -25,6 +25,7 @@ from lightning_ham.reproduction.records import (
 )
 from lightning_ham.runs.folder import EVALUATION, TRAINING, read_json, write_json
 from lightning_ham.runs.recipe.catalog import RECIPES, find_recipe, recipe_names
+from lightning_ham.runs.recipe.space import SWEEP
 
 OURS = "lstm_ham"
 
@@ -72,6 +73,7 @@ def reproducible_tasks() -> list[str]:
 
 def _read(recipe: str) -> dict[str, Any]:
     content: dict[str, Any] = yaml.safe_load(find_recipe(recipe).read_text(encoding="utf-8"))
+    content.pop(SWEEP, None)  # changes no training
     return content
 
 

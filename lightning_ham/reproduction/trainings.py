@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import fcntl
-import os
-import signal
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal, NamedTuple, NoReturn
+from typing import Literal, NamedTuple
 
 from lightning_ham.reproduction.jobs import Job
 from lightning_ham.reproduction.records import RANGES, max_time
 from lightning_ham.runs.folder import LAST, RECIPE
+from lightning_ham.runs.processes import Processes, environment, terminated_as_interrupted
 
 SLOW_LONG_EPISODES = 50
 """Most episodes at lengths 129-1,024 for LSTM+A, which takes a second for each."""
 Outcome = Literal["done", "failed", "busy", "stopped"]
 """``busy``: another process runs this training. A training that outlives us still holds the lock."""
-GRACE = 30.0
-"""Seconds for a training to end after SIGTERM."""
 
 
 class Settings(NamedTuple):
@@ -66,59 +57,23 @@ class Trainings:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._running: set[subprocess.Popen[bytes]] = set()
-        self._lock = threading.Lock()
-        self._stopped = threading.Event()
+        self._processes = Processes()
 
     def train(self, job: Job) -> Outcome:
         """Run a job; return its outcome."""
-        job.run_dir.parent.mkdir(parents=True, exist_ok=True)
-        with job.log.open("ab") as log:
-            try:
-                fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return "busy"
-            with self._lock:
-                if self._stopped.is_set():
-                    return "stopped"
-                if job.is_done(self.settings.budget):  # meanwhile, by another process
-                    return "done"
-                process = subprocess.Popen(
-                    [sys.executable, "-m", "lightning_ham.fit", *command(job, self.settings)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    env=_environment(self.settings.threads),
-                    start_new_session=True,  # Ctrl-C reaches only us, and we stop it
-                )
-                self._running.add(process)
-            status = process.wait()
-            with self._lock:
-                self._running.discard(process)
-                stopped = self._stopped.is_set()
-        if status == 0:
-            return "done"
-        return "stopped" if stopped else "failed"
+
+        def arguments() -> list[str] | None:
+            return None if job.is_done(self.settings.budget) else command(job, self.settings)
+
+        # By default not even offline runs in W&B: there would be many.
+        variables = environment(self.settings.threads, {"WANDB_MODE": "disabled"})
+        outcome = self._processes.run(job.log, arguments, variables).outcome
+        assert outcome != "ended"  # nothing watches it
+        return outcome
 
     def stop(self) -> None:
         """End all trainings, which keep their last checkpoints, and start no more."""
-        with self._lock:
-            self._stopped.set()
-            running = list(self._running)
-        for process in running:
-            process.terminate()
-        deadline = time.monotonic() + GRACE
-        for process in running:
-            try:
-                process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-
-
-def _environment(threads: int) -> dict[str, str]:
-    variables = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-    # By default not even offline runs in W&B: there would be many.
-    return {"WANDB_MODE": "disabled"} | os.environ | dict.fromkeys(variables, str(threads))
+        self._processes.stop()
 
 
 def train_all(
@@ -134,7 +89,7 @@ def train_all(
         report(job, outcome)
         return outcome
 
-    with _terminated_as_interrupted(), ThreadPoolExecutor(workers) as pool:
+    with terminated_as_interrupted(), ThreadPoolExecutor(workers) as pool:
         futures = [pool.submit(do, job) for job in jobs]
         try:
             return {future.result() for future in futures}
@@ -145,17 +100,3 @@ def train_all(
             if isinstance(error, KeyboardInterrupt):
                 return {"stopped"}
             raise
-
-
-@contextlib.contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """Make SIGTERM raise KeyboardInterrupt, as Ctrl-C does."""
-
-    def interrupt(*_: object) -> NoReturn:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import os
 import shlex
@@ -18,10 +19,12 @@ from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
+from lightning_ham.certification import Certificate, ConsolidationOptions, consolidate, structure_of
 from lightning_ham.controllers import set_num_threads
 from lightning_ham.evaluation import evaluate, table
 from lightning_ham.evaluation.record import describe_versions
 from lightning_ham.foreign import LONGEST_MESSAGE, shown
+from lightning_ham.hub import TrainedModel
 from lightning_ham.hub.card import TrainingInfo, missed_bar
 from lightning_ham.hub.push import check_token
 from lightning_ham.memory.attention import get_estimator
@@ -64,7 +67,7 @@ def train(arguments: Sequence[str], parse: Callable[[Sequence[str]], tuple[Path,
         arguments: A recipe and overrides.
         parse: Returns the recipe's file and the command line built from the arguments.
     """
-    _quieten()
+    quieten()
     with EndOnSignal() as signals, contextlib.ExitStack() as claims:
         try:
             recipe, cli = parse(arguments)
@@ -111,7 +114,7 @@ def _say(ending: Ending | None, error: BaseException, *, aloud: bool = True) -> 
     return ending.status
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Show only our own messages and warnings that a user can act on."""
     logging.basicConfig(format="%(message)s", handlers=[AboveBar()])
     _LOG.setLevel(logging.INFO)
@@ -258,6 +261,9 @@ def _evaluate_and_export(
     """Evaluate the best checkpoint, write ``evaluation.json`` and ``model/``, and print the error table."""
     run_dir = started.run_dir
     model = best_model(run_dir, checkpoint)
+    certify = cli.config_init["certify"]
+    if certify.rounds:
+        _certify(model, certify)
     options = cli.config.evaluation
     evaluation = evaluate(model, options.lengths, options.episodes, options.seed)
     evaluation["weights_sha256"] = model.weights_sha256()
@@ -286,6 +292,19 @@ def _evaluate_and_export(
         _LOG.info("%s", commands.retry(run_dir, missed, training["bar"], training["seed"], _longer(cli, trainer)))
     _LOG.info("Trained in %.0f s. The model is in %s", training["seconds"], run_dir / MODEL)
     _LOG.info("%s", commands.use(run_dir))
+
+
+def _certify(model: TrainedModel, options: ConsolidationOptions) -> None:
+    """Train the model until it is certified, and say so, or why it is not; in this case it is as it was."""
+    _, controller = structure_of(model)
+    before, grid = copy.deepcopy(model.state_dict()), controller.memory.grid
+    outcome = consolidate(model, options, lambda found: _LOG.info("%s", found))
+    _LOG.info("%s", outcome)
+    if isinstance(outcome, Certificate):
+        model.certificate = outcome
+    else:
+        model.load_state_dict(before)
+        controller.memory.grid = grid
 
 
 def _longer(cli: RecipeCLI, trainer: Trainer) -> str:

@@ -24,6 +24,7 @@ class Queue(Structure):
     output_size = VALUE_BITS + 4
     num_hints = 4
     controller_defaults: ClassVar = {"state_bits": 2}  # a bit for taken leaves, and one for spent ones
+    pops = "first"
     spends_leaves = True  # in a leaf used again, an element would come before older ones
     cell_labels = "value"
     example = '[["push", 7], ["push", 30], ["pop"]]'

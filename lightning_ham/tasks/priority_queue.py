@@ -30,6 +30,7 @@ class PriorityQueue(Structure):
     num_hints = PRIORITY_BITS + 2
     hint_kinds = ("echo", "state")
     operands = ("priority", "value")
+    pops = "least"
     cell_labels = "priority above, value below"
     example = '[["push", 9, 4], ["pop"]]'
 

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from lightning_ham.registry import Registry
+from lightning_ham.foreign import quoted
+from lightning_ham.registry import PluginError, Registry
 from lightning_ham.tasks.task import Task
 
 _BUILT_IN: dict[str, Callable[[], Task[Any, Any]] | str] = {
@@ -21,6 +22,7 @@ _TASKS: Registry[Callable[[], Task[Any, Any]]] = Registry(
     "task",
     _BUILT_IN,
     group="lightning_ham.tasks",
+    makes=Task,
 )
 
 
@@ -35,8 +37,11 @@ def built_in_tasks() -> list[Task[Any, Any]]:
 
 
 def find_task(name: str) -> Task[Any, Any] | None:
-    """Return the task of this name, or None if it is not installed (as a record's task may be)."""
-    return get_task(name) if name in _TASKS.names() else None
+    """Return the task of this name; None if it is not installed, as a record's task may be, or cannot be loaded."""
+    try:
+        return get_task(name) if name in _TASKS.names() else None
+    except PluginError:
+        return None
 
 
 def get_task(name: str) -> Task[Any, Any]:
@@ -50,14 +55,13 @@ def get_task(name: str) -> Task[Any, Any]:
         median = "my_package.tasks:Median"
 
     Raises:
-        ValueError: If there is no such task, or the task of this entry point has another name.
-        TypeError: If the entry point makes something other than a task.
+        ValueError: If there is no such task.
+        PluginError: If the entry point cannot be loaded, makes something other than a task, or one of another name.
     """
-    task = _TASKS.get(name)()
-    if not isinstance(task, Task):
-        raise TypeError(f"Expected a Task from the entry point '{name}', but got {type(task).__name__}")
+    task: Task[Any, Any] = _TASKS.make(name)
     if task.name != name:
-        raise ValueError(
-            f"Expected a task named '{name}', as its entry point is, but got '{task.name}'; rename one of the two"
+        raise PluginError(
+            f"Expected a task named {name!r}, as its entry point is, from {_TASKS.origin(name)}, but got "
+            f"{quoted(task.name)}; rename one of the two"
         )
     return task

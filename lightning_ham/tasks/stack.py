@@ -20,7 +20,7 @@ class Stack(Structure):
     name = "stack"
     input_size = 1 + VALUE_BITS
     early_pops = (0.1, 0.5)  # with the first alone, runs diverged in nearly full memories
-    last_in_first_out = True
+    pops = "last"
     cell_labels = "value"
     example = '[["push", 7], ["push", 30], ["pop"]]'
 

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -55,8 +55,8 @@ class Structure(Task[Operations, list[int]]):
     """The operands of a push, in order; a pop puts out the last one."""
     spends_leaves: ClassVar[bool] = False
     """Whether a leaf stays taken after a pop, as spent, in hints and guide."""
-    last_in_first_out: ClassVar[bool] = False
-    """Whether a pop takes the last push; to push popped elements again, reverse their order."""
+    pops: ClassVar[Literal["first", "last", "least"]]
+    """Which element a pop takes: the one pushed first or last, or one with the least operands."""
 
     def operation_to_cell(self, operation: Operation) -> Tensor:
         """Return a valid operation as a cell, float32 of shape [input_size]."""

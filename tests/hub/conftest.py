@@ -16,17 +16,28 @@ from lightning_ham.hub import TrainedModel
 OPTIONS = {"controller_size": 6, "leaf_size": 4}
 NUMBERS = itertools.count(1)
 
-# Imports once what takes seconds to import, and forks for every process. What huggingface_hub does is decided by the
-# variables that are set when it is imported: that is left to each.
+# Imports once what takes seconds to import, and forks for every process, which ends without taking apart what it has
+# inherited. What huggingface_hub does is decided by the variables that are set when it is imported: that is left to
+# each.
 FORKS = """
-import gc, json, os, sys
+import atexit, os, sys
+
+status = 1  # of an exception that nobody handles
+
+@atexit.register
+def end():  # is called last, as it is the first
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status)
+
+import gc, json
 import httpx2, jinja2, pytorch_lightning.cli, rich.progress, safetensors.torch, torch, yaml
 from lightning_ham import command_line, training
 from lightning_ham.runs import progress
 from lightning_ham.hub import pretrained
 assert not {"huggingface_hub", "wandb"} & sys.modules.keys()
 
-gc.freeze()  # or each process would spend a second on the way out on what it has inherited
+gc.freeze()  # what is inherited need not be searched for garbage
 for line in sys.stdin:
     job = json.loads(line)
     if "wait" in job:
@@ -39,8 +50,12 @@ for line in sys.stdin:
         os.environ.update(job["environment"])
         for number, name in enumerate((os.devnull, job["stdout"], job["stderr"])):
             os.dup2(os.open(name, os.O_RDWR | os.O_CREAT), number)
-        exec(compile(job["code"], "<test>", "exec"), {"__name__": "__main__"})
-        sys.exit()
+        try:
+            exec(compile(job["code"], "<test>", "exec"), {"__name__": "__main__"})
+            sys.exit(0)
+        except SystemExit as ended:
+            status = ended.code
+            raise
     print(child, flush=True)
 """
 

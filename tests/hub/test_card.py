@@ -8,7 +8,7 @@ from huggingface_hub import ModelCard
 from lightning_ham.evaluation import evaluate
 from lightning_ham.hub import TrainedModel
 from lightning_ham.hub.card import Comparison, missed_bar, render_card
-from lightning_ham.hub.files import FILES, PICTURES
+from lightning_ham.hub.files import CERTIFICATE, FILES, PICTURES
 from lightning_ham.hub.places import BUNDLED, bundled_names
 
 TRAINING = {
@@ -268,16 +268,16 @@ def test_pictures_are_saved_beside_the_card_that_shows_them(model, tmp_path):
     folder = tmp_path / "ham-tiny"
     pictures = {"learning_curve.png": b"a curve", "attention.png": b"a path"}
     model.save_pretrained(folder, pictures=pictures)
-    assert {path.name for path in folder.iterdir()} == {*FILES, *PICTURES}
+    assert {path.name for path in folder.iterdir()} == {*FILES, *PICTURES} - {CERTIFICATE}
     for name, content in pictures.items():
         assert (folder / name).read_bytes() == content
         assert f".]({name})\n" in (folder / "README.md").read_text()
     model.save_pretrained(folder, pictures={"attention.png": b"another path"})
-    assert {path.name for path in folder.iterdir()} == {*FILES, "attention.png"}
+    assert {path.name for path in folder.iterdir()} == {*FILES, "attention.png"} - {CERTIFICATE}
     assert "learning_curve" not in (folder / "README.md").read_text()
     (folder / "mine.txt").touch()
     model.save_pretrained(folder)
-    assert {path.name for path in folder.iterdir()} == {*FILES, "mine.txt"}
+    assert {path.name for path in folder.iterdir()} == {*FILES, "mine.txt"} - {CERTIFICATE}
 
 
 def test_other_pictures_are_refused(model, tmp_path):

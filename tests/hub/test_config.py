@@ -196,10 +196,10 @@ def test_numbers_of_many_digits_are_refused_at_once_whatever_python_is_told(
     config, read, no_limit_of_digits, key, digits
 ):
     text = json.dumps(config | {key: "NUMBER"}).replace('"NUMBER"', "9" * digits)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ValueError, match=f"Expected JSON in UTF-8, but got: a number of {digits:,} digits"):
         read(text.encode())
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 MODEL_KEYS = ["format_version", "lightning_ham_version", "task", "controller", "controller_options", "weights_sha256"]

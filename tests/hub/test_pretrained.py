@@ -305,8 +305,9 @@ def test_run_folder_gives_its_saved_model_then_the_best_then_the_last_checkpoint
 def test_bundled_models_are_whole_and_load_by_name(caplog):
     caplog.set_level(logging.INFO, "lightning_ham")
     for name in bundled_names():
-        assert names_in(places.BUNDLED / name) == FILES
         loaded = from_pretrained(name)
+        certificate = {"certificate.json"} if loaded.is_certified else set()
+        assert names_in(places.BUNDLED / name) == FILES | certificate
         assert name == f"ham-{loaded.task_name}".replace("_", "-")
         assert caplog.messages[-1] == f"Loaded {name} from the models that come with lightning_ham"
 
@@ -659,12 +660,12 @@ def test_forged_checkpoints_are_told_in_a_short_line_and_at_once(write_checkpoin
     path = write_checkpoint(**{name: value for name, value in entries.items() if isinstance(name, str)})
     if 1 in entries:
         torch.save(torch.load(path) | entries, path)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ValueError, match=r"^\S*model.ckpt: Expected |^\S*model.ckpt: key ") as raised:
         from_pretrained(path)
     assert str(raised.value).isprintable()
     assert len(str(raised.value)) < 700
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 def pickled(*instructions):
@@ -708,12 +709,12 @@ TEXT = b"X" + struct.pack("<I", 200_000) + b"[" * 200_000
 )
 def test_pickles_that_would_keep_the_reader_busy_are_refused_at_once(tmp_path, instructions, message):
     (tmp_path / "x.ckpt").write_bytes(pickled(*instructions))
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ValueError, match="Expected a whole checkpoint, but got ") as raised:
         from_pretrained(tmp_path / "x.ckpt")
     assert message in str(raised.value)
     assert len(str(raised.value)) < 600
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_compressed_and_overlapping_archives_are_refused_unread(write_checkpoint):

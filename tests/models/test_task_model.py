@@ -120,7 +120,7 @@ def test_answers_are_those_of_a_rollout_in_the_smallest_tree():
 @pytest.mark.parametrize("task", BUILT_IN)
 def test_a_trace_tells_what_the_rollout_did_in_plain_data(task, accesses_per_output):
     model = make_model(task, accesses_per_output=accesses_per_output)
-    for instance in mixed(task):
+    for instance in mixed(task)[::3]:
         trace = model.trace(instance)
         assert json.loads(json.dumps({**trace, "answer": None})) == {**trace, "answer": None}
         assert trace["answer"] == model.solve([instance])[0]

@@ -2,7 +2,6 @@
 
 import os
 import pty
-import resource
 import shlex
 import shutil
 import signal
@@ -220,22 +219,21 @@ def test_a_training_goes_on_where_its_output_cannot_be_written(tmp_path, tiny_re
     assert done.stdout.count("\n") == (how == "head")
 
 
-@pytest.mark.slow
-def test_a_full_disk_is_one_line_with_the_command_that_resumes(tmp_path, tiny_recipe, environment):
-    def fill() -> None:  # as far as one file goes
-        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
-
-    command = [*COMMAND, tiny_recipe, *ENDLESS]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, preexec_fn=fill
+def test_a_full_disk_is_one_line_with_the_command_that_resumes(fit, tmp_path, tiny_recipe):
+    (tmp_path / "full.py").write_text(
+        "import resource\n"
+        "from pytorch_lightning import Callback\n"
+        "class Full(Callback):\n"
+        "    def on_fit_start(self, trainer, pl_module):\n"
+        "        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"  # as far as one file goes
     )
+    done = fit(tmp_path, tiny_recipe, *ENDLESS, "--trainer.callbacks+=full.Full", PYTHONPATH=str(tmp_path))
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()[1:]
     assert line.startswith("error: There is no room left ([Errno 27] File too large: 'runs/tiny/")
     assert line.endswith(RESUME)
     assert not list(tmp_path.rglob("*.partial"))
     reached = epochs_of(tmp_path / LAST)
-    words = RESUME.partition("Resume with: python ")[2].split()
-    resumed = [sys.executable, *words, "--trainer.max_epochs", str(reached + 1)]
-    done = subprocess.run(resumed, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    words = shlex.split(RESUME.partition("lightning_ham.fit ")[2])
+    options = ["--trainer.max_epochs", str(reached + 1), "--trainer.callbacks", "null"]
+    assert fit(tmp_path, *words, *options).returncode == 0

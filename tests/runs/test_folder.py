@@ -55,13 +55,13 @@ def test_runs_that_start_together_have_a_folder_each(tmp_path, tiny_recipe, envi
     command = [sys.executable, "-m", "lightning_ham.fit", tiny_recipe, "--trainer.max_epochs", "1", "--seed_everything"]
     started = [
         subprocess.Popen([*command, str(seed)], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
-        for seed in (1, 2, 3)
+        for seed in (1, 2)
     ]
-    assert [process.wait() for process in started] == [0, 0, 0]
+    assert [process.wait() for process in started] == [0, 0]
     runs = sorted((tmp_path / "runs").iterdir())
-    assert [run.name for run in runs] == ["tiny", "tiny-2", "tiny-3"]
+    assert [run.name for run in runs] == ["tiny", "tiny-2"]
     seeds = [yaml.safe_load((run / "recipe.yaml").read_text())["seed_everything"] for run in runs]
-    assert sorted(seeds) == [1, 2, 3]
+    assert sorted(seeds) == [1, 2]
     assert [json.loads((run / "training.json").read_text())["seed"] for run in runs] == seeds
 
 

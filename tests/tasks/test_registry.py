@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lightning_ham.tasks import get_task, task_names
+from lightning_ham.registry import PluginError
+from lightning_ham.tasks import find_task, get_task, task_names
 from lightning_ham.tasks.add import Add
 from lightning_ham.tasks.fifo import Queue
 from lightning_ham.tasks.merge import Merge
@@ -101,8 +102,10 @@ def test_a_plugin_is_imported_only_when_asked_for(install: Install) -> None:
     install("ham_broken", "broken = ham_broken:Broken", "raise RuntimeError('imported')")
     assert "broken" in task_names()
     assert get_task("sort").name == "sort"
-    with pytest.raises(RuntimeError, match="imported"):
+    message = "the task 'broken' from the entry point 'ham_broken:Broken' of ham_broken 1.0, but got: RuntimeError: imp"
+    with pytest.raises(PluginError, match=message):
         get_task("broken")
+    assert find_task("broken") is None
 
 
 def test_unknown_name() -> None:
@@ -121,24 +124,25 @@ def test_a_plugin_may_be_the_one_that_was_meant(install: Install) -> None:
 
 def test_a_plugin_may_not_take_a_built_in_name(install: Install) -> None:
     install("ham_plugin", "sort = ham_plugin:LastFirst", LAST_FIRST)
-    with pytest.warns(UserWarning, match="built-in task 'sort' is used; 'ham_plugin:LastFirst' registers the same"):
+    with pytest.warns(UserWarning, match="built-in task 'sort' is used; 'ham_plugin:LastFirst' of ham_plugin 1.0 reg"):
         assert type(get_task("sort")) is Sort
 
 
 def test_two_plugins_may_not_take_one_name(install: Install) -> None:
     install("ham_plugin", "last_first = ham_plugin:LastFirst", LAST_FIRST)
     install("ham_rival", "last_first = ham_rival:LastFirst", LAST_FIRST)
-    with pytest.raises(ValueError, match="but got 'ham_plugin:LastFirst' and 'ham_rival:LastFirst'; uninstall"):
+    with pytest.raises(ValueError, match=r"but got 'ham_plugin:LastFirst' of ham_plugin 1.0 and 'ham_rival:L"):
         get_task("last_first")
 
 
 def test_a_plugin_that_makes_no_task(install: Install) -> None:
     install("ham_plugin", "nothing = ham_plugin:make_nothing", LAST_FIRST)
-    with pytest.raises(TypeError, match="Expected a Task from the entry point 'nothing', but got NoneType"):
+    message = "^Expected a Task from the entry point 'ham_plugin:make_nothing' of ham_plugin 1.0, but got None$"
+    with pytest.raises(PluginError, match=message):
         get_task("nothing")
 
 
 def test_a_plugin_named_otherwise_than_its_task(install: Install) -> None:
     install("ham_plugin", "backwards = ham_plugin:LastFirst", LAST_FIRST)
-    with pytest.raises(ValueError, match=r"Expected a task named 'backwards'.*but got 'last_first'"):
+    with pytest.raises(PluginError, match=r"named 'backwards'.* of ham_plugin 1.0, but got 'last_first'"):
         get_task("backwards")

@@ -775,6 +775,19 @@ def test_a_resumed_training_ends_at_the_same_weights(tmp_path):
     assert same_weights(resumed, whole)
 
 
+@pytest.mark.parametrize("precisions", [("32-true", "bf16-mixed"), ("bf16-mixed", "32-true")])
+def test_a_training_that_clips_gradients_resumes_in_another_precision(tmp_path, precisions):
+    first, second = (
+        make_trainer(max_epochs=n, precision=p, gradient_clip_val=0.5) for n, p in enumerate(precisions, 1)
+    )
+    first.fit(make_module(), make_data())
+    first.save_checkpoint(tmp_path / "first.ckpt")
+    module = make_module()
+    second.fit(module, make_data(), ckpt_path=tmp_path / "first.ckpt", weights_only=True)
+    assert second.global_step == 2 * first.global_step
+    assert all(parameter.isfinite().all() for parameter in module.parameters())
+
+
 # What is logged.
 
 ERRORS = {"sequence_error", "symbol_error", "bit_error"}

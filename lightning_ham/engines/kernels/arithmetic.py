@@ -11,10 +11,12 @@ import numpy as np
 from numba.extending import overload
 
 from lightning_ham.engines.kernels.cache import CompiledOnDisk
+from lightning_ham.engines.kernels.tile import ROWS, VECTOR, set_tile
 from lightning_ham.memory.constants import FINEST_DIFFERENCE
 
 # Sums may be reordered and products fused, as a BLAS does; NaN and infinity keep their meaning.
 _FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
+_TWO_VECTORS, _HALF_A_VECTOR = 2 * VECTOR, VECTOR // 2  # bytes
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -25,53 +27,50 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return kernel
 
 
+def _strip_of(rows: int) -> Callable[..., Any]:
+    """Return a kernel that sets ``rows`` rows of ``y``, from row ``m``, to ``start + x @ w``."""
+
+    @nb.njit(nogil=True, error_model="numpy")  # with each kernel that uses it: its name on disk would not tell `rows`
+    def strip(x, w, start, y, m):
+        lanes, columns, n = VECTOR // y.itemsize, y.shape[1], 0
+        while n + 2 * lanes <= columns:
+            set_tile(x, w, start, y, m, n, rows, _TWO_VECTORS)
+            n += 2 * lanes
+        while n + lanes // 2 <= columns:
+            set_tile(x, w, start, y, m, n, rows, _HALF_A_VECTOR)
+            n += lanes // 2
+        while n < columns:
+            set_tile(x, w, start, y, m, n, rows, 0)
+            n += 1
+
+    return strip
+
+
+_strip, _row = _strip_of(ROWS), _strip_of(1)
+
+
+@compiled
+def affine(x, w, start, y):
+    """Set ``y`` to ``start + x @ w``, summed in this order.
+
+    Args:
+        x: ``[m, k]``, in any layout.
+        w: ``[k, n]``, rows contiguous.
+        start: ``[m, n]``, rows contiguous, may be ``y``; or ``[n]``, the same for all rows.
+        y: ``[m, n]``, rows contiguous.
+    """
+    rows = y.shape[0]
+    in_strips = rows - rows % ROWS
+    for m in range(0, in_strips, ROWS):
+        _strip(x, w, start, y, m)
+    for m in range(in_strips, rows):
+        _row(x, w, start, y, m)
+
+
 @compiled
 def accumulate(x, w, y):
-    """Add ``x @ w`` to ``y``: ``x`` ``[m, k]``, ``w`` ``[k, n]``, ``y`` ``[m, n]``; rows of ``w`` and ``y`` contiguous.
-
-    Works on four rows of ``x`` and of ``w`` at a time: every loaded number is used several times, and all fit in
-    registers.
-    """
-    rows, inner = x.shape
-    columns = y.shape[1]
-    rows4, inner4 = rows - rows % 4, inner - inner % 4
-    for m in range(0, rows4, 4):
-        y0, y1, y2, y3 = y[m], y[m + 1], y[m + 2], y[m + 3]
-        for k in range(0, inner4, 4):
-            w0, w1, w2, w3 = w[k], w[k + 1], w[k + 2], w[k + 3]
-            a0, a1, a2, a3 = x[m, k], x[m, k + 1], x[m, k + 2], x[m, k + 3]
-            b0, b1, b2, b3 = x[m + 1, k], x[m + 1, k + 1], x[m + 1, k + 2], x[m + 1, k + 3]
-            c0, c1, c2, c3 = x[m + 2, k], x[m + 2, k + 1], x[m + 2, k + 2], x[m + 2, k + 3]
-            d0, d1, d2, d3 = x[m + 3, k], x[m + 3, k + 1], x[m + 3, k + 2], x[m + 3, k + 3]
-            for n in range(columns):
-                u0, u1, u2, u3 = w0[n], w1[n], w2[n], w3[n]
-                y0[n] += a0 * u0 + a1 * u1 + a2 * u2 + a3 * u3
-                y1[n] += b0 * u0 + b1 * u1 + b2 * u2 + b3 * u3
-                y2[n] += c0 * u0 + c1 * u1 + c2 * u2 + c3 * u3
-                y3[n] += d0 * u0 + d1 * u1 + d2 * u2 + d3 * u3
-        for k in range(inner4, inner):
-            for r in range(m, m + 4):
-                a0 = x[r, k]
-                for n in range(columns):
-                    y[r, n] += a0 * w[k, n]
-    for m in range(rows4, rows):
-        for k in range(0, inner4, 4):
-            a0, a1, a2, a3 = x[m, k], x[m, k + 1], x[m, k + 2], x[m, k + 3]
-            for n in range(columns):
-                y[m, n] += a0 * w[k, n] + a1 * w[k + 1, n] + a2 * w[k + 2, n] + a3 * w[k + 3, n]
-        for k in range(inner4, inner):
-            a0 = x[m, k]
-            for n in range(columns):
-                y[m, n] += a0 * w[k, n]
-
-
-@compiled
-def affine(x, w, bias, y):
-    """Set ``y`` to ``x @ w + bias``."""
-    for m in range(y.shape[0]):
-        for n in range(y.shape[1]):
-            y[m, n] = bias[n]
-    accumulate(x, w, y)
+    """Add ``x @ w`` to ``y``; shapes and layouts as in :func:`affine`."""
+    affine(x, w, y, y)
 
 
 @compiled

@@ -6,7 +6,7 @@ At each node, a descent goes right with probability ``sigmoid(SEARCH(node, query
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +44,10 @@ def logistic_noise(
     dtype = torch.promote_types(like.dtype, torch.float32)  # half precision knows too few probabilities
     if count == 0:
         return like.new_empty(batch, 0, dtype=dtype)
-    uniform = torch.rand(batch, count, dtype=dtype, device=like.device, generator=generator)
+    source: Any = (
+        {"generator": generator} if generator else {}
+    )  # torch.export knows a batch of any size only without one
+    uniform = torch.rand(batch, count, dtype=dtype, device=like.device, **source)
     noise = torch.logit(uniform, eps=torch.finfo(dtype).eps)
     return noise if scale == 1 else noise * scale
 
@@ -75,7 +78,7 @@ def descend(tree: Tree, query: Tensor, search: Search, noise: Tensor, *, counter
         counterfactual: Whether to descend from the siblings not taken, too.
     """
     plain = Tree(tree.nodes)  # gathered without a gradient
-    rows = torch.ones(len(query), 1, dtype=torch.long, device=query.device)
+    rows = torch.ones(query.shape[0], 1, dtype=torch.long, device=query.device)
     sampled = noise.shape[1] > 0
     on_path = []
     for _ in range(tree.depth):
@@ -88,7 +91,7 @@ def descend(tree: Tree, query: Tensor, search: Search, noise: Tensor, *, counter
         rows = 2 * rows + (logits + perturbation > 0)
         if counterfactual:
             rows = torch.cat((rows, rows[:, :1] ^ 1), dim=1)
-    path_noise = torch.stack(on_path, dim=1) if on_path else query.new_zeros(len(query), 0)
+    path_noise = torch.stack(on_path, dim=1) if on_path else query.new_zeros(query.shape[0], 0)
     return Descent(rows[:, 0], path_noise, rows[:, 1:])
 
 

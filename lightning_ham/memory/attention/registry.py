@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import torch
 
 from lightning_ham.arguments import expect_one_of
 from lightning_ham.memory.attention.argmax import Argmax
@@ -24,7 +24,10 @@ _BUILT_IN: dict[str, type[Estimator]] = {
     "argmax": Argmax,
 }
 _NAMES = tuple(_BUILT_IN)
-_ESTIMATORS: Registry[type[Estimator]] = Registry("estimator", _BUILT_IN, group="lightning_ham.estimators")
+_ESTIMATORS: Registry[type[Estimator]] = Registry(
+    "estimator", _BUILT_IN, group="lightning_ham.estimators", base=Estimator
+)
+_MADE: dict[str, Estimator] = {}
 
 GUIDED = Reinforce()
 """The estimator of guided accesses: its noise forces the branches to the given leaf."""
@@ -48,13 +51,12 @@ def get_estimator(attention: str) -> Estimator:
 
     Raises:
         ValueError: If there is none.
-        ImportError: If another package provides it and cannot be loaded.
+        PluginError: If another package provides it and cannot be loaded.
     """
     if attention not in _NAMES:
         expect_one_of("attention", attention, attention_modes())
-    return _made(attention)
-
-
-@functools.cache
-def _made(attention: str) -> Estimator:
-    return _ESTIMATORS.get(attention)()
+    if attention not in _MADE:
+        if torch.compiler.is_compiling() and attention in _BUILT_IN:
+            return _BUILT_IN[attention]()  # torch.compile cannot trace the search for those of other packages
+        _MADE[attention] = _ESTIMATORS.make(attention)
+    return _MADE[attention]

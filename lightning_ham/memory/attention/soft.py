@@ -22,7 +22,7 @@ class Soft(Estimator):
         weights, node_logits = leaf_probabilities(tree, query, search)
         leaf_rows = weights.argmax(dim=1) + tree.num_leaves
         logits = node_logits.gather(1, path_rows(leaf_rows, tree.depth)[:, : tree.depth])
-        none = leaf_rows.new_empty(len(leaf_rows), 0)
+        none = leaf_rows.new_empty(leaf_rows.shape[0], 0)
         return Descent(leaf_rows, torch.zeros_like(logits), none, logits, weights)
 
     def read(self, access: Access, descent: Descent, query: Tensor, search: Search) -> Access:

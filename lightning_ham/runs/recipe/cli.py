@@ -37,6 +37,7 @@ from lightning_ham.runs.recipe.complaints import complaint, null_complaint
 from lightning_ham.runs.recipe.file import read_recipe
 from lightning_ham.runs.recipe.keys import LINKED, MADE, OPTIONS, OWN_KEYS, Given, checked, given_by, given_in
 from lightning_ham.runs.recipe.parser import RecipeParser, named_as_keys
+from lightning_ham.runs.recipe.space import SWEEP, read_space
 from lightning_ham.runs.recipe.trainer_options import DEFAULTS as TRAINER_DEFAULTS
 from lightning_ham.runs.recipe.trainer_options import LEFT_OUT, check_options, check_trainer
 from lightning_ham.runs.recipe.values import RECIPE_VALUES
@@ -105,7 +106,9 @@ class RecipeCLI(LightningCLI):
         assert isinstance(args, list)
         given = [Given("task", None)]
         if self._recipe is not None:
-            recipe = checked(read_recipe(self._recipe, parser.parser_mode))
+            content = read_recipe(self._recipe, parser.parser_mode)
+            read_space(content.pop(SWEEP, None), self._recipe)  # a training needs it only to be right
+            recipe = checked(content)
             given = [*given_in({"task": None} | recipe), *(() if self._wants_help else given_by(args))]
             # Every value quoted and tagged, so that it keeps its type.
             args = ["--config", yaml.safe_dump(recipe, default_style='"'), *args]
@@ -162,6 +165,8 @@ class RecipeCLI(LightningCLI):
             self.config_init["stop"].check(self.datamodule)
         with named_as_keys("trainer", vars(config.trainer)):
             check_options(self.config_init["trainer"])
+        with named_as_keys("certify", vars(config.certify)):
+            self.config_init["certify"].check(self.model.model)
         try:
             check_lengths(self.datamodule.task, config.evaluation.lengths)
         except ValueError as error:

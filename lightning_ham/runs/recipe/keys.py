@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 from jsonargparse import get_loader
 from pytorch_lightning import Trainer
 
+from lightning_ham.certification import ConsolidationOptions
 from lightning_ham.foreign import closest_to, quoted, shown
 from lightning_ham.runs.recipe.options import EvaluationOptions, HubOptions, WandbOptions
 from lightning_ham.runs.recipe.trainer_options import LEFT_OUT
@@ -48,7 +49,12 @@ MADE: dict[str, type[Any]] = {
 }
 """The classes that a recipe makes, except the Trainer, by the sections with their arguments."""
 
-OPTIONS: dict[str, type[Any]] = {"wandb": WandbOptions, "evaluation": EvaluationOptions, "hub": HubOptions}
+OPTIONS: dict[str, type[Any]] = {
+    "wandb": WandbOptions,
+    "certify": ConsolidationOptions,
+    "evaluation": EvaluationOptions,
+    "hub": HubOptions,
+}
 """Dataclasses that a recipe fills, by section."""
 
 LINKED = {"model.task": "task", "data.task": "task", "model.seed": "seed_everything", "data.seed": "seed_everything"}
@@ -204,7 +210,7 @@ def _unknown(key: str) -> str:
     by_name = {name.rpartition(".")[2]: name for name in known}
     group, _, name = key.rpartition(".")
     here = {other.removeprefix(f"{group}."): other for other in known if group and other.startswith(f"{group}.")}
-    groups = {word: word for word in (other.partition(".")[0] for other in known)}
+    groups = {word: word for word in ("sweep", *(other.partition(".")[0] for other in known))}
     close = LINKED.get(key) or by_name.get(name)
     for words in (here, groups, by_name):  # a mistyped name, or group, or name in a wrong group or in none
         close = close or words.get(closest_to(name, words) or "")

@@ -1,0 +1,1 @@
+"""A task, a controller, an estimator and a JOIN for lightning_ham."""
