@@ -20,6 +20,8 @@ from typing import NamedTuple
 import pytest
 import torch
 
+from lightning_ham.runs.endings import is_lost_process
+
 RECORDER = """
 import hashlib, json, os
 from pytorch_lightning import Callback
@@ -220,6 +222,20 @@ def wait_until(happens, log: Path, seconds: float = 300.0) -> None:
     while not happens():
         assert time.monotonic() < end, log.read_text()
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_lost"),
+    [
+        (RuntimeError("[/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [::1]:1"), True),
+        (RuntimeError("Application timeout caused pair closure"), True),
+        (torch.distributed.DistBackendError("NCCL communicator was aborted on rank 1."), True),
+        (RuntimeError("shape '[2]' is invalid for input of size 3"), False),
+        (ValueError("gloo/transport/"), False),
+    ],
+)
+def test_what_counts_as_a_lost_process(error, is_lost):
+    assert is_lost_process(error) == is_lost
 
 
 def test_torchrun_with_another_number_of_processes_is_refused(two_fits, tmp_path, tiny_recipe):
