@@ -35,6 +35,7 @@ _SIGNALS = [
 ]
 """Signals that silently end a process without a handler."""
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_GLOO_LOST = ("gloo/transport/", "Application timeout caused pair closure")
 _LOG = logging.getLogger("lightning_ham")
 
 
@@ -165,9 +166,9 @@ def explain(error: BaseException, signals: EndOnSignal, run_dir: Path | None, ra
 
 def is_lost_process(error: BaseException) -> bool:
     """Return whether ``error`` comes from talking to another process of a training, which is gone or silent."""
-    # Gloo raises plain RuntimeErrors that begin with the file of its source.
+    # Gloo raises plain RuntimeErrors, most of which begin with the file of its source.
     return isinstance(error, torch.distributed.DistError) or (
-        isinstance(error, RuntimeError) and "gloo/transport/" in str(error)
+        isinstance(error, RuntimeError) and any(words in str(error) for words in _GLOO_LOST)
     )
 
 

@@ -10,7 +10,6 @@ import random
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
@@ -30,7 +29,7 @@ from lightning_ham.tasks.seeds import stream_seed
 from lightning_ham.training.datamodule import TaskDataModule
 from lightning_ham.training.former_options import check_options
 from lightning_ham.training.namespace import LightningModule, warn_of_other_lightning
-from lightning_ham.training.objective import Processes, objective
+from lightning_ham.training.objective import ALONE, Processes, objective
 from lightning_ham.training.options import ExplorationOptions, ReinforceOptions, ScheduleOptions, SupervisionOptions
 from lightning_ham.training.unused import UnusedOptionsWarning, told, unused_options
 
@@ -63,6 +62,12 @@ def _made(kind: type[_Group], options: _Group | Mapping[str, Any]) -> _Group:
 def _defaults(maker: type[Any]) -> dict[str, Any]:
     """Return the defaults of a class's arguments, by name."""
     return {name: parameter.default for name, parameter in inspect.signature(maker).parameters.items()}
+
+
+def _total(value: Tensor) -> Tensor:
+    """Return the sum of ``value`` over all processes; Lightning's own ``reduce`` would wait for them once more."""
+    torch.distributed.all_reduce(value)
+    return value
 
 
 class HAMModule(LightningModule):
@@ -354,7 +359,8 @@ class HAMModule(LightningModule):
     @property
     def _processes(self) -> Processes:
         """The processes of this training."""
-        return Processes(self.trainer.world_size, partial(self.trainer.strategy.reduce, reduce_op="sum"))
+        number = self.trainer.world_size
+        return ALONE if number == 1 else Processes(number, _total)
 
     @property
     def _memories(self) -> list[HierarchicalAttentiveMemory]:

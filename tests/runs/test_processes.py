@@ -20,6 +20,8 @@ from typing import NamedTuple
 import pytest
 import torch
 
+from lightning_ham.runs.endings import is_lost_process
+
 RECORDER = """
 import hashlib, json, os
 from pytorch_lightning import Callback
@@ -222,6 +224,20 @@ def wait_until(happens, log: Path, seconds: float = 300.0) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.parametrize(
+    ("error", "is_lost"),
+    [
+        (RuntimeError("[/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [::1]:1"), True),
+        (RuntimeError("Application timeout caused pair closure"), True),
+        (torch.distributed.DistBackendError("NCCL communicator was aborted on rank 1."), True),
+        (RuntimeError("shape '[2]' is invalid for input of size 3"), False),
+        (ValueError("gloo/transport/"), False),
+    ],
+)
+def test_what_counts_as_a_lost_process(error, is_lost):
+    assert is_lost_process(error) == is_lost
+
+
 def test_torchrun_with_another_number_of_processes_is_refused(two_fits, tmp_path, tiny_recipe):
     started = {"TORCHELASTIC_RUN_ID": "test", "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "GROUP_RANK": "0"}
     done = two_fits[0](tmp_path, tiny_recipe, **started)
@@ -292,7 +308,7 @@ def test_two_machines_train_together_until_the_cable_is_unplugged(machines, envi
         meeting = ["--rdzv_backend", "c10d", "--rdzv_id", "test", "--rdzv_endpoint", f"{first.address}:29400"]
         here = ["--rdzv_conf", f"is_host={int(machine is first)}", "--local_addr", machine.address]
         fit = ["-m", "lightning_ham.fit", tiny_recipe, "--trainer.num_nodes", 2, "--trainer.max_epochs", 1000000]
-        patience = ["--trainer.strategy", "DDPStrategy", "--trainer.strategy.timeout", "0:00:45"]
+        patience = ["--trainer.strategy", "DDPStrategy", "--trainer.strategy.timeout", "0:00:30"]
         record = {"RECORD": str(home / "record.jsonl"), "GLOO_SOCKET_IFNAME": machine.cable, "PYTHONPATH": str(home)}
         record["PYTHONPATH"] += os.pathsep + environment.get("PYTHONPATH", "")
         with (home / "stdout").open("w") as stdout, (home / "stderr").open("w") as stderr:

@@ -140,6 +140,7 @@ def found(tmp_path_factory):
     return {name: json.loads((folder / f"{name}.json").read_text()) for name in SITUATIONS}
 
 
+@pytest.mark.slow
 def test_both_packages_train_alike_where_the_other_is_not_installed(found):
     old, new = (found[f"alone {name}"] for name in (OLD, NEW))
     assert old["trained"]["episodes"] == 2 * 3 * 4
@@ -154,6 +155,7 @@ def test_both_packages_train_alike_where_the_other_is_not_installed(found):
     assert new[f"resumed {OLD}"] == resumed, "each goes on from the other's checkpoints"
 
 
+@pytest.mark.slow
 def test_the_package_that_the_program_has_imported_is_chosen(found):
     together = found["together"]
     assert together["the new one"] == [NEW, []]
@@ -168,6 +170,7 @@ def test_the_package_that_the_program_has_imported_is_chosen(found):
     assert together["both and the variable"] == [NEW, []]
 
 
+@pytest.mark.slow
 def test_recipes_keep_to_their_own_package(found):
     assert found["together"]["recipe"] == [
         2,

@@ -17,6 +17,8 @@ from lightning_ham.tasks.seeds import stream_seed
 from lightning_ham.training import HAMModule, TaskDataModule
 from lightning_ham.training.objective import objective
 
+pytestmark = pytest.mark.slow
+
 PROCESSES, UPDATES = 2, 4
 KEPT = {"entropy_bonus": 0.1, "final_entropy_bonus": 1.0, "branch_prior": 0.3}
 TRAININGS = {
