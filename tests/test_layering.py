@@ -30,6 +30,7 @@ FLOORS = {
     "arguments": _floor("foreign", ""),
     "registry": _floor("foreign", ""),
     "whole_file": _floor("", ""),
+    "console": _floor("", ""),
     "memory": _floor("foreign arguments registry", "torch"),
     "engines": _floor("foreign arguments registry whole_file memory", "torch numpy llvmlite numba"),
     "controllers": _floor("foreign arguments registry memory engines", "torch"),
@@ -48,16 +49,16 @@ FLOORS = {
         "torch matplotlib PIL",
     ),
     "runs": _floor(
-        "foreign arguments whole_file memory engines controllers tasks models evaluation training hub pictures",
+        "foreign arguments console whole_file memory engines controllers tasks models evaluation training hub pictures",
         "torch pytorch_lightning filelock jsonargparse pydantic rich wandb yaml",
     ),
     "reproduction": _floor("tasks models evaluation training hub pictures runs", "torch yaml"),
     "output_files": _floor("whole_file", ""),
     "instance_files": _floor("foreign models tasks", "torch"),
-    "command_line": _floor("foreign", ""),
+    "command_line": _floor("foreign console", ""),
 }
 # The modules beside the floors: a command each, which knows of the others nothing but that they are there.
-TOP = _floor(" ".join(FLOORS), "torch rich")
+TOP = _floor(" ".join(FLOORS), "torch rich shtab")
 LAZY_IMPORT = re.compile(rf"({PACKAGE}(?:\.\w+)+):(\w+)")
 
 

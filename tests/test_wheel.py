@@ -3,26 +3,34 @@
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import EntryPoints
 from pathlib import Path
 
 import pytest
+
+from lightning_ham.__main__ import enter
 
 ROOT = Path(__file__).parent.parent
 DATA = {".jinja", ".json", ".md", ".safetensors", ".typed"}
 
 
 @pytest.fixture(scope="module")
-def contents(tmp_path_factory):
+def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT]
     subprocess.run(command, check=True, capture_output=True)
     (wheel,) = folder.glob("*.whl")
-    return set(zipfile.ZipFile(wheel).namelist())
+    return zipfile.ZipFile(wheel)
 
 
-def test_wheel_has_every_recipe(contents):
-    recipes = {f"lightning_ham/{path.relative_to(ROOT).as_posix()}" for path in ROOT.glob("recipes/**/*.yaml")}
-    assert recipes
+@pytest.fixture(scope="module")
+def contents(wheel):
+    return set(wheel.namelist())
+
+
+def test_wheel_has_every_recipe_and_their_schema(contents):
+    paths = [*ROOT.glob("recipes/**/*.yaml"), ROOT / "recipes" / "schema.json"]
+    recipes = {f"lightning_ham/{path.relative_to(ROOT).as_posix()}" for path in paths}
     assert recipes == {name for name in contents if name.startswith("lightning_ham/recipes/")}
 
 
@@ -36,3 +44,10 @@ def test_wheel_has_bundled_weights_templates_and_type_marker(contents):
 
 def test_wheel_has_nothing_beside_the_package(contents):
     assert {name.partition("/")[0].partition("-")[0] for name in contents} == {"lightning_ham"}
+
+
+def test_wheel_installs_the_console_command(wheel, contents):
+    (table,) = (name for name in contents if name.endswith(".dist-info/entry_points.txt"))
+    read = EntryPoints._from_text_for(wheel.read(table).decode(), None)
+    (script,) = read.select(group="console_scripts")
+    assert (script.name, script.load()) == ("lightning-ham", enter)

@@ -40,7 +40,7 @@ LEFT_OUT = {
 """Options of the Trainer that no recipe may set, each with the reason and an alternative."""
 
 _MOST_PROCESSES = 1024
-_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 _AT_LEAST = {
     "accumulate_grad_batches": 1,
     "check_val_every_n_epoch": 1,
@@ -94,9 +94,9 @@ def check_trainer(trainer: Trainer, options: Mapping[str, Any], data: TaskDataMo
         options: See :func:`check_options`.
         data: The training data.
     """
-    if trainer.precision not in _PRECISIONS:
+    if trainer.precision not in PRECISIONS:
         raise ValueError(
-            f"Expected argument `precision` to be one of {_PRECISIONS}, but got {trainer.precision!r}: the nodes of a "
+            f"Expected argument `precision` to be one of {PRECISIONS}, but got {trainer.precision!r}: the nodes of a "
             "tree, and the weights that are saved, have 32 bits."
         )
     batches = _limited("limit_train_batches", options["limit_train_batches"], data.batches_per_epoch)
