@@ -31,6 +31,7 @@ FLOORS = {
     "registry": _floor("foreign", ""),
     "whole_file": _floor("", ""),
     "console": _floor("", ""),
+    "notebook": _floor("", ""),
     "memory": _floor("foreign arguments registry", "torch"),
     "engines": _floor("foreign arguments registry whole_file memory", "torch numpy llvmlite numba"),
     "controllers": _floor("foreign arguments registry memory engines", "torch"),
@@ -38,19 +39,20 @@ FLOORS = {
     "models": _floor("foreign arguments registry memory engines controllers tasks", "torch"),
     "evaluation": _floor("foreign arguments registry memory engines controllers tasks models", "torch torchmetrics"),
     "training": _floor(
-        "foreign arguments registry memory controllers tasks models evaluation hub", "torch pytorch_lightning"
+        "foreign arguments registry memory controllers tasks models evaluation pictures hub", "torch pytorch_lightning"
     ),
     "hub": _floor(
-        "foreign arguments registry memory controllers tasks models evaluation",
+        "foreign arguments registry memory controllers tasks models evaluation pictures",
         "torch huggingface_hub httpx2 safetensors jinja2 yaml",
     ),
     "pictures": _floor(
-        "foreign arguments registry engines controllers tasks models evaluation training hub output_files",
+        "foreign arguments registry engines controllers tasks models evaluation output_files",
         "torch matplotlib PIL",
     ),
     "runs": _floor(
-        "foreign arguments console whole_file memory engines controllers tasks models evaluation training hub pictures",
-        "torch pytorch_lightning filelock jsonargparse pydantic rich wandb yaml",
+        "foreign arguments console notebook whole_file memory engines controllers tasks models evaluation training hub "
+        "pictures",
+        "PIL torch pytorch_lightning IPython filelock jsonargparse pydantic rich wandb yaml",
     ),
     "reproduction": _floor("tasks models evaluation training hub pictures runs", "torch yaml"),
     "output_files": _floor("whole_file", ""),

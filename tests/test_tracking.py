@@ -15,7 +15,8 @@ import yaml
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 
 from lightning_ham.runs import tracking
-from lightning_ham.runs.tracking import EpisodeTable, resolve_mode
+from lightning_ham.runs.trackers import EpisodeTable
+from lightning_ham.runs.tracking import resolve_mode
 from lightning_ham.tasks import get_task, task_names
 from lightning_ham.training import HAMModule
 
@@ -270,15 +271,21 @@ def test_a_resumed_training_goes_on_in_the_same_run(logged, tiny_recipe, no_acco
     )
     first, second = synced(done.stderr, folder)  # both must be synced, and in this order
     assert first != second
-    steps = []
+    parts = []
     for path in (first, second):
         assert path.is_dir()
         read = records(path, no_account)
         (started,) = (record["run"] for record in read if record["type"] == "run")
         assert started["run_id"] == number
-        items = [record["history"]["item"] for record in read if record["type"] == "history"]
-        steps.append(values(items, "trainer/global_step"))
-    assert max(steps[0]) < min(steps[1])
+        parts.append([record["history"]["item"] for record in read if record["type"] == "history"])
+    # docs/tracking.md says what goes on, what begins anew, and what is not there again.
+    for goes_on in ("trainer/global_step", "epoch", "train/episodes", "train/seconds"):
+        before, after = (values(part, goes_on) for part in parts)
+        assert max(before) < min(after), goes_on
+    assert [values(part, "_step") for part in parts] == [list(range(len(part))) for part in parts]
+    assert values(parts[1], "_runtime")[0] < values(parts[0], "_runtime")[-1]
+    assert (len(values(parts[0], "episodes.path")), len(values(parts[1], "episodes.path"))) == (1, 0)
+    assert len(values(parts[1], "train/nll")) == 1, "the rows of the first part are in its own file only"
 
 
 @pytest.mark.slow
@@ -332,17 +339,22 @@ def test_the_table_has_episodes_of_every_task(task):
         def log_table(self, key, columns, data):
             tables.append((key, columns, data))
 
+        def log_image(self, key, images):
+            pictures.append((key, len(images)))
+
     class Trainer:
         loggers = (Logger(),)
         current_epoch = 0
+        global_step = 0
         is_global_zero = True
 
-    tables = []
+    tables, pictures = [], []
     controller = {"controller": "raw_ham"} if get_task(task).name in ("stack", "queue", "priority_queue") else {}
     batch = get_task(task).sample(8, (4, 8), generator=torch.Generator().manual_seed(0))
     EpisodeTable(episodes=6).on_validation_batch_end(Trainer, HAMModule(task, **controller), None, batch, 0)
     ((key, columns, data),) = tables
     assert key == "episodes"
+    assert pictures == [("attention", 1)]
     assert len(data) == 6
     for row, inputs, occupied in zip(data, batch.inputs, batch.occupied, strict=False):
         shown = dict(zip(columns, row, strict=True))

@@ -8,7 +8,6 @@ only recipes that you trust.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -39,6 +38,7 @@ from lightning_ham.runs.recipe.keys import LARGEST_SEED, MOST_THREADS, Given, ch
 from lightning_ham.runs.recipe.parser import RecipeParser, add_keys, named_as_keys
 from lightning_ham.runs.recipe.trainer_options import check_options, check_trainer
 from lightning_ham.runs.recipe.values import RECIPE_VALUES
+from lightning_ham.runs.trackers import made_loggers
 from lightning_ham.training import (
     HAMModule,
     MovingAverage,
@@ -178,24 +178,25 @@ class RecipeCLI(LightningCLI):
     def make_trainer(
         self, root_dir: Path, logger: list[Logger], callbacks: list[Callback], plugins: list[CheckpointIO]
     ) -> Trainer:
-        """Return the Trainer with ``logger``, and with ``callbacks`` and ``plugins`` besides the recipe's own.
+        """Return the Trainer with ``logger``, ``callbacks`` and ``plugins``, each besides the recipe's own.
 
         ``root_dir`` is the folder for files that Lightning saves by itself.
         """
         arguments = dict(self.config_init["trainer"])
         own = _as_list(arguments.pop("callbacks"))
         own_plugins = _as_list(arguments.pop("plugins"))
-        bar = arguments["enable_progress_bar"]
-        progress = make_progress((sys.stdout is not None and sys.stdout.isatty()) if bar is None else bar)
+        own_loggers = arguments.pop("logger")
+        progress = make_progress(arguments["enable_progress_bar"])
         arguments["enable_progress_bar"] = isinstance(progress, ProgressBar)
         built = [self.config_init["guard"], self.config_init["curriculum"], self.config_init["stop"]]
         average = MovingAverage(self.config_init["weight_average"])
-        with named_as_keys("trainer", arguments):
+        with named_as_keys("trainer", [*arguments, "logger"]):
             try:
+                loggers = [*logger, *made_loggers(own_loggers, str(self.config.run_dir))]
                 trainer = Trainer(
                     **arguments,
                     default_root_dir=root_dir,
-                    logger=logger,
+                    logger=loggers,
                     callbacks=[*own, *built, average, *callbacks, progress],
                     plugins=[*own_plugins, *plugins],
                 )

@@ -24,7 +24,7 @@ from lightning_ham.runs.recipe.values import RECIPE_VALUES
 from lightning_ham.tasks import Lengths
 
 _WORDS = {int: "an integer", float: "a number", str: "a string", bool: "true or false", NoneType: "null"}
-_LISTS = (list, tuple, Sequence)
+_LISTS = (list, tuple, Sequence, Iterable)
 _MAPPINGS = (dict, Mapping)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple, NoReturn
 from jsonargparse import Namespace
 from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser
+from pytorch_lightning.loggers import Logger
 
 from lightning_ham.runs.recipe.keys import LINKED, MADE, OPTIONS, OWN_KEYS, made_sections
 from lightning_ham.runs.recipe.trainer_options import DEFAULTS as TRAINER_DEFAULTS
@@ -60,6 +62,11 @@ def _making(section: str) -> Callable[..., Any]:
     return make
 
 
+def _make_later(class_type: Callable[..., Any], *args: Any, **kwargs: Any) -> functools.partial[Any]:
+    """Return a function that makes a logger, once the run folder is known."""
+    return functools.partial(class_type, *args, **kwargs)
+
+
 def _make(class_type: type[Any], *args: Any, **kwargs: Any) -> Any:
     return class_type(*args, **kwargs)
 
@@ -99,6 +106,7 @@ class RecipeParser(LightningArgumentParser):
     def instantiate_classes(self, cfg: Namespace, **kwargs: Any) -> Namespace:
         """Make the classes of the recipe, with errors that name its keys."""
         makers = [(self._noting(_making(section)), made, False) for section, made in made_sections().items()]
+        makers.append((_make_later, Logger, True))
         makers.append((self._noting(_make), object, True))
         return self.instantiate(cfg, instantiators=makers, **kwargs)
 

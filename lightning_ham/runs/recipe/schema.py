@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import NoneType
 from typing import Any, Literal
 
@@ -139,7 +139,7 @@ def _of_other(kind: Any) -> dict[str, Any]:
     if kind is datetime.timedelta:
         return {}
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (list, tuple, Sequence):
+    if origin in (list, tuple, Sequence, Iterable):
         return {"type": "array", "items": _of(parts[0])}
     if origin in (dict, Mapping):
         values = _of(parts[1])
@@ -173,6 +173,7 @@ def _bounds() -> dict[str, dict[str, Any]]:
         "hub.repo_id": {"pattern": r"^[^/\s]+/[^/\s]+$"},
         "trainer.max_epochs": {"minimum": -1, "not": {"const": 0}},
         "trainer.max_steps": {"minimum": -1, "not": {"const": 0}},
+        "trainer.logger": {"not": {"type": "boolean"}},
         "trainer.max_time": _DURATION,
         "trainer.limit_train_batches": _BATCHES,
         "trainer.limit_val_batches": {"minimum": 0, "allOf": _BATCHES["allOf"]},

@@ -32,7 +32,6 @@ LEFT_OUT = {
     "inference_mode": "validation and evaluation run without gradients as it is; leave it out",
     "limit_predict_batches": "a recipe predicts nothing; use python -m lightning_ham.solve with the trained model",
     "limit_test_batches": "a recipe ends with an evaluation instead of a test; use 'evaluation.episodes'",
-    "logger": "metrics go to the run folder and to Weights & Biases; use the keys of 'wandb'",
     "model_registry": "models are published to the Hugging Face Hub; use 'hub.repo_id'",
     "overfit_batches": "no batch comes twice, so that there is nothing to overfit to; use 'data.batches_per_epoch'",
     "use_distributed_sampler": "the data share themselves out among processes; leave it out",
