@@ -4,9 +4,9 @@ import importlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pexpect
@@ -133,10 +133,20 @@ def test_commands_that_a_run_suggests_are_those_that_the_user_has(script, monkey
     assert commands.command("solve", "my run") == f"{sys.executable} -m lightning_ham.solve 'my run'"
 
 
-def test_ctrl_c_ends_it_in_silence(script):
-    with subprocess.Popen([script, "solve", "ham-sort"], stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        time.sleep(1)
-        process.send_signal(2)
+WAITS = """
+import time
+from lightning_ham import draw
+from lightning_ham.__main__ import enter
+draw.main = lambda arguments: print("ready", flush=True) or time.sleep(600)
+enter()
+"""
+
+
+def test_ctrl_c_ends_it_in_silence():
+    command = [sys.executable, "-c", WAITS, "draw"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGINT)
         assert (process.stderr.read(), process.wait()) == (b"", 130)
 
 

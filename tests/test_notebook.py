@@ -81,12 +81,25 @@ def test_a_command_knows_that_a_notebook_started_it(outputs):
 
 
 def test_a_command_in_a_notebook_prints_few_lines(fit, tiny_recipe, tmp_path):
-    done = fit(tmp_path, tiny_recipe, "--trainer.max_epochs=23", "--data.batches_per_epoch=1", JPY_PARENT_PID="1")
+    short = ["--data.batches_per_epoch=1", "--data.validation_episodes=8", "--trainer.max_epochs=12"]
+    done = fit(tmp_path, tiny_recipe, *short, JPY_PARENT_PID="1")
     assert done.returncode == 0, done.stderr
-    told = [int(number) for number in re.findall(r"^epoch (\d+)/23  leaves", done.stdout, re.MULTILINE)]
-    assert told == [*range(1, 11), 20, 23]
-    done = fit(tmp_path, tiny_recipe, "--trainer.max_epochs=12", "--data.batches_per_epoch=1", "--run_dir=all")
-    assert re.findall(r"^epoch (\d+)", done.stdout, re.MULTILINE) == [str(epoch) for epoch in range(1, 13)]
+    told = re.findall(r"^epoch (\d+)/12  leaves", done.stdout, re.MULTILINE)
+    assert told == [*map(str, range(1, 11)), "12"]
+
+
+def test_few_lines_are_those_that_tell_something_new(capsys):
+    class Trainer:
+        max_epochs = 40
+        is_global_zero = True
+
+    lines = TrainingLines(few=True)
+    for number in range(37):
+        Trainer.current_epoch = number
+        lines.show(Trainer, {"leaves": "8" if number < 14 else "16"})
+    lines.on_train_end(Trainer, None)
+    told = [int(number) for number in re.findall(r"^epoch (\d+)/40", capsys.readouterr().out, re.MULTILINE)]
+    assert told == [*range(1, 11), 15, 20, 30, 37]
 
 
 def test_outside_a_notebook_there_is_a_bar_where_it_is_asked_for(monkeypatch):

@@ -235,6 +235,9 @@ def test_a_table_of_decoded_episodes_is_logged(logged, history):
     assert values(history, "episodes._type") == ["table-file"]  # of three epochs the first
     (file,) = values(history, "episodes.path")
     (path,) = synced(stderr, folder)
+    assert values(history, "attention._type") == ["images/separated"]
+    (picture,) = (path / "files" / "media" / "images").glob("attention_*.png")
+    assert picture.read_bytes().startswith(b"\x89PNG")
     table = json.loads((path / "files" / file).read_text())
     assert table["columns"] == ["epoch", "length", "input", "expected", "got", "right"]
     assert len(table["data"]) == 16
@@ -271,12 +274,14 @@ def test_a_resumed_training_goes_on_in_the_same_run(logged, tiny_recipe, no_acco
     )
     first, second = synced(done.stderr, folder)  # both must be synced, and in this order
     assert first != second
-    parts = []
+    parts, configs, summaries = [], [], []
     for path in (first, second):
         assert path.is_dir()
         read = records(path, no_account)
         (started,) = (record["run"] for record in read if record["type"] == "run")
-        assert started["run_id"] == number
+        assert (started["run_id"], started["project"], started["display_name"]) == (number, "lightning-ham", "tiny")
+        configs.append({key: value for key, value in started["config"]["update"].items() if key != "_wandb"})
+        summaries.append({key for record in read if record["type"] == "summary" for key in record["summary"]["update"]})
         parts.append([record["history"]["item"] for record in read if record["type"] == "history"])
     # docs/tracking.md says what goes on, what begins anew, and what is not there again.
     for goes_on in ("trainer/global_step", "epoch", "train/episodes", "train/seconds"):
@@ -285,6 +290,9 @@ def test_a_resumed_training_goes_on_in_the_same_run(logged, tiny_recipe, no_acco
     assert [values(part, "_step") for part in parts] == [list(range(len(part))) for part in parts]
     assert values(parts[1], "_runtime")[0] < values(parts[0], "_runtime")[-1]
     assert (len(values(parts[0], "episodes.path")), len(values(parts[1], "episodes.path"))) == (1, 0)
+    assert [any(key.startswith("episodes") for key in summary) for summary in summaries] == [True, False]
+    configs[0]["trainer"]["max_epochs"] = 4
+    assert configs[0] == configs[1]
     assert len(values(parts[1], "train/nll")) == 1, "the rows of the first part are in its own file only"
 
 

@@ -100,7 +100,7 @@ class RecipeCLI(LightningCLI):
             args = ["--config", yaml.safe_dump(recipe, default_style='"'), *args]
         try:
             super().parse_arguments(parser, args)
-            with named_as_keys("", ["seed_everything"]):  # it may be a truth value, and is used at once
+            with named_as_keys("", ["seed_everything"]):  # it is used at once
                 expect_integer("seed_everything", self.config.seed_everything, at_least=0, at_most=LARGEST_SEED)
             missing = null_complaint(self.config)
             if missing:
