@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lightning_ham.engines import HierarchicalAttentiveMemory
     from lightning_ham.hub import from_pretrained, list_pretrained
+    from lightning_ham.runs.learning_curve import learning_curve
     from lightning_ham.training import HAMModule, TaskDataModule
 
 __version__ = "0.1.0"
@@ -19,6 +20,7 @@ __all__ = [
     "TaskDataModule",
     "__version__",
     "from_pretrained",
+    "learning_curve",
     "list_pretrained",
 ]
 
@@ -27,6 +29,7 @@ _HOMES = {
     "HierarchicalAttentiveMemory": "lightning_ham.engines",
     "TaskDataModule": "lightning_ham.training",
     "from_pretrained": "lightning_ham.hub",
+    "learning_curve": "lightning_ham.runs.learning_curve",
     "list_pretrained": "lightning_ham.hub",
 }
 

@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from numbers import Integral, Real
 
 from lightning_ham.foreign import quoted
+
+_noted: dict[str, dict[str, float]] | None = None
 
 LARGEST_SIZE = 1 << 20
 """Most cells of an instance, leaves of a tree, or episodes of a batch: more would exceed memory."""
 
 LARGEST_COUNT = (1 << 31) - 1
 """Largest count in a training, such as updates: more would take centuries."""
+
+
+@contextlib.contextmanager
+def noting_bounds() -> Iterator[dict[str, dict[str, float]]]:
+    """Note which bounds the checks in this context ask of arguments; so nobody must write them down again.
+
+    Yields:
+        The bounds of each checked argument by its name, in words of JSON Schema, such as ``{"minimum": 1}``.
+    """
+    global _noted
+    before, _noted = _noted, {}
+    try:
+        yield _noted
+    finally:
+        _noted = before
+
+
+def _note(argument: str, **bounds: float | None) -> None:
+    if _noted is not None:
+        _noted.setdefault(argument, {}).update({word: bound for word, bound in bounds.items() if bound is not None})
 
 
 def expect_one_of(argument: str, value: object, choices: Sequence[str]) -> None:
@@ -23,6 +46,7 @@ def expect_one_of(argument: str, value: object, choices: Sequence[str]) -> None:
 
 def expect_integer(argument: str, value: object, *, at_least: int | None = None, at_most: int = LARGEST_COUNT) -> None:
     """Raise a ValueError unless an argument is an integer in a range; True and 1.0 are refused."""
+    _note(argument, minimum=at_least, maximum=at_most)
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise ValueError(f"Expected argument `{argument}` to be an integer, but got {quoted(value)}.")
     if at_least is not None and int(value) < at_least:
@@ -41,6 +65,7 @@ def expect_number(
     below: float | None = None,
 ) -> None:
     """Raise a ValueError unless an argument is a finite number within bounds; True is refused."""
+    _note(argument, minimum=at_least, exclusiveMinimum=above, maximum=at_most, exclusiveMaximum=below)
     if isinstance(value, bool) or not isinstance(value, Real):
         raise ValueError(f"Expected argument `{argument}` to be a number, but got {quoted(value)}.")
     try:

@@ -15,8 +15,8 @@ from lightning_ham.reproduction.cards import bundle
 from lightning_ham.reproduction.records import CHECKOUT
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return the exit status."""
+def make_parser() -> CommandParser:
+    """Return the parser of the command line."""
     parser = CommandParser(
         "bundle",
         "Add the model of a run folder to the package, and its card and results to model_cards/.",
@@ -24,6 +24,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("run_folder", type=Path, metavar="RUN_FOLDER", help="of a finished training")
     parser.add_argument("name", metavar="NAME", help="name for loading the model, such as ham-sort")
     parser.add_argument("--output", type=Path, default=CHECKOUT, metavar="DIR", help="the checkout (default: this one)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return the exit status."""
+    parser = make_parser()
     arguments = parser.parse(argv)
     try:
         target = bundle(arguments.run_folder, arguments.name, arguments.output)

@@ -15,8 +15,8 @@ from lightning_ham.reproduction.cards import recorded_names, write_card
 from lightning_ham.reproduction.records import CHECKOUT, check_checkout
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Write the cards; return the exit status."""
+def make_parser() -> CommandParser:
+    """Return the parser of the command line."""
     parser = CommandParser(
         "cards", "Write the cards of bundled models from model_cards/NAME.json, results/ and a template."
     )
@@ -25,6 +25,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--evaluate", action="store_true", help="measure the errors first; takes a minute for each model"
     )
     parser.add_argument("--output", type=Path, default=CHECKOUT, metavar="DIR", help="the checkout (default: this one)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the cards; return the exit status."""
+    parser = make_parser()
     arguments = parser.parse(argv)
     checkout = arguments.output
     try:

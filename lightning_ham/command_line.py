@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import NoReturn, TextIO
 
+from lightning_ham.console import as_called, called
 from lightning_ham.foreign import LONGEST_MESSAGE, closest_to, quoted, shown
 
 
@@ -21,16 +22,16 @@ class CommandParser(argparse.ArgumentParser):
     """A parser with one-line errors, which suggest the closest option to a mistyped one.
 
     Args:
-        command: Name of the command's module in the package; empty for the package's own.
+        command: Name of the command; empty for the package's own.
         description: What the command does, for its help.
         epilog: Text below the options in its help.
     """
 
     def __init__(self, command: str, description: str, epilog: str = "") -> None:
         super().__init__(
-            prog=f"python -m lightning_ham.{command}".removesuffix("."),
-            description=description,
-            epilog=epilog,
+            prog=called(command),
+            description=as_called(description),
+            epilog=as_called(epilog),
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )

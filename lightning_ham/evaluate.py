@@ -15,6 +15,7 @@ from lightning_ham.command_line import CommandParser, positive, run
 from lightning_ham.controllers import set_num_threads
 from lightning_ham.evaluation import episodes_per_range, evaluate, table
 from lightning_ham.hub import from_pretrained
+from lightning_ham.notebook import is_from_notebook, is_notebook
 from lightning_ham.tasks import Lengths
 
 
@@ -69,12 +70,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("lightning_ham").setLevel(logging.INFO)
     console = Console(stderr=True)
+    is_shown = console.is_terminal and not is_notebook() and not is_from_notebook()
     try:
         counts = arguments.episodes[0] if len(arguments.episodes) == 1 else arguments.episodes
         total = sum(episodes_per_range(arguments.lengths, counts))
         model = from_pretrained(arguments.model)
         set_num_threads(arguments.threads, compiled=model.is_compiled)
-        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        with Progress(console=console, transient=True, disable=not is_shown) as progress:
             bar = progress.add_task("episodes", total=total)
             evaluation = evaluate(
                 model,

@@ -24,10 +24,10 @@ _EXAMPLE = "needle"
 """The name in the template that is replaced."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return the exit status."""
+def make_parser() -> CommandParser:
+    """Return the parser of the command line."""
     parser = CommandParser(
-        "new_plugin",
+        "new-plugin",
         "Write a complete package that adds a task, a controller, an estimator and a JOIN to lightning_ham, with a\n"
         "recipe that trains with them and tests. It installs and trains as it is; change what you need, and delete\n"
         "the rest.",
@@ -35,6 +35,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("name", metavar="NAME", type=_name, help="of the task: lower-case letters, digits and _")
     parser.add_argument("--output", metavar="FOLDER", help="a new or empty folder (default: ham-NAME)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return the exit status."""
+    parser = make_parser()
     arguments = parser.parse(argv)
     folder = Path(arguments.output or f"ham-{arguments.name.replace('_', '-')}")
     try:

@@ -14,10 +14,16 @@ from lightning_ham.reproduction.records import CHECKOUT, check_checkout
 from lightning_ham.reproduction.report import write
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Write the tables; return the exit status."""
+def make_parser() -> CommandParser:
+    """Return the parser of the command line."""
     parser = CommandParser("results", "Write RESULTS.md and the README's table from results/ and model_cards/.")
     parser.add_argument("--output", type=Path, default=CHECKOUT, metavar="DIR", help="the checkout (default: this one)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the tables; return the exit status."""
+    parser = make_parser()
     arguments = parser.parse(argv)
     try:
         check_checkout(arguments.output)

@@ -467,7 +467,7 @@ WRONG = [
     (
         {},
         ["--trainer.logger", "false"],
-        "Key 'trainer.logger' cannot be set in a recipe: metrics go to the run folder and to Weights & Biases; use the",
+        "Expected key 'trainer.logger' to be a logger by its `class_path` and `init_args`, or a list of them, but got ",
     ),
     ({"trainer": {"fast_dev_run": True}}, [], "Key 'trainer.fast_dev_run' cannot be set in a recipe: it leaves no "),
     ({"model": {"seed": 3}}, [], f"Unknown key 'model.seed' {UNKNOWN} 'seed_everything'?"),

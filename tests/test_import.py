@@ -7,7 +7,14 @@ import pytest
 
 import lightning_ham
 
-PUBLIC = ["HAMModule", "HierarchicalAttentiveMemory", "TaskDataModule", "from_pretrained", "list_pretrained"]
+PUBLIC = [
+    "HAMModule",
+    "HierarchicalAttentiveMemory",
+    "TaskDataModule",
+    "from_pretrained",
+    "learning_curve",
+    "list_pretrained",
+]
 HEAVY = {"huggingface_hub", "pytorch_lightning", "torch", "torchmetrics", "wandb"}
 
 

@@ -30,6 +30,8 @@ FLOORS = {
     "arguments": _floor("foreign", ""),
     "registry": _floor("foreign", "packaging"),
     "whole_file": _floor("", ""),
+    "console": _floor("", ""),
+    "notebook": _floor("", ""),
     "memory": _floor("foreign arguments registry", "torch"),
     "engines": _floor("foreign arguments registry whole_file memory", "torch numpy llvmlite numba"),
     "controllers": _floor("foreign arguments registry memory engines", "torch"),
@@ -38,31 +40,31 @@ FLOORS = {
     "certification": _floor("foreign arguments whole_file memory engines controllers tasks models", "torch numpy"),
     "evaluation": _floor("foreign arguments registry memory engines controllers tasks models", "torch torchmetrics"),
     "training": _floor(
-        "foreign arguments registry memory controllers tasks models evaluation hub", "torch pytorch_lightning"
+        "foreign arguments registry memory controllers tasks models evaluation pictures hub", "torch pytorch_lightning"
     ),
     "hub": _floor(
-        "foreign arguments registry memory controllers tasks models evaluation certification",
+        "foreign arguments registry memory controllers tasks models evaluation pictures certification",
         "torch huggingface_hub httpx2 safetensors jinja2 yaml",
     ),
     "exporting": _floor("foreign registry whole_file memory engines controllers tasks models hub", "torch numpy"),
     "pictures": _floor(
-        "foreign arguments registry engines controllers tasks models evaluation training hub output_files",
+        "foreign arguments registry engines controllers tasks models evaluation output_files",
         "torch matplotlib PIL",
     ),
     "runs": _floor(
-        "foreign arguments whole_file memory engines controllers tasks models certification evaluation training hub "
-        "pictures",
-        "torch pytorch_lightning filelock jsonargparse pydantic rich wandb yaml",
+        "foreign arguments console notebook whole_file memory engines controllers tasks models certification "
+        "evaluation training hub pictures",
+        "PIL torch pytorch_lightning IPython filelock jsonargparse pydantic rich wandb yaml",
     ),
     "reproduction": _floor("tasks models evaluation training hub pictures runs", "torch yaml"),
     "page": _floor("foreign whole_file tasks models hub exporting", ""),
     "sweeps": _floor("foreign output_files evaluation hub pictures runs reproduction tasks", "optuna sqlalchemy yaml"),
     "output_files": _floor("whole_file", ""),
     "instance_files": _floor("foreign models tasks", "torch"),
-    "command_line": _floor("foreign", ""),
+    "command_line": _floor("foreign console", ""),
 }
 # The modules beside the floors: a command each, which knows of the others nothing but that they are there.
-TOP = _floor(" ".join(FLOORS), "torch rich")
+TOP = _floor(" ".join(FLOORS), "torch rich shtab")
 LAZY_IMPORT = re.compile(rf"({PACKAGE}(?:\.\w+)+):(\w+)")
 
 

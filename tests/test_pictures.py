@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 from lightning_ham.hub import TrainedModel
+from lightning_ham.hub import card_pictures as pictures_of_cards
 from lightning_ham.hub.card import example
-from lightning_ham.pictures import card
+from lightning_ham.hub.card_pictures import card_pictures
 from lightning_ham.pictures.attention import draw_attention
 from lightning_ham.pictures.canvas import Canvas, Ink, Pen
-from lightning_ham.pictures.card import card_pictures
 from lightning_ham.pictures.curve import curve_figure, draw_curve
 from lightning_ham.pictures.formats import to_svg
 from lightning_ham.pictures.png import drawn_from, png
@@ -55,7 +55,7 @@ def test_a_card_has_both_pictures_and_each_says_what_of(task):
 def test_no_picture_of_what_is_not_there(monkeypatch):
     assert list(card_pictures(make_model(controller="lstm"), CURVE)) == ["learning_curve.png"]
     assert list(card_pictures(make_model(), [])) == ["attention.png"]
-    monkeypatch.setattr(card, "MAX_LEAVES", 3)
+    monkeypatch.setattr(pictures_of_cards, "MAX_LEAVES", 3)
     assert card_pictures(make_model(), []) == {}
 
 

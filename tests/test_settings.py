@@ -206,7 +206,7 @@ def test_a_number_that_is_none_or_out_of_bounds_is_refused_by_its_key(probe, tin
     outcome = probe(with_key(tiny, key, "true"))
     assert outcome.is_told()
     assert outcome.stderr.startswith(f"error: Expected key '{key}' to be ")
-    assert outcome.stderr.endswith("but got 'True'.\n")
+    assert outcome.stderr.endswith("but got true.\n")
 
 
 UNTIL_1 = "to be a whole number of batches, or a share of them above 0 and up to 1.0"

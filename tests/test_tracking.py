@@ -15,7 +15,8 @@ import yaml
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 
 from lightning_ham.runs import tracking
-from lightning_ham.runs.tracking import EpisodeTable, resolve_mode
+from lightning_ham.runs.trackers import EpisodeTable
+from lightning_ham.runs.tracking import resolve_mode
 from lightning_ham.tasks import get_task, task_names
 from lightning_ham.training import HAMModule
 
@@ -236,6 +237,9 @@ def test_a_table_of_decoded_episodes_is_logged(logged, history):
     assert values(history, "episodes._type") == ["table-file"]  # of three epochs the first
     (file,) = values(history, "episodes.path")
     (path,) = synced(stderr, folder)
+    assert values(history, "attention._type") == ["images/separated"]
+    (picture,) = (path / "files" / "media" / "images").glob("attention_*.png")
+    assert picture.read_bytes().startswith(b"\x89PNG")
     table = json.loads((path / "files" / file).read_text())
     assert table["columns"] == ["epoch", "length", "input", "expected", "got", "right"]
     assert len(table["data"]) == 16
@@ -276,15 +280,26 @@ def test_a_resumed_training_goes_on_in_the_same_run(logged, tiny_recipe, run, no
     stderr = run(folder, tiny_recipe, "--model.attention=reinforce", "--ckpt_path=last", "--trainer.max_epochs=4")
     first, second = synced(stderr, folder)  # both must be synced, and in this order
     assert first != second
-    steps = []
+    parts, configs, summaries = [], [], []
     for path in (first, second):
         assert path.is_dir()
         read = records(path, no_account)
         (started,) = (record["run"] for record in read if record["type"] == "run")
-        assert started["run_id"] == number
-        items = [record["history"]["item"] for record in read if record["type"] == "history"]
-        steps.append(values(items, "trainer/global_step"))
-    assert max(steps[0]) < min(steps[1])
+        assert (started["run_id"], started["project"], started["display_name"]) == (number, "lightning-ham", "tiny")
+        configs.append({key: value for key, value in started["config"]["update"].items() if key != "_wandb"})
+        summaries.append({key for record in read if record["type"] == "summary" for key in record["summary"]["update"]})
+        parts.append([record["history"]["item"] for record in read if record["type"] == "history"])
+    # docs/tracking.md says what goes on, what begins anew, and what is not there again.
+    for goes_on in ("trainer/global_step", "epoch", "train/episodes", "train/seconds"):
+        before, after = (values(part, goes_on) for part in parts)
+        assert max(before) < min(after), goes_on
+    assert [values(part, "_step") for part in parts] == [list(range(len(part))) for part in parts]
+    assert values(parts[1], "_runtime")[0] < values(parts[0], "_runtime")[-1]
+    assert (len(values(parts[0], "episodes.path")), len(values(parts[1], "episodes.path"))) == (1, 0)
+    assert [any(key.startswith("episodes") for key in summary) for summary in summaries] == [True, False]
+    configs[0]["trainer"]["max_epochs"] = 4
+    assert configs[0] == configs[1]
+    assert len(values(parts[1], "train/nll")) == 1, "the rows of the first part are in its own file only"
 
 
 @pytest.mark.slow
@@ -340,17 +355,22 @@ def test_the_table_has_episodes_of_every_task(task):
         def log_table(self, key, columns, data):
             tables.append((key, columns, data))
 
+        def log_image(self, key, images):
+            pictures.append((key, len(images)))
+
     class Trainer:
         loggers = (Logger(),)
         current_epoch = 0
+        global_step = 0
         is_global_zero = True
 
-    tables = []
+    tables, pictures = [], []
     controller = {"controller": "raw_ham"} if get_task(task).name in ("stack", "queue", "priority_queue") else {}
     batch = get_task(task).sample(8, (4, 8), generator=torch.Generator().manual_seed(0))
     EpisodeTable(episodes=6).on_validation_batch_end(Trainer, HAMModule(task, **controller), None, batch, 0)
     ((key, columns, data),) = tables
     assert key == "episodes"
+    assert pictures == [("attention", 1)]
     assert len(data) == 6
     for row, inputs, occupied in zip(data, batch.inputs, batch.occupied, strict=False):
         shown = dict(zip(columns, row, strict=True))

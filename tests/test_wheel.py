@@ -12,12 +12,14 @@ import sys
 import tarfile
 import venv
 import zipfile
+from importlib.metadata import EntryPoints
 from pathlib import Path
 
 import pytest
 import yaml
 
 import lightning_ham
+from lightning_ham.__main__ import enter
 
 ROOT = Path(__file__).parent.parent
 DATA = {".jinja", ".json", ".md", ".safetensors", ".typed"}
@@ -40,9 +42,9 @@ def contents(wheel):
     return set(zipfile.ZipFile(wheel).namelist())
 
 
-def test_wheel_has_every_recipe(contents):
-    recipes = {f"lightning_ham/{path.relative_to(ROOT).as_posix()}" for path in ROOT.glob("recipes/**/*.yaml")}
-    assert recipes
+def test_wheel_has_every_recipe_and_their_schema(contents):
+    paths = [*ROOT.glob("recipes/**/*.yaml"), ROOT / "recipes" / "schema.json"]
+    recipes = {f"lightning_ham/{path.relative_to(ROOT).as_posix()}" for path in paths}
     assert recipes == {name for name in contents if name.startswith("lightning_ham/recipes/")}
 
 
@@ -171,3 +173,10 @@ def test_version_is_the_packages_and_the_changelogs(wheel):
         (ROOT / "CHANGELOG.md").read_text(),
         re.MULTILINE,
     )
+
+
+def test_wheel_installs_the_console_command(wheel, contents):
+    (table,) = (name for name in contents if name.endswith(".dist-info/entry_points.txt"))
+    read = EntryPoints._from_text_for(zipfile.ZipFile(wheel).read(table).decode(), None)
+    (script,) = read.select(group="console_scripts")
+    assert (script.name, script.load()) == ("lightning-ham", enter)

@@ -31,6 +31,11 @@ def controller_names() -> list[str]:
     return _CONTROLLERS.names()
 
 
+def controller_class(name: str) -> Callable[..., nn.Module]:
+    """Return what makes the controller ``name``: its class, or a function of another package."""
+    return _CONTROLLERS.get(name)
+
+
 def complete_options(
     name: str, options: Mapping[str, Any], defaults: Mapping[str, Any] = MappingProxyType({})
 ) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from lightning_ham.evaluation.words import mistakes_in_words, percent, share_in_
 from lightning_ham.hub.dataset import SPLIT, dataset_id
 from lightning_ham.hub.supervision import TAG, explained, guided_fraction, in_words, supervision
 from lightning_ham.models import TaskModel
+from lightning_ham.pictures.curve import CurvePoint
 
 _IN_PACKAGE = Path(__file__).with_name("card.md.jinja")
 TEMPLATE = _IN_PACKAGE if _IN_PACKAGE.is_file() else Path(__file__).parents[2] / "model_cards" / "card.md.jinja"
@@ -32,22 +33,6 @@ class Comparison(NamedTuple):
     num_parameters: int
     errors: dict[str, float]
     """Share of wrong sequences, in [0, 1], by lengths, such as ``1-32``."""
-
-
-class CurvePoint(TypedDict):
-    """The results of one validation during training."""
-
-    update: int
-    """Updates so far."""
-    episodes: int
-    """Training episodes so far; 0 if not logged."""
-    seconds: int
-    """Training time so far, with validation; 0 if not logged."""
-    capacity: int
-    """Leaves of the curriculum's current trees."""
-    errors: dict[str, float]
-    """Share of wrong sequences by validation set: ``current`` for the curriculum's capacity, others by lengths, such as
-    ``1-32``."""
 
 
 class _AlwaysKnown(TypedDict):

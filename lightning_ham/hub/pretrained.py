@@ -15,30 +15,51 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 from torch import Tensor
 
 from lightning_ham.certification.certificate import Certificate, read_certificate
+from lightning_ham.evaluation.words import percent
 from lightning_ham.foreign import quoted, shown
 from lightning_ham.hub.checkpoint import read_model
 from lightning_ham.hub.config import ModelConfig, check_weights, make_config
 from lightning_ham.hub.files import CARD, CERTIFICATE, CONFIG, MAX_CERTIFICATE, PICTURES, WEIGHTS, has, replacing, saved
 from lightning_ham.hub.folder import check_tensors, parse_weights, read_folder, write_weights
-from lightning_ham.hub.measured import read_measured
+from lightning_ham.hub.measured import CardFacts, read_card, read_measured
 from lightning_ham.hub.places import locate
+from lightning_ham.hub.supervision import in_words
 from lightning_ham.memory import HierarchicalAttentiveMemory
-from lightning_ham.models import TaskModel
+from lightning_ham.models import TaskModel, Trace
 from lightning_ham.tasks import Lengths
 
 if TYPE_CHECKING:  # neither is needed to load a model
     from lightning_ham.evaluation import Evaluation
     from lightning_ham.hub.card import TrainingInfo
+    from lightning_ham.pictures.formats import Picture
 
 _log = logging.getLogger(__name__)
+
+
+class _DrawnTrace(dict[str, Any]):
+    """A trace, which is plain data, that a notebook shows as a picture."""
+
+    def __init__(self, model: TaskModel, instance: Any, trace: Trace) -> None:
+        super().__init__(trace)
+        self._model = model
+        self._instance = instance
+
+    def _repr_svg_(self) -> str | None:
+        from lightning_ham.pictures.attention import draw_attention
+        from lightning_ham.pictures.formats import to_svg
+
+        try:
+            return to_svg(draw_attention(self._model, self._instance, trace=cast(Trace, self)))
+        except ValueError:  # too long to draw: a notebook shows the data then
+            return None
 
 
 class TrainedModel(TaskModel):
@@ -91,6 +112,38 @@ class TrainedModel(TaskModel):
         """Return whether a certificate is of this model as it is now."""
         described = (self.task_name, self._options_now().get("grid"), self.weights_sha256())
         return described == (certificate.task, certificate.grid, certificate.weights_sha256)
+
+    def draw(self, instance: Any, steps: Sequence[int] | None = None) -> Picture:
+        """Draw what the model attends to while it answers an instance: a tree for each access to the memory.
+
+        A notebook shows the picture; ``draw(instance).save("attention.svg")`` writes it to a file.
+
+        Args:
+            instance: In any form that :meth:`solve` takes, of at most 64 cells.
+            steps: Accesses to draw, counted from 0 as in :meth:`trace`; by default all, or an even selection of many.
+
+        Raises:
+            InstanceError: If the instance does not belong to the task.
+            ValueError: If it is too long to draw, a step is out of range, or the model has no memory.
+        """
+        from lightning_ham.pictures.attention import draw_attention
+
+        return draw_attention(self, instance, steps)
+
+    def _shown(self, instance: Any, trace: Trace) -> Trace:
+        return cast(Trace, _DrawnTrace(self, instance, trace))
+
+    def extra_repr(self) -> str:
+        """Return what is known of the model, as the first lines of its ``repr``."""
+        card = read_card(self.card) if self.card else CardFacts({}, ())
+        errors = ", ".join(f"{percent(share)} at lengths {lengths}" for lengths, share in card.measured.items())
+        sizes = ", ".join(f"{name} {size}" for name, size in self.controller_options.items() if name.endswith("_size"))
+        return (
+            f"task: {self.task_name}, with {self.controller_name}\n"
+            f"sizes: {self.num_parameters:,} parameters, {sizes}\n"
+            f"supervision: {in_words(card.supervision) or 'unknown'}\n"
+            f"wrong sequences: {errors or 'not measured'}"
+        )
 
     def save_pretrained(
         self,

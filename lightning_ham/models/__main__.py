@@ -12,8 +12,8 @@ from lightning_ham.hub import PretrainedModel, list_pretrained
 from lightning_ham.hub.supervision import in_words
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return the exit status."""
+def make_parser() -> CommandParser:
+    """Return the parser of the command line."""
     parser = CommandParser(
         "models",
         "Show the trained models that can be loaded by name without a network: those that come with the package, and\n"
@@ -25,6 +25,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--cache_dir", metavar="FOLDER", help="the cache of models from the Hub (default: HF_HOME's)")
     parser.add_argument("--json", action="store_true", help="print one JSON array instead of a table")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return the exit status."""
+    parser = make_parser()
     arguments = parser.parse(argv)
     try:
         models = list_pretrained(arguments.cache_dir)

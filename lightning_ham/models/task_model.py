@@ -203,11 +203,12 @@ class TaskModel(nn.Module):
                 zip(rollout.leaves[0].tolist(), rollout.branch_probs[0].tolist(), strict=True)
             )
         ]
-        return {
-            "num_leaves": num_leaves,
-            "steps": steps,
-            "answer": self.task.decode(outputs[0], inputs[0]),
-        }
+        answer = self.task.decode(outputs[0], inputs[0])
+        return self._shown(accepted, {"num_leaves": num_leaves, "steps": steps, "answer": answer})
+
+    def _shown(self, instance: Any, trace: Trace) -> Trace:
+        """Return the trace of an instance in the form that :meth:`trace` returns."""
+        return trace
 
     def _capacities(self, instances: Sequence[Any]) -> list[int]:
         """Return the leaves for each instance; warn once if the errors on some are unknown or high."""

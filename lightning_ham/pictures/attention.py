@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from lightning_ham.models import TaskModel, Trace, TraceStep
 from lightning_ham.pictures.canvas import Canvas, Ink, Pen, Point
+from lightning_ham.pictures.formats import Picture
 from lightning_ham.tasks.plain import plain
 from lightning_ham.tasks.structures import Operations, Structure
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 MAX_LEAVES = 64
 """Most leaves of a drawn tree: labels of more would be unreadable."""
@@ -39,21 +37,9 @@ _OUTPUT_LINE, _OUTPUT_BOX = Pen(stroke=_GREEN, width=1.5), Pen("#fdf0dc", "#c77d
 _OUTPUT = Ink(12.5, "#7a4a04", bold=True)
 
 
-class Picture(NamedTuple):
-    """A picture of the path of attention."""
-
-    figure: Figure
-    """The drawing."""
-    width: float
-    """Width in pixels, like the height."""
-    height: float
-    title: str
-    """Its heading."""
-    description: str
-    """Text with all values in the picture."""
-
-
-def draw_attention(model: TaskModel, instance: Any, steps: Sequence[int] | None = None) -> Picture:
+def draw_attention(
+    model: TaskModel, instance: Any, steps: Sequence[int] | None = None, trace: Trace | None = None
+) -> Picture:
     """Draw what a model attends to while it answers an instance.
 
     Args:
@@ -61,6 +47,7 @@ def draw_attention(model: TaskModel, instance: Any, steps: Sequence[int] | None 
         instance: An instance of its task.
         steps: Accesses to the memory to draw, counted from 0 as in :meth:`~lightning_ham.models.TaskModel.trace`. By
             default all, or an even selection from first to last that fits in :data:`MAX_HEIGHT` pixels.
+        trace: The model's trace of the instance, if it is known.
 
     Returns:
         The picture, with its own background; :mod:`.formats` makes a file of it.
@@ -77,7 +64,7 @@ def draw_attention(model: TaskModel, instance: Any, steps: Sequence[int] | None 
         raise ValueError(
             f"Expected an instance of at most {MAX_LEAVES} cells to draw, but got {length} ({got}; {limit} at most)."
         )
-    trace = model.trace(instance)
+    trace = model.trace(instance) if trace is None else trace
     last = len(trace["steps"]) - 1
     if steps is None:
         panels = _Drawing(model, instance, trace, range(last + 1)).most_panels

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
-from lightning_ham.hub.card import CurvePoint
+from lightning_ham.pictures.canvas import PIXELS_PER_INCH
+from lightning_ham.pictures.formats import Picture
 from lightning_ham.pictures.png import png
 
 if TYPE_CHECKING:
@@ -14,6 +15,22 @@ if TYPE_CHECKING:
 
 _LABEL_WIDTH = 10.0
 """Width in points of the label of a level, which runs upwards, with the space beside it."""
+
+
+class CurvePoint(TypedDict):
+    """The results of one validation during training."""
+
+    update: int
+    """Updates so far."""
+    episodes: int
+    """Training episodes so far; 0 if not logged."""
+    seconds: int
+    """Training time so far, with validation; 0 if not logged."""
+    capacity: int
+    """Leaves of the curriculum's current trees."""
+    errors: dict[str, float]
+    """Share of wrong sequences by validation set: ``current`` for the curriculum's capacity, others by lengths, such as
+    ``1-32``."""
 
 
 def draw_curve(curve: list[CurvePoint], title: str) -> bytes:
@@ -46,6 +63,13 @@ def curve_figure(curve: list[CurvePoint], title: str) -> Figure:
     axes.legend(loc="lower left", fontsize=8)
     _mark_levels(figure, axes, curve)
     return figure
+
+
+def curve_picture(curve: list[CurvePoint], title: str, description: str) -> Picture:
+    """Return the picture of :func:`draw_curve`, with its background."""
+    figure = curve_figure(curve, title)
+    width, height = figure.get_size_inches() * PIXELS_PER_INCH
+    return Picture(figure, float(width), float(height), title, description, has_page=False)
 
 
 def _mark_levels(figure: Figure, axes: Axes, curve: list[CurvePoint]) -> None:

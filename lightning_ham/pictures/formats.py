@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from lightning_ham.foreign import closest_to
-from lightning_ham.output_files import is_stream
-from lightning_ham.pictures.attention import Picture
+from lightning_ham.output_files import check_place, is_stream, write
 from lightning_ham.pictures.png import png
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FORMATS = (".svg", ".png", ".pdf")
 """Ends of file names that select a format."""
@@ -19,6 +23,39 @@ MAX_AREA = 40_000_000.0
 
 _FAMILIES = ["DejaVu Sans", "Verdana", "sans-serif"]
 """Fonts in SVG: few, as each text names all. Verdana's letters are as wide as DejaVu Sans'."""
+
+
+class Picture(NamedTuple):
+    """A picture; a notebook shows it."""
+
+    figure: Figure
+    """The drawing."""
+    width: float
+    """Width in pixels, like the height."""
+    height: float
+    title: str
+    """Its heading."""
+    description: str
+    """Text with all values in the picture."""
+    has_page: bool = True
+    """Whether the drawing has its own background, on a transparent figure in SVG."""
+
+    def save(self, file: str | os.PathLike[str]) -> None:
+        """Write the picture to a file, as SVG, PNG or PDF by the end of its name.
+
+        Raises:
+            ValueError: If the name ends otherwise, its folder is missing, or the picture is too large for PNG or PDF.
+        """
+        output = os.fspath(file)
+        form = format_of(output)
+        check_place(output)
+        write(output, rendered(self, form))
+
+    def __repr__(self) -> str:
+        return f"<Picture: {self.title}, {self.width:.0f} x {self.height:.0f} pixels>"
+
+    def _repr_svg_(self) -> str:
+        return to_svg(self)
 
 
 def format_of(output: str) -> str:
@@ -65,5 +102,6 @@ def to_svg(picture: Picture) -> str:
     drawn = io.StringIO()
     metadata = {"Title": picture.title, "Description": picture.description, "Date": None, "Creator": "lightning_ham"}
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "lightning_ham", "font.sans-serif": _FAMILIES}):
-        picture.figure.savefig(drawn, format="svg", metadata=metadata, facecolor="none")
+        background = "none" if picture.has_page else "auto"
+        picture.figure.savefig(drawn, format="svg", metadata=metadata, facecolor=background)
     return drawn.getvalue()

@@ -13,8 +13,8 @@ from typing import TypedDict
 from lightning_ham.evaluation import Evaluation, evaluate
 from lightning_ham.hub import TrainedModel, from_pretrained
 from lightning_ham.hub.card import TrainingInfo, render_card
+from lightning_ham.hub.card_pictures import card_pictures
 from lightning_ham.hub.files import CARD
-from lightning_ham.pictures.card import card_pictures
 from lightning_ham.reproduction.records import (
     CARDS,
     CHECKOUT,

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple, TypedDict, cast
 
 from lightning_ham.evaluation.bars import missed
 from lightning_ham.evaluation.record import Evaluation, LengthResult, errors_by_lengths, span
-from lightning_ham.hub.card import Comparison, CurvePoint, TrainingInfo
+from lightning_ham.hub.card import Comparison, TrainingInfo
 from lightning_ham.hub.files import WEIGHTS
 from lightning_ham.hub.supervision import in_words, supervision
+from lightning_ham.pictures.curve import CurvePoint
 from lightning_ham.runs.folder import EVALUATION, TRAINING
 from lightning_ham.runs.learning_curve import first_at
 from lightning_ham.tasks import Lengths, built_in_tasks, find_task

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from lightning_ham.console import SCRIPT, called
 from lightning_ham.evaluation.words import percent, share_in_words
 from lightning_ham.runs.folder import RECIPE
 
 
 def command(name: str, *arguments: str | Path) -> str:
-    """Return a command of this package for a shell.
+    """Return a command of this package for a shell, in the form in which the user called this one.
 
-    It names this Python by its path if ``python`` is another one, as in an environment that was not activated.
+    It names this Python, or ``lightning-ham``, by its path if the shell would find another one, as in an environment
+    that was not activated.
     """
-    python = "python" if shutil.which("python") == sys.executable else sys.executable
-    return shlex.join([python, "-m", f"lightning_ham.{name}", *map(str, arguments)])
+    first, *rest = called(name).split()
+    here = sys.argv[0] if first == SCRIPT else sys.executable
+    there = shutil.which(first) or ""
+    is_found = here in (there, os.path.splitext(there)[0])  # noqa: PTH122 - on Windows, the shell adds .exe
+    return shlex.join([first if is_found else here, *rest, *map(str, arguments)])
 
 
 def resume(run_dir: Path, *options: str) -> str:

@@ -3,14 +3,65 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import logging
+import os
 import re
 from pathlib import Path
 
-from lightning_ham.hub.card import CurvePoint
+from lightning_ham.evaluation.words import percent
+from lightning_ham.foreign import shown
+from lightning_ham.pictures.curve import CurvePoint, curve_picture
+from lightning_ham.pictures.formats import Picture
 
 _LOG = logging.getLogger("lightning_ham")
 _COUNTS = {"train/episodes": "episodes", "train/seconds": "seconds", "curriculum/capacity": "capacity"}
+
+
+@dataclasses.dataclass(frozen=True)
+class LearningCurve:
+    """The learning curve of a run; a notebook shows it as a picture."""
+
+    run_dir: Path
+    """The run folder."""
+    points: list[CurvePoint]
+    """The validations so far, at least one."""
+
+    def draw(self) -> Picture:
+        """Return the picture: errors against updates, a line for each validation set."""
+        return curve_picture(self.points, str(self.run_dir), repr(self))
+
+    def save(self, file: str | os.PathLike[str]) -> None:
+        """Write the picture to a file, as SVG, PNG or PDF by the end of its name."""
+        self.draw().save(file)
+
+    def __repr__(self) -> str:
+        last = self.points[-1]
+        errors = ", ".join(f"{percent(error)} at lengths {lengths}" for lengths, error in last["errors"].items())
+        errors = errors.replace("lengths current", f"up to {last['capacity']} leaves")
+        return (
+            f"<LearningCurve of {self.run_dir}: {len(self.points):,} validations in {last['update']:,} updates; wrong "
+            f"sequences at last: {errors}>"
+        )
+
+    def _repr_svg_(self) -> str:
+        return self.draw()._repr_svg_()
+
+
+def learning_curve(run_dir: str | os.PathLike[str]) -> LearningCurve:
+    """Return the learning curve of a run, whether it has ended or not.
+
+    Raises:
+        FileNotFoundError: If the folder has no metrics of a validation.
+    """
+    folder = Path(run_dir)
+    points = read_curve(folder)
+    if not points:
+        raise FileNotFoundError(
+            f"Expected a run folder with a validation in its metrics, but {shown(folder)} has none: give the folder "
+            "that a training names in its first line, once its first epoch has ended."
+        )
+    return LearningCurve(folder, points)
 
 
 def read_curve(run_dir: Path) -> list[CurvePoint]:

@@ -1,17 +1,20 @@
-"""Progress of a training: a bar of two lines in a terminal, elsewhere one line per epoch."""
+"""Progress of a training: a bar in a terminal, two lines in place in a notebook, elsewhere one line per epoch."""
 
 from __future__ import annotations
 
+import html
 import logging
 import sys
 from collections.abc import Iterable
-from typing import TextIO
+from typing import Any, TextIO
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ProgressBar
 from rich.console import RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
+
+from lightning_ham.notebook import is_from_notebook, is_notebook
 
 _SHOWN = {
     "curriculum/capacity": ("leaves", "{:.0f}"),
@@ -154,12 +157,55 @@ class _Lines(Progress):
 
 
 class TrainingLines(_Numbers):
-    """Prints one line per epoch, for logs and pipes."""
+    """Prints one line per epoch, for logs and pipes.
+
+    Args:
+        few: Print few of them: the first ten, then every tenth, those at which the leaves were doubled, and the last.
+    """
+
+    def __init__(self, *, few: bool = False) -> None:
+        super().__init__()
+        self._few = few
+        self._leaves: str | None = None
+        self._untold = ""
 
     def show(self, trainer: Trainer, numbers: dict[str, str]) -> None:
-        """Print the line."""
-        if trainer.is_global_zero:
-            print(f"{epoch(trainer)}  {_in_a_row(numbers)}", flush=True)
+        """Print the line, or keep it for the end of the training."""
+        line = f"{epoch(trainer)}  {_in_a_row(numbers)}"
+        number, leaves = trainer.current_epoch + 1, numbers.get("leaves")
+        is_told = not self._few or number <= 10 or number % 10 == 0 or leaves != self._leaves
+        self._leaves, self._untold = leaves, "" if is_told else line
+        if is_told and trainer.is_global_zero:
+            print(line, flush=True)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the last line, if it was not."""
+        if self._untold and trainer.is_global_zero:
+            print(self._untold, flush=True)
+
+
+class NotebookProgress(_Numbers):
+    """A bar of the epochs and the numbers of the last one, in one output of a notebook's cell."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._output: Any = None
+
+    def show(self, trainer: Trainer, numbers: dict[str, str]) -> None:
+        """Replace the output."""
+        from IPython.display import display
+
+        if not trainer.is_global_zero:
+            return
+        done, last = trainer.current_epoch + 1, trainer.max_epochs
+        share = f' value="{done}" max="{last}"' if last is not None and last > 0 else ""
+        text = f"{epoch(trainer)}\n{_in_a_row(numbers)}"
+        lines = html.escape(text).replace("\n", "<br>").replace("  ", "&emsp;")
+        shown = {"text/plain": text, "text/html": f"<progress{share}></progress> {lines}"}
+        if self._output is None:
+            self._output = display(shown, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+        else:
+            self._output.update(shown, raw=True)
 
 
 class AboveBar(logging.StreamHandler[TextIO]):
@@ -171,6 +217,15 @@ class AboveBar(logging.StreamHandler[TextIO]):
         super().emit(record)
 
 
-def make_progress(bar: bool) -> TrainingBar | TrainingLines:
-    """Return the bar if ``bar``, else lines."""
-    return TrainingBar() if bar else TrainingLines()
+def make_progress(bar: bool | None) -> TrainingBar | TrainingLines | NotebookProgress:
+    """Return what shows the progress.
+
+    Args:
+        bar: Whether to show a bar where there can be one; None: where standard output is a terminal or a notebook.
+    """
+    if bar is not False and is_notebook():
+        return NotebookProgress()
+    if bar is None and is_from_notebook():
+        return TrainingLines(few=True)
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    return TrainingBar() if (is_terminal if bar is None else bar) else TrainingLines()

@@ -14,13 +14,10 @@ from urllib.parse import urlparse
 
 import wandb
 from pydantic import ValidationError
-from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import WandbLogger
 
 from lightning_ham.foreign import closest_to, quoted
 from lightning_ham.runs.folder import WANDB_ID, write_whole
-from lightning_ham.tasks import Episodes
-from lightning_ham.training import HAMModule
 
 Mode = Literal["auto", "online", "offline", "disabled"]
 
@@ -183,49 +180,3 @@ def finish(logger: WandbLogger) -> str:
         return f"The run in W&B: {run.url}"
     parts = sorted(folder.parent.glob(f"offline-run-*-{run.id}"))  # more than one if the training was resumed
     return f"To see the run in W&B: {shlex.join(['wandb', 'sync', *map(str, parts)])}"
-
-
-class EpisodeTable(Callback):
-    """Logs a W&B table of decoded validation episodes: length, input, expected, got.
-
-    Does nothing without a W&B logger.
-
-    Args:
-        episodes: Rows of the table.
-        every: Epochs between two tables.
-    """
-
-    def __init__(self, episodes: int = 16, every: int = 5) -> None:
-        self.episodes = episodes
-        self.every = every
-
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Episodes,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Log the first episodes of the first set, while the averaged weights are in place."""
-        loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
-        first = batch_idx == 0 and dataloader_idx == 0
-        if not loggers or not first or trainer.current_epoch % self.every or not trainer.is_global_zero:
-            return
-        assert isinstance(pl_module, HAMModule)
-        task = pl_module.model.task
-        shown = Episodes(*(tensor[: self.episodes] for tensor in batch))
-        bits = (pl_module(shown) > 0).cpu()
-        shown = Episodes(*(tensor.cpu() for tensor in shown))
-        rows = []
-        for inputs, occupied, length, got in zip(
-            shown.inputs, shown.occupied, shown.lengths.tolist(), bits, strict=True
-        ):
-            instance = task.decode_inputs(inputs, occupied)
-            answer = task.decode(got[: task.timesteps_for(length)], inputs)
-            expected = task.oracle(instance)
-            rows.append([trainer.current_epoch, length, str(instance), str(expected), str(answer), answer == expected])
-        columns = ["epoch", "length", "input", "expected", "got", "right"]
-        for logger in loggers:
-            logger.log_table("episodes", columns=columns, data=rows)

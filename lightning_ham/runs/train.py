@@ -26,9 +26,9 @@ from lightning_ham.evaluation.record import describe_versions
 from lightning_ham.foreign import LONGEST_MESSAGE, shown
 from lightning_ham.hub import TrainedModel
 from lightning_ham.hub.card import TrainingInfo, missed_bar
+from lightning_ham.hub.card_pictures import card_pictures
 from lightning_ham.hub.push import check_token
 from lightning_ham.memory.attention import get_estimator
-from lightning_ham.pictures.card import card_pictures
 from lightning_ham.runs import commands, tracking
 from lightning_ham.runs.checkpoints import BestCheckpoint, LastCheckpoint, WholeCheckpointIO, best_model
 from lightning_ham.runs.endings import Ending, EndOnSignal, explain, output_goes_on
@@ -53,6 +53,7 @@ from lightning_ham.runs.publish import push_run
 from lightning_ham.runs.recipe.catalog import recipe_name
 from lightning_ham.runs.recipe.cli import RecipeCLI
 from lightning_ham.runs.resuming import ResumeError, check_resumable, resuming
+from lightning_ham.runs.trackers import EpisodeTable
 from lightning_ham.training import EndIfNotFinite, EpisodeCounter
 from lightning_ham.training.unused import UnusedOptionsWarning, told
 
@@ -176,7 +177,7 @@ def _make_trainer(cli: RecipeCLI, run_dir: Path, callbacks: list[Callback]) -> T
         *callbacks,
         EndIfNotFinite(),
         LearningRateMonitor(),
-        tracking.EpisodeTable(),
+        EpisodeTable(),
         *checkpoints,
     ]
     return cli.make_trainer(run_dir / LAST.parent, [CSVLogger(run_dir, name=METRICS)], callbacks, [WholeCheckpointIO()])

@@ -17,7 +17,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypedDict
 
-from lightning_ham.hub.card import CurvePoint
+from lightning_ham.pictures.curve import CurvePoint
 
 _EPISODES = 1_000_000
 

@@ -14,7 +14,7 @@ from optuna.exceptions import TrialPruned, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial
 
 from lightning_ham.foreign import shown
-from lightning_ham.hub.card import CurvePoint
+from lightning_ham.pictures.curve import CurvePoint
 from lightning_ham.reproduction.records import max_time
 from lightning_ham.runs.folder import EVALUATION, LAST, RECIPE
 from lightning_ham.runs.learning_curve import read_curve

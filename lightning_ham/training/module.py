@@ -8,7 +8,7 @@ import math
 import os
 import random
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -24,6 +24,7 @@ from lightning_ham.memory import Engine, HierarchicalAttentiveMemory
 from lightning_ham.memory.attention import get_estimator, training_modes
 from lightning_ham.memory.engine import check_engine
 from lightning_ham.models import OpenStructure, Trace
+from lightning_ham.pictures.formats import Picture
 from lightning_ham.tasks import Episodes
 from lightning_ham.tasks.seeds import stream_seed
 from lightning_ham.training.datamodule import TaskDataModule
@@ -199,6 +200,10 @@ class HAMModule(LightningModule):
     def trace(self, instance: Any) -> Trace:
         """Answer one instance, and record each access; see :meth:`lightning_ham.models.TaskModel.trace`."""
         return self.model.trace(instance)
+
+    def draw(self, instance: Any, steps: Sequence[int] | None = None) -> Picture:
+        """Draw what the model attends to; see :meth:`lightning_ham.hub.TrainedModel.draw`."""
+        return self.model.draw(instance, steps)
 
     def save_pretrained(self, folder: str | os.PathLike[str], **options: Any) -> None:
         """Save the model as a folder that :func:`lightning_ham.from_pretrained` loads.

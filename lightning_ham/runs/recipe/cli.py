@@ -8,7 +8,6 @@ only recipes that you trust.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -26,6 +25,7 @@ from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 
 from lightning_ham.arguments import expect_integer, expect_number
+from lightning_ham.console import called
 from lightning_ham.controllers import complete_options
 from lightning_ham.evaluation import check_lengths, episodes_per_range
 from lightning_ham.foreign import quoted
@@ -35,21 +35,18 @@ from lightning_ham.models import TaskModel
 from lightning_ham.runs.progress import make_progress
 from lightning_ham.runs.recipe.complaints import complaint, null_complaint
 from lightning_ham.runs.recipe.file import read_recipe
-from lightning_ham.runs.recipe.keys import LINKED, MADE, OPTIONS, OWN_KEYS, Given, checked, given_by, given_in
-from lightning_ham.runs.recipe.parser import RecipeParser, named_as_keys
+from lightning_ham.runs.recipe.keys import LARGEST_SEED, MOST_THREADS, Given, checked, given_by, given_in
+from lightning_ham.runs.recipe.parser import RecipeParser, add_keys, named_as_keys
 from lightning_ham.runs.recipe.space import SWEEP, read_space
-from lightning_ham.runs.recipe.trainer_options import DEFAULTS as TRAINER_DEFAULTS
-from lightning_ham.runs.recipe.trainer_options import LEFT_OUT, check_options, check_trainer
+from lightning_ham.runs.recipe.trainer_options import check_options, check_trainer
 from lightning_ham.runs.recipe.values import RECIPE_VALUES
+from lightning_ham.runs.trackers import made_loggers
 from lightning_ham.training import (
     HAMModule,
     MovingAverage,
     TaskDataModule,
     namespace,
 )
-
-_LARGEST_SEED = (1 << 32) - 1  # NumPy's
-_MOST_THREADS = 1024
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -85,13 +82,12 @@ class RecipeCLI(LightningCLI):
             HAMModule,
             TaskDataModule,
             save_config_callback=None,
-            seed_everything_default=1,
             parser_class=RecipeParser,
             parser_kwargs={
-                "prog": "python -m lightning_ham.fit",
+                "prog": called("fit"),
                 "allow_abbrev": False,
                 "parser_mode": RECIPE_VALUES,
-                "usage": "python -m lightning_ham.fit RECIPE [--dotted.override value ...]",
+                "usage": f"{called('fit')} RECIPE [--dotted.override value ...]",
                 "description": "Train a model from a recipe; every key of it is an option, e.g. --data.batch_size 64.",
             },
             args=list(overrides),
@@ -114,8 +110,8 @@ class RecipeCLI(LightningCLI):
             args = ["--config", yaml.safe_dump(recipe, default_style='"'), *args]
         try:
             super().parse_arguments(parser, args)
-            with named_as_keys("", ["seed_everything"]):  # it may be a truth value, and is used at once
-                expect_integer("seed_everything", self.config.seed_everything, at_least=0, at_most=_LARGEST_SEED)
+            with named_as_keys("", ["seed_everything"]):  # it is used at once
+                expect_integer("seed_everything", self.config.seed_everything, at_least=0, at_most=LARGEST_SEED)
             missing = null_complaint(self.config)
             if missing:
                 raise ValueError(missing)
@@ -154,7 +150,7 @@ class RecipeCLI(LightningCLI):
         """Refuse values that would fail only later, when the training begins or ends."""
         config = self.config
         with named_as_keys("", ["threads", "weight_average"]):
-            expect_integer("threads", config.threads, at_least=1, at_most=_MOST_THREADS)
+            expect_integer("threads", config.threads, at_least=1, at_most=MOST_THREADS)
             expect_number("weight_average", config.weight_average, at_least=0, below=1)
         if config.hub.repo_id is not None:
             try:
@@ -194,24 +190,25 @@ class RecipeCLI(LightningCLI):
     def make_trainer(
         self, root_dir: Path, logger: list[Logger], callbacks: list[Callback], plugins: list[CheckpointIO]
     ) -> Trainer:
-        """Return the Trainer with ``logger``, and with ``callbacks`` and ``plugins`` besides the recipe's own.
+        """Return the Trainer with ``logger``, ``callbacks`` and ``plugins``, each besides the recipe's own.
 
         ``root_dir`` is the folder for files that Lightning saves by itself.
         """
         arguments = dict(self.config_init["trainer"])
         own = _as_list(arguments.pop("callbacks"))
         own_plugins = _as_list(arguments.pop("plugins"))
-        bar = arguments["enable_progress_bar"]
-        progress = make_progress((sys.stdout is not None and sys.stdout.isatty()) if bar is None else bar)
+        own_loggers = arguments.pop("logger")
+        progress = make_progress(arguments["enable_progress_bar"])
         arguments["enable_progress_bar"] = isinstance(progress, ProgressBar)
         built = [self.config_init["guard"], self.config_init["curriculum"], self.config_init["stop"]]
         average = MovingAverage(self.config_init["weight_average"])
-        with named_as_keys("trainer", arguments):
+        with named_as_keys("trainer", [*arguments, "logger"]):
             try:
+                loggers = [*logger, *made_loggers(own_loggers, str(self.config.run_dir))]
                 trainer = Trainer(
                     **arguments,
                     default_root_dir=root_dir,
-                    logger=logger,
+                    logger=loggers,
                     callbacks=[*own, *built, average, *callbacks, progress],
                     plugins=[*own_plugins, *plugins],
                 )
@@ -265,17 +262,9 @@ class RecipeCLI(LightningCLI):
         config["ckpt_path"] = None
         return self.parser.dump(config, skip_unset=False)
 
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add nothing: the seed is one of a recipe's keys."""
+
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the keys of a recipe: our own first, the Trainer's many options last."""
-        for name, own in OWN_KEYS.items():
-            parser.add_argument(f"--{name}", type=own.kind, default=own.default, help=own.help, required=name == "task")
-        for section, made in MADE.items():
-            parser.add_lightning_class_args(made, section)
-        for section, options in OPTIONS.items():
-            parser.add_argument(f"--{section}", type=options, default=options())
-        parser.add_class_arguments(
-            Trainer, "trainer", fail_untyped=False, instantiate=False, sub_configs=True, skip=set(LEFT_OUT)
-        )
-        parser.set_defaults({f"trainer.{name}": value for name, value in TRAINER_DEFAULTS.items()})
-        for key, source in LINKED.items():
-            parser.link_arguments(source, key, compute_fn=int if source == "seed_everything" else None)
+        """Add the keys of a recipe."""
+        add_keys(parser)

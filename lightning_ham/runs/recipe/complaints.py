@@ -24,7 +24,7 @@ from lightning_ham.runs.recipe.values import RECIPE_VALUES
 from lightning_ham.tasks import Lengths
 
 _WORDS = {int: "an integer", float: "a number", str: "a string", bool: "true or false", NoneType: "null"}
-_LISTS = (list, tuple, Sequence)
+_LISTS = (list, tuple, Sequence, Iterable)
 _MAPPINGS = (dict, Mapping)
 
 
@@ -102,7 +102,8 @@ def _told(key: str, kind: Any, value: Any) -> str:
     path = value.get("class_path") if isinstance(value, Mapping) else value
     if classes and isinstance(path, str):
         return _told_of_class(key, classes, path, value)
-    got = "null" if value is None else quoted(str(value))
+    constants = {None: "null", True: "true", False: "false"}
+    got = constants[value] if value is None or isinstance(value, bool) else quoted(str(value))
     return f"Expected key {key!r} to be {_in_words(kind)}, but got {got}."
 
 

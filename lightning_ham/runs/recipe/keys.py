@@ -13,6 +13,7 @@ from jsonargparse import get_loader
 from pytorch_lightning import Trainer
 
 from lightning_ham.certification import ConsolidationOptions
+from lightning_ham.console import as_called
 from lightning_ham.foreign import closest_to, quoted, shown
 from lightning_ham.runs.recipe.options import EvaluationOptions, HubOptions, WandbOptions
 from lightning_ham.runs.recipe.trainer_options import LEFT_OUT
@@ -29,7 +30,13 @@ class OwnKey(NamedTuple):
     help: str
 
 
+LARGEST_SEED = (1 << 32) - 1
+"""NumPy's."""
+MOST_THREADS = 1024
+"""More than any machine has for one training."""
+
 OWN_KEYS = {
+    "seed_everything": OwnKey(int, 1, "Seed of the weights, the episodes and the branches that are sampled."),
     "task": OwnKey(str, None, "Name of the task, for the model and the data."),
     "threads": OwnKey(int, 1, "CPU threads that training and evaluation use."),
     "run_dir": OwnKey(str | None, None, "Run folder; a new one in runs/ if null."),
@@ -73,7 +80,7 @@ class Given(NamedTuple):
 @functools.cache
 def key_types() -> Mapping[str, Any]:
     """Return the types of the values of all keys of a recipe."""
-    types = {"seed_everything": int, **{name: key.kind for name, key in OWN_KEYS.items()}}
+    types = {name: key.kind for name, key in OWN_KEYS.items()}
     for section, made in {**MADE, **OPTIONS, "trainer": Trainer}.items():
         types |= _types_in(section, made)
     left_out = {f"trainer.{name}" for name in LEFT_OUT}
@@ -205,7 +212,7 @@ def _unknown(key: str) -> str:
         return became
     left_out = key.removeprefix("trainer.")
     if left_out in LEFT_OUT:
-        return f"Key 'trainer.{left_out}' cannot be set in a recipe: {LEFT_OUT[left_out]}."
+        return f"Key 'trainer.{left_out}' cannot be set in a recipe: {as_called(LEFT_OUT[left_out])}."
     known = sorted(key_types())
     by_name = {name.rpartition(".")[2]: name for name in known}
     group, _, name = key.rpartition(".")

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from jsonargparse import Namespace
+from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser
+from pytorch_lightning.loggers import Logger
 
-from lightning_ham.runs.recipe.keys import made_sections
+from lightning_ham.runs.recipe.keys import LINKED, MADE, OPTIONS, OWN_KEYS, made_sections
+from lightning_ham.runs.recipe.trainer_options import DEFAULTS as TRAINER_DEFAULTS
+from lightning_ham.runs.recipe.trainer_options import LEFT_OUT
 
 
 @contextmanager
@@ -57,8 +62,22 @@ def _making(section: str) -> Callable[..., Any]:
     return make
 
 
+def _make_later(class_type: Callable[..., Any], *args: Any, **kwargs: Any) -> functools.partial[Any]:
+    """Return a function that makes a logger, once the run folder is known."""
+    return functools.partial(class_type, *args, **kwargs)
+
+
 def _make(class_type: type[Any], *args: Any, **kwargs: Any) -> Any:
     return class_type(*args, **kwargs)
+
+
+class Described(NamedTuple):
+    """What a parser knows of a key."""
+
+    kind: Any
+    """Type of its values."""
+    default: Any
+    description: str
 
 
 class RecipeParser(LightningArgumentParser):
@@ -75,9 +94,19 @@ class RecipeParser(LightningArgumentParser):
         """Return the help without the markup of docstrings."""
         return without_markup(super().format_help(formatter))
 
+    def described(self) -> dict[str, Described]:
+        """Return what is known of every key that was added, by its name."""
+        actions = ((action, getattr(action, "_typehint", None)) for action in self._actions)
+        return {
+            action.dest: Described(kind, action.default, without_markup(action.help or ""))
+            for action, kind in actions
+            if kind is not None
+        }
+
     def instantiate_classes(self, cfg: Namespace, **kwargs: Any) -> Namespace:
         """Make the classes of the recipe, with errors that name its keys."""
         makers = [(self._noting(_making(section)), made, False) for section, made in made_sections().items()]
+        makers.append((_make_later, Logger, True))
         makers.append((self._noting(_make), object, True))
         return self.instantiate(cfg, instantiators=makers, **kwargs)
 
@@ -92,6 +121,22 @@ class RecipeParser(LightningArgumentParser):
                 raise
 
         return noting
+
+
+def add_keys(parser: LightningArgumentParser) -> None:
+    """Add the keys of a recipe: our own first, the Trainer's many options last."""
+    for name, own in OWN_KEYS.items():
+        parser.add_argument(f"--{name}", type=own.kind, default=own.default, help=own.help, required=name == "task")
+    for section, made in MADE.items():
+        parser.add_lightning_class_args(made, section)
+    for section, options in OPTIONS.items():
+        parser.add_argument(f"--{section}", type=options, default=options())
+    parser.add_class_arguments(
+        Trainer, "trainer", fail_untyped=False, instantiate=False, sub_configs=True, skip=set(LEFT_OUT)
+    )
+    parser.set_defaults({f"trainer.{name}": value for name, value in TRAINER_DEFAULTS.items()})
+    for key, source in LINKED.items():
+        parser.link_arguments(source, key, compute_fn=int if source == "seed_everything" else None)
 
 
 def without_markup(text: str) -> str:

@@ -34,7 +34,6 @@ LEFT_OUT = {
     "inference_mode": "validation and evaluation run without gradients as it is; leave it out",
     "limit_predict_batches": "a recipe predicts nothing; use python -m lightning_ham.solve with the trained model",
     "limit_test_batches": "a recipe ends with an evaluation instead of a test; use 'evaluation.episodes'",
-    "logger": "metrics go to the run folder and to Weights & Biases; use the keys of 'wandb'",
     "model_registry": "models are published to the Hugging Face Hub; use 'hub.repo_id'",
     "overfit_batches": "no batch comes twice, so that there is nothing to overfit to; use 'data.batches_per_epoch'",
     "use_distributed_sampler": "the data share themselves out among processes; leave it out",
@@ -42,7 +41,7 @@ LEFT_OUT = {
 """Options of the Trainer that no recipe may set, each with the reason and an alternative."""
 
 _MOST_PROCESSES = 1024
-_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 _AT_LEAST = {
     "accumulate_grad_batches": 1,
     "check_val_every_n_epoch": 1,
@@ -96,9 +95,9 @@ def check_trainer(trainer: Trainer, options: Mapping[str, Any], data: TaskDataMo
         options: See :func:`check_options`.
         data: The training data.
     """
-    if trainer.precision not in _PRECISIONS:
+    if trainer.precision not in PRECISIONS:
         raise ValueError(
-            f"Expected argument `precision` to be one of {_PRECISIONS}, but got {trainer.precision!r}: the nodes of a "
+            f"Expected argument `precision` to be one of {PRECISIONS}, but got {trainer.precision!r}: the nodes of a "
             "tree, and the weights that are saved, have 32 bits."
         )
     started, expected = int(os.environ.get("WORLD_SIZE", 1)), trainer.num_devices * trainer.num_nodes

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from lightning_ham.hub.card import CurvePoint, example
+from lightning_ham.hub.card import example
 from lightning_ham.models import TaskModel
 from lightning_ham.pictures.attention import MAX_LEAVES, draw_attention
-from lightning_ham.pictures.curve import draw_curve
+from lightning_ham.pictures.curve import CurvePoint, draw_curve
 from lightning_ham.pictures.png import png
 
 
