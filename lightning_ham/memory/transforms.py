@@ -9,7 +9,7 @@ Reals in nodes are not rounded.
 
 from __future__ import annotations
 
-from typing import cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,6 @@ from torch import Tensor, nn
 from lightning_ham.arguments import expect_one_of
 from lightning_ham.memory.constants import COARSEST_DIFFERENCE, FINEST_DIFFERENCE
 from lightning_ham.registry import Registry
-
-JoinKind = str
-"""How JOIN combines two children: ``mlp`` is the paper's, ``gated`` and ``choice`` are ours, and other packages may
-register more; see :func:`join_kinds`."""
 
 LayerWeights = tuple[Tensor, Tensor, Tensor, Tensor]
 """Weight ``[units, inputs]`` and bias ``[units]`` of a hidden layer, then of the output layer."""
@@ -275,6 +271,14 @@ _JOINS: Registry[type[Join]] = Registry("JOIN", _BUILT_IN, group="lightning_ham.
 def join_kinds() -> list[str]:
     """Return the names of all JOINs: the built-in ones first, then those of other packages in their order."""
     return [*_BUILT_IN, *(name for name in _JOINS.names() if name not in _BUILT_IN)]
+
+
+if TYPE_CHECKING:
+    JoinKind = str
+else:
+    JoinKind = Literal[tuple(join_kinds())]
+"""How JOIN combines two children: ``mlp`` is the paper's, ``gated`` and ``choice`` are ours, and other packages may
+register more; see :func:`join_kinds`."""
 
 
 def make_join(kind: JoinKind, leaf_size: int, hidden_size: int, num_reals: int = 0, grid: float | None = None) -> Join:
