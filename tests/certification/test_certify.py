@@ -40,7 +40,8 @@ def test_bundled_model_is_certified_anew_in_the_same_words(name):
     assert str(outcome) == str(model.certificate)
     assert outcome.repeats == model.certificate.repeats
     kept = model.certificate.leaves, *model.certificate.levels
-    assert all(map(np.array_equal, (outcome.leaves, *outcome.levels), kept))
+    for mine, other in zip((outcome.leaves, *outcome.levels), kept, strict=True):
+        assert sorted(mine.tolist()) == sorted(other.tolist())
 
 
 @pytest.mark.parametrize("engine", ["reference", "auto"])
@@ -337,7 +338,7 @@ def test_training_repairs_a_model_that_was_damaged_until_it_is_certified():
     model = from_pretrained("ham-queue")
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
-        parameter.data += 0.05 * parameter.abs().mean() * torch.randn(parameter.shape, generator=generator)
+        parameter.data += 0.1 * parameter.abs().mean() * torch.randn(parameter.shape, generator=generator)
     assert isinstance(certify(model, Limits(values=20_000)), Refusal)
     rounds = []
     outcome = consolidate(model, ConsolidationOptions(rounds=20), rounds.append)
