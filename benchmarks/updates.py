@@ -111,7 +111,7 @@ class Trainee:
         self.settings = settings
         self.model = make_model(settings.name, settings.task, settings.length)
         set_num_threads(settings.threads, compiled=self.model.is_compiled)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=3e-3, fused=True)  # as in `fit`
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=3e-3)
         self.batch = 1
 
     def draw(self, batch: int) -> None:

@@ -48,7 +48,7 @@ def test_help_is_the_same_list(option, capsys):
     ("arguments", "message"),
     [
         (["sovle", "my file"], "Unknown command 'sovle'; did you mean python -m lightning_ham.solve 'my file'?"),
-        (["new_plugin"], "Unknown command 'new_plugin'; see --help for the commands that there are."),
+        (["new_plugin"], "Unknown command 'new_plugin'; did you mean python -m lightning_ham.new_plugin?"),
         (["fti", "sort"], "Unknown command 'fti'; did you mean python -m lightning_ham.fit sort?"),
         (["--verson"], "Unknown argument '--verson'; did you mean --version?"),
         (["--threads", "2", "fit"], "Unknown argument '--threads'; see --help."),

@@ -113,7 +113,7 @@ fit.main(["sort", "--print_config"])  # ends the process
 """
 OTHERS = {
     "schema": (["schema"], '"$schema"'),
-    "demo": (["demo", "ham-sort", "--output", "page", "--no-browser"], ""),
+    "demo": (["demo", "ham-sort", "--output", "page"], ""),
     "completion": (["completion", "bash"], "complete"),
 }
 """Commands that are tried where the package has them: arguments, and a part of what they print."""

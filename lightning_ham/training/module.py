@@ -347,9 +347,7 @@ class HAMModule(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return Adam with a learning rate that decays exponentially over the Trainer's steps."""
-        # With mixed precision, Lightning does not clip gradients for a fused optimizer.
-        fused = self.device.type == "cpu" and not self.trainer.precision.endswith("mixed")
-        optimizer = torch.optim.Adam(self.parameters(), lr=self.schedule.learning_rate, fused=fused)
+        optimizer = torch.optim.Adam(self.parameters(), lr=self.schedule.learning_rate)
         steps = self.trainer.estimated_stepping_batches
         gamma = self.schedule.final_learning_rate ** (1 / steps) if steps != float("inf") else 1.0
         scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma)

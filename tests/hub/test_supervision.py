@@ -79,7 +79,7 @@ def test_of_a_task_that_is_not_installed_its_hints_are_unknown():
 def test_kinds_have_an_order_and_others_are_none():
     assert in_order(["guide", "echo", "guide", "Echo", ""]) == ("echo", "guide")
     assert in_order([]) == ()
-    assert in_words(tuple(MEANINGS)) == "answers, echo, state, hints and guide"
+    assert in_words(tuple(MEANINGS)) == "answers, echo, state, hints, branches and guide"
 
 
 def test_every_kind_is_explained():

@@ -100,7 +100,7 @@ def _types_in(section: str, made: type[Any]) -> dict[str, Any]:
 @functools.cache
 def made_sections() -> Mapping[str, type[Any]]:
     """Return the classes that a recipe makes by section, including groups of options within their arguments."""
-    found = dict(MADE)
+    found = {**MADE, **OPTIONS}
     for section, made in MADE.items():
         for name, kind in typing.get_type_hints(made.__init__).items():
             inner = inner_options(kind)
