@@ -12,8 +12,9 @@ TOO_OLD = Expected Python 3.11 or newer, but got $(or $(FOUND),none). \
 # As on a processor of another kind: what PyTorch, its libraries and the compiled loops use of this one is as little as
 # any has. Numbers come out differently rounded then.
 PLAIN := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 NUMBA_CPU_NAME=generic
-# Which tests test-plain runs.
+# Which tests test-plain runs, of which folders.
 NUMERICAL ?= numerical
+PLAIN_TESTS ?= tests
 # In the order of tests/conftest.py: files that take long come first.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=10 --numprocesses auto --dist loadfile \
 	--no-loadscope-reorder
@@ -39,7 +40,7 @@ test: $(STAMP)
 	@$(BIN)/python -m coverage report --format=total
 
 test-plain: $(STAMP)
-	$(PLAIN) $(PYTEST) -m '$(NUMERICAL)' tests
+	$(PLAIN) $(PYTEST) -m '$(NUMERICAL)' $(PLAIN_TESTS)
 
 # A download of gigabytes on Linux, where PyTorch comes with CUDA.
 test-oldest: $(STAMP)

@@ -12,7 +12,8 @@ PROGRAMS = "chromium postgresql iproute2"
 STEPS = [
     "make .venv/.installed",
     "make --jobs=2 --keep-going lint test",
-    "make test-plain NUMERICAL=numerical and not slow",
+    "make test-plain NUMERICAL=numerical and not slow PLAIN_TESTS=tests/memory tests/kernels tests/models "
+    "tests/test_processor.py",
 ]
 
 

@@ -33,7 +33,7 @@ def test_one_pass_has_every_setting():
         "ONEDNN_MAX_CPU_ISA=SSE41",
         "NUMBA_CPU_NAME=generic",
     }
-    assert "\n\t$(PLAIN) $(PYTEST) -m '$(NUMERICAL)' tests" in makefile
+    assert "\n\t$(PLAIN) $(PYTEST) -m '$(NUMERICAL)' $(PLAIN_TESTS)" in makefile
 
 
 def line(script: str, start: str) -> str:
