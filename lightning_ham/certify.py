@@ -54,8 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             memory.grid = arguments.grid
         outcome: Certificate | Refusal
         if arguments.consolidate:
-            options = ConsolidationOptions(rounds=1000, minutes=arguments.minutes, seed=arguments.seed)
-            options.grid = memory.grid or options.grid
+            grid = memory.grid or ConsolidationOptions.grid
+            options = ConsolidationOptions(grid, rounds=1000, minutes=arguments.minutes, seed=arguments.seed)
             outcome = consolidate(model, options, lambda found: print(found, file=sys.stderr, flush=True))
         else:
             outcome = certify(model, Limits(seconds=60 * arguments.minutes))

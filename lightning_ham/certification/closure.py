@@ -95,11 +95,10 @@ class Leaves(NamedTuple):
     """The queries of a pop and of all pushes, in this order."""
 
 
-def queries_of(task: Structure, meanings: Meanings, transformations: Transformations) -> Rounded:
-    """Return the queries of a pop and of all pushes."""
-    operations = [("pop",), *(operation(task, push) for push in range(meanings.num_pushes))]
-    cells = torch.stack([task.operation_to_cell(one) for one in operations])
-    return transformations.embedded(cells.double().numpy())
+def all_cells(task: Structure, meanings: Meanings) -> torch.Tensor:
+    """Return the cells of a pop and of all pushes, in this order, ``[operations, input_size]``."""
+    pushes = (operation(task, push) for push in range(meanings.num_pushes))
+    return torch.stack([task.operation_to_cell(one) for one in (("pop",), *pushes)])
 
 
 def find_leaves(
@@ -117,7 +116,7 @@ def find_leaves(
     Raises:
         TooMany: If there are more values than the limits allow.
     """
-    queries = queries_of(task, meanings, transformations)
+    queries = transformations.embedded(all_cells(task, meanings).double().numpy())
     blank = transformations.blank
     all_pushes = np.arange(meanings.num_pushes)
     newest = _Written(
@@ -300,12 +299,7 @@ def _some_of_each(meanings: Array, most: int, generator: np.random.Generator | N
 
 
 def levels_above(
-    leaves: Leaves,
-    meanings: Meanings,
-    transformations: Transformations,
-    limits: Limits,
-    sample: int | None = None,
-    generator: np.random.Generator | None = None,
+    leaves: Leaves, meanings: Meanings, transformations: Transformations, limits: Limits
 ) -> Iterator[tuple[Level, int | None]]:
     """Yield the levels above the leaves, each with the number of an earlier level that is the same, if any: the last.
 
@@ -314,7 +308,7 @@ def levels_above(
     deadline = time.monotonic() + limits.seconds
     levels = [leaves.level]
     for _ in range(limits.height):
-        level = join_all(levels[-1], meanings, transformations, limits, sample, generator, deadline)
+        level = join_all(levels[-1], meanings, transformations, limits, deadline=deadline)
         same = next((number for number, earlier in enumerate(levels) if level.same_as(earlier)), None)
         levels.append(level)
         yield level, same

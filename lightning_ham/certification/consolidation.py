@@ -22,8 +22,17 @@ from torch import Tensor
 
 from lightning_ham.arguments import expect_integer, expect_number
 from lightning_ham.certification.certificate import Certificate
-from lightning_ham.certification.closure import Leaves, Level, Limits, TooMany, find_leaves, join_all, wrong_branches
-from lightning_ham.certification.meanings import NEVER, NOT_ASKED, POP, PUSH, Meanings, meanings_of, operation
+from lightning_ham.certification.closure import (
+    Leaves,
+    Level,
+    Limits,
+    TooMany,
+    all_cells,
+    find_leaves,
+    join_all,
+    wrong_branches,
+)
+from lightning_ham.certification.meanings import NEVER, NOT_ASKED, POP, PUSH, Meanings, meanings_of
 from lightning_ham.certification.search import Certifiable, Refusal, certify, structure_of
 from lightning_ham.certification.transformations import Transformations
 from lightning_ham.memory.arguments import check_grid
@@ -214,7 +223,7 @@ class _Trainer:
         parameters = [*memory.parameters(), *self._controller.head.parameters()]
         optimizer = torch.optim.Adam(parameters, lr=options.learning_rate)
         torch_generator = torch.Generator().manual_seed(int(self._generator.integers(1 << 31)))
-        cells = torch.stack([self._task.operation_to_cell(one) for one in self._operations()]).to(parameters[0])
+        cells = all_cells(self._task, self._meanings).to(parameters[0])
         taken = np.flatnonzero(found.leaves.pushes >= 0)
         taken_values = self._tensor(found.leaves.level.values[taken])
         with torch.enable_grad():
@@ -226,9 +235,6 @@ class _Trainer:
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(parameters, 1.0)
                 optimizer.step()
-
-    def _operations(self) -> list[Any]:
-        return [("pop",), *(operation(self._task, push) for push in range(self._meanings.num_pushes))]
 
     def _tensor(self, steps: Array) -> Tensor:
         """Return values in steps as a tensor like the memory's parameters."""

@@ -239,7 +239,7 @@ def _metadata(
             model.task_name,
             f"task:{model.task_name}",
             *(f"{TAG}{kind}" for kind in kinds),
-            *(["certified"] if getattr(model, "certificate", None) else []),
+            *(["certified"] if model.is_certified else []),
         ],
         model_name=_name(model) if results else None,
         eval_results=results or None,
